@@ -1,0 +1,98 @@
+"""Checkpoint directories in the released layout: find them, and load modules from them strictly.
+
+    config.json  generation_config.json  vocab.json  merges.txt  tokenizer_config.json  model.safetensors
+    speech_tokenizer/{config.json, model.safetensors}
+
+Module attribute names follow the tensor names, so no mapping is needed. Only safetensors is read: nothing is unpickled.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from qwen_tts.errors import CheckpointError
+
+CODEC_DIRECTORY = "speech_tokenizer"
+WEIGHTS_FILE = "model.safetensors"
+_LAYOUT_FILES = ["*.json", "merges.txt", WEIGHTS_FILE]
+_MAX_NAMED = 5  # tensors named in an error before "and n more"
+
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_checkpoint(name_or_path: str, files: list[str] | None = None) -> Path:
+    """Directory of a checkpoint: `name_or_path` itself, or the download of the hub repository of that name.
+
+    `files` narrows a download to these patterns. Raises CheckpointError when there is neither.
+    """
+    directory = Path(name_or_path).expanduser()
+    if directory.is_dir():
+        return directory
+    if directory.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
+        raise CheckpointError(f"checkpoint directory {name_or_path} does not exist")
+    patterns = files or [*_LAYOUT_FILES, *(f"{CODEC_DIRECTORY}/{name}" for name in _LAYOUT_FILES)]
+    try:
+        return Path(snapshot_download(name_or_path, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{name_or_path!r} is neither a directory nor a hub repository that could be downloaded: {error}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Shape and safetensors dtype ("BF16", "F32", ...) of a stored tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def load_weights(
+    module: nn.Module,
+    file: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    prefix: str = "",
+    ignore: tuple[str, ...] = (),
+) -> None:
+    """Fill `module` (built on the meta device) from the tensors of `file` whose names begin with `prefix`.
+
+    Floating tensors are cast to `dtype`. Tensors whose names begin with a prefix in `ignore` belong to another
+    module. Raises CheckpointError naming every missing, extra or misshapen tensor.
+    """
+    wanted = module.state_dict()
+    try:
+        with safe_open(file, framework="pt", device=str(device)) as stored:
+            names = [name for name in stored.keys() if not name.startswith(ignore or "\0")]  # noqa: SIM118 (not a dict)
+            shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in names}
+            _compare(file, {prefix + name: tuple(t.shape) for name, t in wanted.items()}, shapes)
+            loaded = {name: stored.get_tensor(prefix + name) for name in wanted}
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} is missing") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is not a safetensors file: {error}") from None
+    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
+    module.load_state_dict(cast, assign=True)
+    module.requires_grad_(False)
+    module.eval()
+
+
+def _compare(file: Path, wanted: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]]) -> None:
+    faults = [
+        *(f"missing {name} {list(wanted[name])}" for name in sorted(wanted.keys() - stored.keys())),
+        *(f"extra {name} {list(stored[name])}" for name in sorted(stored.keys() - wanted.keys())),
+        *(
+            f"shape of {name} is {list(stored[name])}, config.json says {list(wanted[name])}"
+            for name in sorted(wanted.keys() & stored.keys())
+            if wanted[name] != stored[name]
+        ),
+    ]
+    if faults:
+        more = f"; and {len(faults) - _MAX_NAMED} more" if len(faults) > _MAX_NAMED else ""
+        raise CheckpointError(f"{file} does not fit its config: " + "; ".join(faults[:_MAX_NAMED]) + more)

@@ -1,0 +1,60 @@
+"""The codec decoder: 12.5 Hz codes -> 24 kHz samples, causally, at a constant cost per frame.
+
+Cut a stream into pieces anywhere: the samples are those of decoding it whole. (The reference decodes blocks of 300
+frames with 25 frames of left context, which equals this up to frame 300 and has seams after it.)
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from qwen_tts.checkpoint import WEIGHTS_FILE, load_weights
+from qwen_tts.codec.carry import Carry
+from qwen_tts.codec.conv import CausalConv, CausalTransposedConv, ConvNeXt, SnakeBeta, UpsampleBlock
+from qwen_tts.codec.quantizer import SplitQuantizer
+from qwen_tts.codec.transformer import DecoderTransformer
+from qwen_tts.config import CodecDecoderConfig, read_codec_config
+
+
+class CodecDecoder(nn.Module):
+    """`decoder.*` of the codec."""
+
+    def __init__(self, config: CodecDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        latent, width = config.latent_dim, config.decoder_dim
+        self.quantizer = SplitQuantizer(config)
+        self.pre_conv = CausalConv(config.codebook_dim, latent, 3)
+        self.pre_transformer = DecoderTransformer(config)
+        self.upsample = nn.ModuleList(
+            nn.ModuleList([CausalTransposedConv(latent, latent, ratio, ratio), ConvNeXt(latent)])
+            for ratio in config.upsampling_ratios
+        )
+        blocks = [UpsampleBlock(width >> index, rate) for index, rate in enumerate(config.upsample_rates)]
+        last = width >> len(config.upsample_rates)
+        self.decoder = nn.ModuleList([CausalConv(latent, width, 7), *blocks, SnakeBeta(last), CausalConv(last, 1, 7)])
+
+    def forward(self, codes: Tensor, carry: Carry) -> Tensor:
+        """codes [B, F, G] int64 -> samples [B, F * 1920] in [-1, 1]; `carry` takes and keeps the streams' state."""
+        x = self.pre_conv(self.quantizer(codes), carry)
+        x = self.pre_transformer(x.transpose(1, 2), carry).transpose(1, 2)
+        for stage in self.upsample:
+            assert isinstance(stage, nn.ModuleList)
+            for layer in stage:
+                x = layer(x, carry)
+        first, *blocks, snake, last = self.decoder
+        x = first(x, carry)
+        for block in blocks:
+            x = block(x, carry)
+        return torch.clamp(last(snake(x), carry), -1.0, 1.0).squeeze(1)
+
+
+def load_codec_decoder(directory: Path, device: torch.device, dtype: torch.dtype) -> CodecDecoder:
+    """The decoder of a codec directory (`speech_tokenizer/` of a checkpoint). Raises CheckpointError."""
+    with torch.device("meta"):
+        decoder = CodecDecoder(read_codec_config(directory).decoder_config)
+    load_weights(
+        decoder, directory / WEIGHTS_FILE, device=device, dtype=dtype, prefix="decoder.", ignore=("encoder.",)
+    )
+    return decoder

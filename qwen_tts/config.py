@@ -1,0 +1,278 @@
+"""The released config.json files as frozen dataclasses. A key we read and do not find is an error that names it;
+keys we do not read (the files carry a dump of generation defaults) are logged at DEBUG.
+
+Field names are the config's own keys. Values and their constraints: the released configs of
+Qwen3-TTS-12Hz-{0.6B,1.7B}-{Base,CustomVoice,VoiceDesign} and Qwen3-TTS-Tokenizer-12Hz.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from qwen_tts.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+ModelType = Literal["base", "custom_voice", "voice_design"]
+MODEL_TYPES: tuple[ModelType, ...] = ("base", "custom_voice", "voice_design")
+
+# The last SPECIAL_CODES ids of the talker's vocabulary are control ids; all but eos are never sampled.
+SPECIAL_CODES = 1024
+LANGUAGE_AUTO = "auto"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """One stack of pre-norm layers with grouped-query attention (talker or code predictor)."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+
+
+@dataclass(frozen=True)
+class CodePredictorConfig(TransformerConfig):
+    """`talker_config.code_predictor_config`; vocab_size is the codebook size."""
+
+    vocab_size: int
+    num_code_groups: int
+
+
+@dataclass(frozen=True)
+class TalkerConfig(TransformerConfig):
+    """`talker_config`. Codec ids live in the last SPECIAL_CODES ids of vocab_size."""
+
+    vocab_size: int
+    text_vocab_size: int
+    text_hidden_size: int
+    num_code_groups: int
+    codec_pad_id: int
+    codec_bos_id: int
+    codec_eos_token_id: int
+    codec_think_id: int
+    codec_nothink_id: int
+    codec_think_bos_id: int
+    codec_think_eos_id: int
+    codec_language_id: Mapping[str, int]
+    spk_id: Mapping[str, int]
+    spk_is_dialect: Mapping[str, str | bool]
+    code_predictor_config: CodePredictorConfig
+
+    def __post_init__(self) -> None:
+        first_special = self.vocab_size - SPECIAL_CODES
+        if self.code_predictor_config.vocab_size > first_special:
+            raise ConfigError(
+                f"talker_config.vocab_size {self.vocab_size} leaves {first_special} codes below its {SPECIAL_CODES} "
+                f"control ids, fewer than the codebook's {self.code_predictor_config.vocab_size}"
+            )
+        if self.code_predictor_config.num_code_groups != self.num_code_groups:
+            raise ConfigError("talker_config.num_code_groups differs from code_predictor_config.num_code_groups")
+        if not first_special <= self.codec_eos_token_id < self.vocab_size:
+            raise ConfigError(f"talker_config.codec_eos_token_id {self.codec_eos_token_id} is not a control id")
+
+
+@dataclass(frozen=True)
+class SpeakerEncoderConfig:
+    """`speaker_encoder_config`: only the first two keys are stored; the rest are the released models' constants."""
+
+    enc_dim: int
+    sample_rate: int
+    mel_dim: int = 128
+    enc_channels: tuple[int, ...] = (512, 512, 512, 512, 1536)
+    enc_kernel_sizes: tuple[int, ...] = (5, 3, 3, 3, 1)
+    enc_dilations: tuple[int, ...] = (1, 2, 3, 4, 1)
+    enc_attention_channels: int = 128
+    enc_res2net_scale: int = 8
+    enc_se_channels: int = 128
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """config.json of a model repository."""
+
+    tts_model_type: ModelType
+    tts_model_size: str
+    assistant_token_id: int
+    im_start_token_id: int
+    im_end_token_id: int
+    tts_pad_token_id: int
+    tts_bos_token_id: int
+    tts_eos_token_id: int
+    talker_config: TalkerConfig
+    speaker_encoder_config: SpeakerEncoderConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.tts_model_type not in MODEL_TYPES:
+            raise ConfigError(f"tts_model_type is {self.tts_model_type!r}; known types: {', '.join(MODEL_TYPES)}")
+        if (self.tts_model_type == "base") != (self.speaker_encoder_config is not None):
+            raise ConfigError("speaker_encoder_config belongs to models of type 'base', and only to them")
+
+    @property
+    def follows_instructions(self) -> bool:
+        """The 0.6B CustomVoice model was not trained on instructions; the reference drops them and so do we."""
+        return not (self.tts_model_type == "custom_voice" and self.tts_model_size == "0b6")
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Names a request may give as language: "auto" and every language id that is not a dialect's."""
+        names = self.talker_config.codec_language_id
+        return (LANGUAGE_AUTO, *sorted(name for name in names if "dialect" not in name))
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        return tuple(sorted(self.talker_config.spk_id))
+
+
+@dataclass(frozen=True)
+class GenerationDefaults:
+    """generation_config.json: the sampling parameters a request starts from; max_new_tokens counts frames."""
+
+    do_sample: bool = True
+    temperature: float = 0.9
+    top_k: int = 50
+    top_p: float = 1.0
+    repetition_penalty: float = 1.05
+    subtalker_dosample: bool = True
+    subtalker_temperature: float = 0.9
+    subtalker_top_k: int = 50
+    subtalker_top_p: float = 1.0
+    max_new_tokens: int = 8192
+
+
+@dataclass(frozen=True)
+class CodecDecoderConfig:
+    """`decoder_config` of the codec. The vector-quantisation width is codebook_dim / 2."""
+
+    latent_dim: int
+    codebook_dim: int
+    codebook_size: int
+    decoder_dim: int
+    hidden_size: int
+    intermediate_size: int
+    head_dim: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    num_hidden_layers: int
+    num_quantizers: int
+    num_semantic_quantizers: int
+    sliding_window: int
+    rope_theta: float
+    rms_norm_eps: float
+    layer_scale_initial_scale: float
+    upsample_rates: tuple[int, ...]
+    upsampling_ratios: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """config.json of the codec. `encoder_config` stays a mapping: transformers' MimiConfig reads it."""
+
+    input_sample_rate: int
+    output_sample_rate: int
+    encode_downsample_rate: int
+    decode_upsample_rate: int
+    encoder_valid_num_quantizers: int
+    decoder_config: CodecDecoderConfig
+    encoder_config: Mapping[str, object] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        d = self.decoder_config
+        samples = 1
+        for ratio in (*d.upsample_rates, *d.upsampling_ratios):
+            samples *= ratio
+        if samples != self.decode_upsample_rate:
+            raise ConfigError(f"decode_upsample_rate is {self.decode_upsample_rate} but the decoder makes {samples}")
+        if d.num_quantizers != self.encoder_valid_num_quantizers:
+            raise ConfigError("decoder_config.num_quantizers differs from encoder_valid_num_quantizers")
+
+    @property
+    def frame_rate_hz(self) -> float:
+        return self.output_sample_rate / self.decode_upsample_rate
+
+
+def read_model_config(directory: Path) -> ModelConfig:
+    """Read `directory`/config.json. Raises ConfigError naming the key at fault."""
+    return model_config(read_json(directory / "config.json"))
+
+
+def model_config(raw: Mapping[str, object]) -> ModelConfig:
+    return _read(ModelConfig, raw, "")
+
+
+def read_codec_config(directory: Path) -> CodecConfig:
+    """Read `directory`/config.json of a codec. Raises ConfigError naming the key at fault."""
+    return codec_config(read_json(directory / "config.json"))
+
+
+def codec_config(raw: Mapping[str, object]) -> CodecConfig:
+    return _read(CodecConfig, raw, "")
+
+
+def read_generation_defaults(directory: Path) -> GenerationDefaults:
+    """Read generation_config.json where there is one; its absence means the released defaults."""
+    path = directory / "generation_config.json"
+    return _read(GenerationDefaults, read_json(path), "") if path.exists() else GenerationDefaults()
+
+
+def read_json(path: Path) -> Mapping[str, object]:
+    """Parse a JSON object. Raises ConfigError when the file is missing or is not one."""
+    try:
+        parsed = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise ConfigError(f"{path} does not hold a JSON object")
+    return parsed
+
+
+_NESTED: dict[str, type] = {
+    "talker_config": TalkerConfig,
+    "code_predictor_config": CodePredictorConfig,
+    "speaker_encoder_config": SpeakerEncoderConfig,
+    "decoder_config": CodecDecoderConfig,
+}
+
+
+def _read(cls: type[T], raw: Mapping[str, object], where: str) -> T:
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # every T here is a dataclass
+    names = {f.name for f in fields}
+    if unread := sorted(set(raw) - names):
+        log.debug("config keys not used in %s: %s", where or "config.json", ", ".join(unread))
+    values: dict[str, object] = {}
+    for f in fields:
+        key = f"{where}{f.name}"
+        if f.name not in raw:
+            if f.default is dataclasses.MISSING:
+                raise ConfigError(f"config.json has no key {key!r}")
+            continue
+        values[f.name] = _value(f.name, f.type, raw[f.name], key)
+    return cls(**values)
+
+
+def _value(name: str, annotation: object, value: object, key: str) -> object:
+    if name in _NESTED:
+        if not isinstance(value, dict):
+            raise ConfigError(f"config.json key {key!r} must be an object, not {value!r}")
+        return _read(_NESTED[name], value, f"{key}.")
+    if annotation is int and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ConfigError(f"config.json key {key!r} must be an integer, not {value!r}")
+    if annotation is float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ConfigError(f"config.json key {key!r} must be a number, not {value!r}")
+        return float(value)
+    if isinstance(value, list):
+        return tuple(value)
+    return value

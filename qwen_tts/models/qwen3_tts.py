@@ -1,0 +1,35 @@
+"""Everything one model.safetensors holds."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from qwen_tts.checkpoint import WEIGHTS_FILE, load_weights
+from qwen_tts.config import ModelConfig
+from qwen_tts.layers import Attend, sdpa
+from qwen_tts.models.speaker_encoder import SpeakerEncoder
+from qwen_tts.models.talker import Talker
+
+_SPEAKER_ENCODER = "speaker_encoder."
+
+
+class Qwen3TTS(nn.Module):
+    """`talker.*`, and in Base models `speaker_encoder.*`."""
+
+    def __init__(self, config: ModelConfig, attend: Attend = sdpa) -> None:
+        super().__init__()
+        self.talker = Talker(config.talker_config, attend)
+        if config.speaker_encoder_config is not None:
+            self.speaker_encoder = SpeakerEncoder(config.speaker_encoder_config)
+
+
+def load_talker(
+    directory: Path, config: ModelConfig, attend: Attend, device: torch.device, dtype: torch.dtype
+) -> Talker:
+    """The talker of a checkpoint directory, without its speaker encoder. Raises CheckpointError."""
+    with torch.device("meta"):
+        talker = Talker(config.talker_config, attend)
+    ignore = (_SPEAKER_ENCODER,) if config.speaker_encoder_config is not None else ()
+    load_weights(talker, directory / WEIGHTS_FILE, device=device, dtype=dtype, prefix="talker.", ignore=ignore)
+    return talker

@@ -1,0 +1,110 @@
+"""ECAPA-TDNN speaker encoder (arXiv:2005.07143): log-mel -> speaker embedding. Parameter names are the checkpoint's."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qwen_tts.config import SpeakerEncoderConfig
+
+
+class TDNN(nn.Module):
+    """Reflect-padded "same" convolution over time, then ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(inputs, outputs, kernel, dilation=dilation, padding="same", padding_mode="reflect")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(x))
+
+
+class Res2Net(nn.Module):
+    """Splits the channels into `scale` parts; each part but the first is convolved with its neighbour's output added."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int, scale: int) -> None:
+        super().__init__()
+        width = channels // scale
+        self.scale = scale
+        self.blocks = nn.ModuleList(TDNN(width, width, kernel, dilation) for _ in range(scale - 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.chunk(self.scale, dim=1)
+        outputs = [parts[0]]
+        for index, block in enumerate(self.blocks):
+            part = parts[index + 1]
+            outputs.append(block(part if index == 0 else part + outputs[-1]))
+        return torch.cat(outputs, dim=1)
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales every channel by a gate read from its mean over time."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(channels, inner, 1)
+        self.conv2 = nn.Conv1d(inner, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.conv2(F.relu(self.conv1(x.mean(dim=2, keepdim=True))))
+        return x * torch.sigmoid(gate)
+
+
+class SERes2Net(nn.Module):
+    """TDNN, Res2Net, TDNN, squeeze-excitation, with a residual around all four."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int, config: SpeakerEncoderConfig) -> None:
+        super().__init__()
+        self.tdnn1 = TDNN(channels, channels, 1, 1)
+        self.res2net_block = Res2Net(channels, kernel, dilation, config.enc_res2net_scale)
+        self.tdnn2 = TDNN(channels, channels, 1, 1)
+        self.se_block = SqueezeExcitation(channels, config.enc_se_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.se_block(self.tdnn2(self.res2net_block(self.tdnn1(x))))
+        return out
+
+
+class AttentiveStatistics(nn.Module):
+    """Mean and standard deviation over time, weighted by attention that sees the global statistics."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.tdnn = TDNN(3 * channels, inner, 1, 1)
+        self.conv = nn.Conv1d(inner, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, std = _statistics(x, torch.full_like(x[:, :1], 1.0 / x.shape[2]))
+        context = torch.cat((x, mean.expand_as(x), std.expand_as(x)), dim=1)
+        weights = torch.softmax(self.conv(torch.tanh(self.tdnn(context))), dim=2)
+        return torch.cat(_statistics(x, weights), dim=1)
+
+
+def _statistics(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    mean = (weights * x).sum(dim=2, keepdim=True)
+    variance = (weights * (x - mean).square()).sum(dim=2, keepdim=True)
+    return mean, variance.clamp(min=1e-12).sqrt()
+
+
+class SpeakerEncoder(nn.Module):
+    """`speaker_encoder.*` of a Base checkpoint."""
+
+    def __init__(self, config: SpeakerEncoderConfig) -> None:
+        super().__init__()
+        channels, kernels, dilations = config.enc_channels, config.enc_kernel_sizes, config.enc_dilations
+        self.blocks = nn.ModuleList([TDNN(config.mel_dim, channels[0], kernels[0], dilations[0])])
+        for index in range(1, len(channels) - 1):
+            self.blocks.append(SERes2Net(channels[index], kernels[index], dilations[index], config))
+        self.mfa = TDNN(channels[-1], channels[-1], kernels[-1], dilations[-1])
+        self.asp = AttentiveStatistics(channels[-1], config.enc_attention_channels)
+        self.fc = nn.Conv1d(2 * channels[-1], config.enc_dim, 1)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """mel [B, T, mel_dim] -> speaker embedding [B, enc_dim], not normalised."""
+        x = self.blocks[0](mel.transpose(1, 2))
+        outputs = []
+        for block in self.blocks[1:]:
+            x = block(x)
+            outputs.append(x)
+        x = self.asp(self.mfa(torch.cat(outputs, dim=1)))
+        out: Tensor = self.fc(x).squeeze(2)
+        return out

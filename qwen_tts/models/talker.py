@@ -1,0 +1,59 @@
+"""The talker: the language model that reads the prompt and emits code group 0 of every frame."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qwen_tts.config import TalkerConfig
+from qwen_tts.layers import Attend, Transformer
+from qwen_tts.models.code_predictor import CodePredictor
+
+
+class TextProjection(nn.Module):
+    """Text embedding width -> talker width: linear, SiLU, linear."""
+
+    def __init__(self, text_hidden_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.linear_fc1 = nn.Linear(text_hidden_size, text_hidden_size)
+        self.linear_fc2 = nn.Linear(text_hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear_fc2(F.silu(self.linear_fc1(x)))
+        return out
+
+
+class TalkerTransformer(Transformer):
+    """The block stack with the text table and the table of code group 0."""
+
+    def __init__(self, config: TalkerConfig, attend: Attend) -> None:
+        super().__init__(config, attend)
+        self.text_embedding = nn.Embedding(config.text_vocab_size, config.text_hidden_size)
+        self.codec_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+
+
+class Talker(nn.Module):
+    """`talker.*` of a checkpoint, code predictor included."""
+
+    def __init__(self, config: TalkerConfig, attend: Attend) -> None:
+        super().__init__()
+        self.config = config
+        self.model = TalkerTransformer(config, attend)
+        self.text_projection = TextProjection(config.text_hidden_size, config.hidden_size)
+        self.codec_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.code_predictor = CodePredictor(config, attend)
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """Text token ids [...] -> [..., D]."""
+        out: Tensor = self.text_projection(self.model.text_embedding(ids))
+        return out
+
+    def embed_code(self, ids: Tensor) -> Tensor:
+        """Codec ids of group 0, control ids included, [...] -> [..., D]."""
+        out: Tensor = self.model.codec_embedding(ids)
+        return out
+
+    def embed_frame(self, codes: Tensor) -> Tensor:
+        """Frames [..., G] -> the sum of their group embeddings [..., D]."""
+        rows = self.embed_code(codes[..., 0])
+        for group in range(1, codes.shape[-1]):
+            rows = rows + self.code_predictor.embed(group, codes[..., group])
+        return rows

@@ -1,0 +1,131 @@
+"""What a caller asks for, as frozen values. All ranges are checked here, once, for the library and for HTTP.
+
+Everything a model must be asked about (is this speaker known to it?) is checked by `prompt.build_prompt`.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Literal
+
+from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults
+from qwen_tts.errors import InvalidRequest
+
+FinishReason = Literal["stop", "length", "cancelled"]
+# Where the text stands in the prompt: all of it before the first frame, or one row beside every frame.
+TextLayout = Literal["whole", "streaming"]
+
+MAX_SEED = 2**63 - 1
+MAX_TEMPERATURE = 2.0
+MAX_TOP_K = 65536
+MAX_REPETITION_PENALTY = 10.0
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How one code is drawn from its logits. temperature 0 takes the most likely code; top_k 0 and top_p 1 cut nothing.
+
+    Raises InvalidRequest naming the field, with `prefix` before its name.
+    """
+
+    temperature: float = 0.9
+    top_k: int = 50
+    top_p: float = 1.0
+    prefix: str = field(default="", compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_range(f"{self.prefix}temperature", self.temperature, 0.0, MAX_TEMPERATURE)
+        _check_range(f"{self.prefix}top_k", self.top_k, 0, MAX_TOP_K)
+        _check_range(f"{self.prefix}top_p", self.top_p, 0.0, 1.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class CustomVoice:
+    """A built-in speaker of a CustomVoice model, with an optional instruction for style."""
+
+    speaker: str
+    instructions: str = ""
+
+
+@dataclass(frozen=True)
+class DesignedVoice:
+    """A voice made from its description by a VoiceDesign model."""
+
+    description: str
+
+
+Voice = CustomVoice | DesignedVoice
+
+
+def draw_seed() -> int:
+    return secrets.randbelow(MAX_SEED + 1)
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """One utterance. The same request gives the same codes alone, in any batch and on any replica.
+
+    `max_frames` is the caller's own bound (one frame is 80 ms); None leaves it to `frame_limit`.
+    Raises InvalidRequest naming the field.
+    """
+
+    text: str
+    voice: Voice
+    language: str = LANGUAGE_AUTO
+    text_layout: TextLayout = "whole"
+    sampling: SamplingParams = SamplingParams()
+    predictor_sampling: SamplingParams = SamplingParams(prefix="subtalker_")
+    repetition_penalty: float = 1.05
+    seed: int = field(default_factory=draw_seed)
+    max_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("input", self.text)
+        if not self.text.strip():
+            raise InvalidRequest("input is empty: give the text to speak", "input", "empty_input")
+        match self.voice:
+            case CustomVoice(instructions=words) | DesignedVoice(description=words):
+                _check_text("instructions", words)
+        _check_range("repetition_penalty", self.repetition_penalty, 0.0, MAX_REPETITION_PENALTY, open_low=True)
+        _check_range("seed", self.seed, 0, MAX_SEED)
+        if self.max_frames is not None and self.max_frames < 1:
+            raise InvalidRequest(f"max_new_tokens is {self.max_frames}; it must be at least 1", "max_new_tokens")
+
+
+def default_sampling(defaults: GenerationDefaults) -> tuple[SamplingParams, SamplingParams]:
+    """Talker and code predictor parameters of a checkpoint's generation_config.json."""
+    talker = SamplingParams(
+        temperature=defaults.temperature if defaults.do_sample else 0.0, top_k=defaults.top_k, top_p=defaults.top_p
+    )
+    predictor = SamplingParams(
+        temperature=defaults.subtalker_temperature if defaults.subtalker_dosample else 0.0,
+        top_k=defaults.subtalker_top_k,
+        top_p=defaults.subtalker_top_p,
+        prefix="subtalker_",
+    )
+    return talker, predictor
+
+
+def frame_limit(request: SpeechRequest, absolute: int) -> int:
+    """The most frames `request` may run to: its own bound, else 6 s and half a second per byte of text.
+
+    A talker that misses its end of speech would otherwise run to `absolute` (eleven minutes in the released
+    configuration). UTF-8 bytes measure speech in all ten languages alike: one byte of English and a third of a
+    Chinese character both take about one frame to say, so six per byte is far above the slowest speaker.
+    """
+    if request.max_frames is not None:
+        return min(request.max_frames, absolute)
+    return min(75 + 6 * len(request.text.encode()), absolute)
+
+
+def _check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    too_low = value <= low if open_low else value < low
+    if too_low or not value <= high:  # `not <=` also refuses NaN
+        span = f"above {low}" if open_low else f"at least {low}"
+        raise InvalidRequest(f"{name} is {value}; it must be {span} and at most {high}", name, "out_of_range")
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{name} holds half of a surrogate pair, which is not text", name) from None

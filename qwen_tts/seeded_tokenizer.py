@@ -1,0 +1,88 @@
+"""The text tokenizer of a seeded checkpoint: bytes, the merges of "assistant" and "user", and the special tokens.
+
+With the released text_vocab_size every id that the model's config names is the released one ("assistant" is 77091),
+and the places of the other 151,000 tokens are filled with entries no text can reach.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+RELEASED_TEXT_VOCAB = 151936
+_RELEASED_BPE = 151643  # entries of the released vocab.json; special tokens follow
+_RELEASED_IDS = {"assistant": 77091, "user": 872}
+
+# tokenizer_config.json of the released checkpoints, in id order.
+_SPECIAL_TOKENS = (
+    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> "
+    "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> "
+    "<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> "
+    "<tool_response> </tool_response> <think> </think> <|audio_start|> <|audio_end|> <tts_pad> <tts_text_bos> "
+    "<tts_text_eod> <tts_text_bos_single> <|audio_pad|>"
+).split()
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """The text ids config.json names; field names are its keys."""
+
+    assistant_token_id: int
+    im_start_token_id: int
+    im_end_token_id: int
+    tts_pad_token_id: int
+    tts_bos_token_id: int
+    tts_eos_token_id: int
+
+
+def write_tokenizer(directory: Path, text_vocab: int) -> SpecialIds:
+    """Write vocab.json, merges.txt and tokenizer_config.json for an embedding table of `text_vocab` rows."""
+    merges = [*_chain("assistant"), *_chain("user")]
+    merged = [left + right for left, right in merges]
+    released = text_vocab == RELEASED_TEXT_VOCAB
+    ids = {token: index for index, token in enumerate(byte_alphabet())}
+    taken = set(_RELEASED_IDS.values()) if released else set()
+    free = (index for index in range(len(ids), text_vocab) if index not in taken)
+    ids |= {token: _RELEASED_IDS[token] if released and token in _RELEASED_IDS else next(free) for token in merged}
+    if released:
+        used = set(ids.values())
+        ids |= {f"<unused {index}>": index for index in range(_RELEASED_BPE) if index not in used}
+    first_special = len(ids)
+    assert first_special + len(_SPECIAL_TOKENS) <= text_vocab, (first_special, text_vocab)
+
+    special = {token: first_special + index for index, token in enumerate(_SPECIAL_TOKENS)}
+    by_id = dict(sorted(ids.items(), key=lambda item: item[1]))
+    (directory / "vocab.json").write_text(json.dumps(by_id, ensure_ascii=False), encoding="utf-8")
+    (directory / "merges.txt").write_text("".join(f"{left} {right}\n" for left, right in merges), encoding="utf-8")
+    (directory / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(special), indent=2) + "\n")
+    return SpecialIds(
+        assistant_token_id=ids["assistant"],
+        im_start_token_id=special["<|im_start|>"],
+        im_end_token_id=special["<|im_end|>"],
+        tts_pad_token_id=special["<tts_pad>"],
+        tts_bos_token_id=special["<tts_text_bos>"],
+        tts_eos_token_id=special["<tts_text_eod>"],
+    )
+
+
+def byte_alphabet() -> list[str]:
+    """The 256 characters byte-level BPE writes for bytes, in the order of their ids: printable bytes stand for
+    themselves, the rest for the code points from 256 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
+
+
+def _chain(word: str) -> list[tuple[str, str]]:
+    return [(word[:end], word[end]) for end in range(1, len(word))]
+
+
+def _tokenizer_config(special: dict[str, int]) -> dict[str, object]:
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    return {
+        "add_bos_token": False,
+        "add_prefix_space": False,
+        "added_tokens_decoder": {str(index): {"content": token, **flags} for token, index in special.items()},
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "model_max_length": 131072,
+        "tokenizer_class": "Qwen2Tokenizer",
+    }

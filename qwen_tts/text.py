@@ -1,0 +1,67 @@
+"""Text to token ids: the Qwen2 byte-level BPE and the two chat templates around a text.
+
+Special ids come from config.json and are placed by the templates alone. The tokenizer is built without special
+tokens, so "<|im_end|>" typed by a user is spelled out as the characters it is made of.
+
+Template (reference): <|im_start|>assistant\\n{text}<|im_end|>\\n<|im_start|>assistant\\n
+and for instructions: <|im_start|>user\\n{instruct}<|im_end|>\\n
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.normalizers import NFC
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+
+from qwen_tts.config import ModelConfig
+from qwen_tts.errors import CheckpointError
+
+# The pre-tokenizer of Qwen2 (tokenizer_config.json names the class; the expression is the class's).
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_ROLE_ROWS = 3  # <|im_start|>, assistant, newline
+
+
+@dataclass(frozen=True)
+class SpokenText:
+    """The ids of an assistant turn: `role` [3] opens it, `body` [N] is the text itself."""
+
+    role: list[int]
+    body: list[int]
+
+
+class TextTokenizer:
+    """vocab.json and merges.txt of a checkpoint directory. Raises CheckpointError when they cannot be read."""
+
+    def __init__(self, directory: Path, config: ModelConfig) -> None:
+        self._config = config
+        vocab, merges = directory / "vocab.json", directory / "merges.txt"
+        try:
+            model = BPE.from_file(str(vocab), str(merges))
+        except Exception as error:  # the Rust side raises bare Exception for a missing or malformed file
+            raise CheckpointError(f"text tokenizer {vocab}, {merges}: {error}") from None
+        self._bpe = Tokenizer(model)
+        self._bpe.normalizer = NFC()
+        self._bpe.pre_tokenizer = Sequence(
+            [Split(Regex(_WORDS), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+        opening = self.encode("assistant\n")
+        if len(opening) != _ROLE_ROWS - 1 or opening[0] != config.assistant_token_id:
+            raise CheckpointError(f"{vocab}: 'assistant' and newline must be one token each, got {opening}")
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text; no id in the result is special."""
+        ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def spoken(self, text: str) -> SpokenText:
+        ids = [self._config.im_start_token_id, *self.encode(f"assistant\n{text}")]
+        return SpokenText(role=ids[:_ROLE_ROWS], body=ids[_ROLE_ROWS:])
+
+    def instruction(self, instruct: str) -> list[int]:
+        """Ids of a whole user turn, to stand before the assistant's."""
+        start, end = self._config.im_start_token_id, self._config.im_end_token_id
+        return [start, *self.encode(f"user\n{instruct}"), end, *self.encode("\n")]
