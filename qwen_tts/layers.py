@@ -52,7 +52,9 @@ def select_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
             if device.type != "cuda":
                 raise UnsupportedError(f"attn_implementation 'flash_attention_2' needs a CUDA device, not {device}")
             if dtype not in (torch.bfloat16, torch.float16):
-                raise UnsupportedError(f"attn_implementation 'flash_attention_2' needs bfloat16 or float16, not {dtype}")
+                raise UnsupportedError(
+                    f"attn_implementation 'flash_attention_2' needs bfloat16 or float16, not {dtype}"
+                )
             if importlib.util.find_spec("flash_attn") is None:
                 raise UnsupportedError("attn_implementation 'flash_attention_2' needs the package flash-attn")
             return flash_attention

@@ -20,6 +20,20 @@ MAX_TOP_K = 65536
 MAX_REPETITION_PENALTY = 10.0
 
 
+def _check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    too_low = value <= low if open_low else value < low
+    if too_low or not value <= high:  # `not <=` also refuses NaN
+        span = f"above {low}" if open_low else f"at least {low}"
+        raise InvalidRequest(f"{name} is {value}; it must be {span} and at most {high}", name, "out_of_range")
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{name} holds half of a surrogate pair, which is not text", name) from None
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """How one code is drawn from its logits. temperature 0 takes the most likely code; top_k 0 and top_p 1 cut nothing.
@@ -115,17 +129,3 @@ def frame_limit(request: SpeechRequest, absolute: int) -> int:
     if request.max_frames is not None:
         return min(request.max_frames, absolute)
     return min(75 + 6 * len(request.text.encode()), absolute)
-
-
-def _check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    too_low = value <= low if open_low else value < low
-    if too_low or not value <= high:  # `not <=` also refuses NaN
-        span = f"above {low}" if open_low else f"at least {low}"
-        raise InvalidRequest(f"{name} is {value}; it must be {span} and at most {high}", name, "out_of_range")
-
-
-def _check_text(name: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"{name} holds half of a surrogate pair, which is not text", name) from None

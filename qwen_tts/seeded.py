@@ -7,6 +7,7 @@ seed give the same bytes everywhere.
 
 import dataclasses
 import json
+import math
 import shutil
 import zlib
 from dataclasses import dataclass
@@ -233,17 +234,17 @@ def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
     if last == "initialized":
         return torch.ones(shape)
     if last == "cluster_usage":
-        return 1.0 + 0.2 * noise.abs()
+        return noise.abs() * 0.2 + 1.0
     if "norm" in name.rsplit(".", 2)[-2] and last == "weight":
-        return 1.0 + 0.1 * noise
+        return noise * 0.1 + 1.0
     if last in ("bias", "alpha", "beta"):
-        return 0.1 * noise
+        return noise * 0.1
     if last in ("scale", "gamma"):
-        return 0.3 + 0.1 * noise
+        return noise * 0.1 + 0.3
     if "embed" in name:
         return noise
     if "head" in name:
-        return noise * (3.0 / shape[1] ** 0.5)  # logits spread enough for one code to stand out
+        return noise * (3.0 / math.sqrt(shape[1]))  # logits spread enough for one code to stand out
     gain = next((gain for part, gain in _CODEC_GAINS.items() if part in name), 1.0)
-    fan_in = shape[0] * 2 if name.endswith("block.1.conv.weight") else int(np.prod(shape[1:]))
-    return noise * (gain / fan_in**0.5)
+    fan_in = shape[0] * 2 if name.endswith("block.1.conv.weight") else math.prod(shape[1:])
+    return noise * (gain / math.sqrt(fan_in))

@@ -75,7 +75,8 @@ class ConvNeXt(nn.Module):
     def forward(self, x: Tensor, carry: Carry) -> Tensor:
         y = self.norm(self.dwconv(x, carry).transpose(1, 2))
         y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
-        return x + y.transpose(1, 2)
+        out: Tensor = x + y.transpose(1, 2)
+        return out
 
 
 class ResidualUnit(nn.Module):

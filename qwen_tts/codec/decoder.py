@@ -54,7 +54,5 @@ def load_codec_decoder(directory: Path, device: torch.device, dtype: torch.dtype
     """The decoder of a codec directory (`speech_tokenizer/` of a checkpoint). Raises CheckpointError."""
     with torch.device("meta"):
         decoder = CodecDecoder(read_codec_config(directory).decoder_config)
-    load_weights(
-        decoder, directory / WEIGHTS_FILE, device=device, dtype=dtype, prefix="decoder.", ignore=("encoder.",)
-    )
+    load_weights(decoder, directory / WEIGHTS_FILE, device=device, dtype=dtype, prefix="decoder.", ignore=("encoder.",))
     return decoder

@@ -11,7 +11,8 @@ class CodecEncoder(nn.Module):
 
     def __init__(self, config: Mapping[str, object]) -> None:
         super().__init__()
-        mimi = MimiModel(MimiConfig(**config))
+        mimi = MimiModel(MimiConfig.from_dict(dict(config)))
+        assert mimi.encoder is not None
         self.encoder = mimi.encoder.encoder_seanet
         self.encoder_transformer = mimi.encoder.encoder_transformer
         self.downsample = mimi.encoder.downsample

@@ -19,7 +19,7 @@ class TDNN(nn.Module):
 
 
 class Res2Net(nn.Module):
-    """Splits the channels into `scale` parts; each part but the first is convolved with its neighbour's output added."""
+    """Splits the channels into `scale` parts; each but the first is convolved, with its neighbour's output added."""
 
     def __init__(self, channels: int, kernel: int, dilation: int, scale: int) -> None:
         super().__init__()

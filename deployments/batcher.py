@@ -1,0 +1,53 @@
+"""Work-conserving batching: whatever has arrived when the worker becomes free is the next batch.
+
+(`serve.batch` closes batches on a timer while the previous one still runs, so under load its batches stay small.)
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs `run(items) -> results` on `executor`, one batch at a time, with up to `max_batch` items of those waiting.
+
+    A batch that raises fails its own items with that exception and no others.
+    """
+
+    def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]], executor: Executor, max_batch: int) -> None:
+        self._run = run
+        self._executor = executor
+        self._max_batch = max_batch
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Result:
+        """The result for `item`. Cancelling takes it out of the queue; a batch under way is finished without it."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while batch := self._next_batch():
+            try:
+                results = await loop.run_in_executor(self._executor, self._run, [item for item, _ in batch])
+            except Exception as error:  # the submitters' to handle
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        live = [entry for entry in self._waiting if not entry[1].done()]
+        batch, self._waiting = live[: self._max_batch], live[self._max_batch :]
+        return batch

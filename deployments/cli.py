@@ -1,0 +1,108 @@
+"""The command `qwen-tts`: serve, say, make-checkpoint."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from qwen_tts.errors import QwenTTSError
+
+_CURL = """curl -s {url}/v1/audio/speech -H 'Content-Type: application/json' \\
+    -d '{{"input": "Hello from Qwen3-TTS.", "voice": "ryan", "language": "english"}}' -o speech.wav"""
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def main() -> None:
+    """Qwen3-TTS: a speech service and its model library."""
+
+
+@main.command()
+@click.option("--config", type=_EXISTING_FILE, help="YAML file of settings.")
+@click.option("--model", "models", multiple=True, metavar="[NAME=]CHECKPOINT", help="Directory or hub id; repeatable.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+def serve(config: Path | None, models: tuple[str, ...], host: str, port: int) -> None:
+    """Start Ray and the service on this machine, until Ctrl-C."""
+    from pydantic import ValidationError
+
+    from deployments.settings import AppArgs, describe_faults, load_settings
+
+    try:
+        args = load_settings(config) if config else AppArgs()
+        if models:
+            args = AppArgs.model_validate(args.model_dump() | {"models": [_model(text) for text in models]})
+    except ValidationError as error:
+        raise click.ClickException(describe_faults(error.errors(include_url=False))) from None
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from deployments.local import LocalService
+
+    stop = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda *_: stop.set())
+    click.echo("Starting Ray and loading the models ...")
+    with LocalService(args, host, port) as service:
+        if service.wait_ready(stop):
+            click.echo(f"Ready at {service.url}\n\nTry:\n  {_CURL.format(url=service.url)}\n\nStop with Ctrl-C.")
+            stop.wait()
+        click.echo("Stopping ...")
+
+
+@main.command()
+@click.argument("text")
+@click.option(
+    "-o", "--output", default="speech.wav", show_default=True, type=click.Path(dir_okay=False, path_type=Path)
+)
+@click.option("--model", "checkpoint", default=None, help="Checkpoint directory or hub id; default: the embedded one.")
+@click.option("--voice", default=None, help="Built-in speaker; default: the model's first.")
+@click.option("--language", default="auto", show_default=True)
+@click.option("--instructions", default=None, help="Style, or the description of a designed voice.")
+@click.option("--seed", default=None, type=int)
+def say(
+    text: str,
+    output: Path,
+    checkpoint: str | None,
+    voice: str | None,
+    language: str,
+    instructions: str | None,
+    seed: int | None,
+) -> None:
+    """Speak TEXT into a WAV file, without a server."""
+    from deployments.say import say_to_file
+
+    try:
+        say_to_file(text, output, checkpoint, voice, language, instructions, seed)
+    except QwenTTSError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command("make-checkpoint")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--shape", default="small", show_default=True, type=click.Choice(["small", "0.6B", "1.7B"]))
+@click.option(
+    "--type",
+    "model_type",
+    default="custom_voice",
+    show_default=True,
+    type=click.Choice(["base", "custom_voice", "voice_design"]),
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+def make_checkpoint(directory: Path, shape: str, model_type: str, seed: int) -> None:
+    """Write a checkpoint of random weights to DIRECTORY. It makes noise, not speech."""
+    from qwen_tts.seeded import SHAPES, write_checkpoint
+
+    try:
+        write_checkpoint(directory, SHAPES[shape], model_type, seed, progress=True)  # type: ignore[arg-type]
+    except FileExistsError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"Wrote {directory}: random weights, which make noise, not speech.", file=sys.stderr)
+
+
+def _model(text: str) -> dict[str, str]:
+    name, found, checkpoint = text.partition("=")
+    return {"name": name, "checkpoint": checkpoint} if found else {"name": Path(text).name, "checkpoint": text}

@@ -1,0 +1,93 @@
+"""CodecDecoder deployment: pulls frames from a talker and turns them into audio.
+
+The decoder holds the talkers' handles because the stateful hop (about 5 MiB per stream) is then a local variable of
+one coroutine: the stream stays with its state, and a cancelled caller cancels the talker through `finally`.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.embedded import checkpoint_of
+from deployments.messages import AudioChunk, FrameChunk, Load, ModelCard
+from deployments.response_stream import cancel, open_stream
+from deployments.settings import CodecDecoderArgs, ModelArgs
+from deployments.stream_decoder import Stream, StreamDecoder
+from deployments.torch_replica import prepare_torch
+from qwen_tts.checkpoint import CODEC_DIRECTORY, resolve_checkpoint
+from qwen_tts.codec.decoder import load_codec_decoder
+from qwen_tts.request import SpeechRequest
+
+log = logging.getLogger("ray.serve")
+
+
+class CodecDecoder:
+    """Speaks with any of the application's models; models that share a codec share its weights and its pool."""
+
+    def __init__(
+        self,
+        models: tuple[ModelArgs, ...],
+        talkers: Mapping[str, DeploymentHandle[Any]],
+        args: CodecDecoderArgs,
+        cache_dir: Path,
+    ) -> None:
+        device, dtype = prepare_torch(args)
+        self._talkers = talkers
+        self._decoders: dict[str, StreamDecoder] = {}
+        by_content: dict[str, StreamDecoder] = {}
+        for model in models:
+            checkpoint = checkpoint_of(model, cache_dir)
+            codec = resolve_checkpoint(checkpoint, [f"{CODEC_DIRECTORY}/*"]) / CODEC_DIRECTORY
+            content = _digest(codec)
+            if content not in by_content:
+                decoder = load_codec_decoder(codec, device, dtype)
+                by_content[content] = StreamDecoder(decoder, args.slots, args.max_batch)
+                by_content[content].warm_up()
+            self._decoders[model.name] = by_content[content]
+        log.info("codec decoder ready: %d codec(s) on %s in %s", len(by_content), device, args.dtype)
+
+    async def describe(self) -> list[ModelCard]:
+        """Cards of all models, once every talker has loaded; first model first."""
+        return list(await asyncio.gather(*(talker.describe.remote() for talker in self._talkers.values())))
+
+    async def load(self) -> Load:
+        loads = [decoder.load() for decoder in set(self._decoders.values())]
+        return Load(
+            slots=sum(load.slots for load in loads),
+            used=sum(load.used for load in loads),
+            waiting=sum(load.waiting for load in loads),
+        )
+
+    async def synthesize(self, model: str, request: SpeechRequest) -> AsyncIterator[AudioChunk]:
+        """Audio of `request` while its frames are being generated; the last chunk carries the finish reason.
+
+        Raises what the talker raises, before the first chunk unless it dies later.
+        """
+        chunks = open_stream(self._talkers[model], "generate", request)
+        try:
+            first: FrameChunk = await anext(chunks)
+            async with self._decoders[model].stream() as stream:
+                yield await _audio(stream, first)
+                async for chunk in chunks:
+                    yield await _audio(stream, chunk)
+        finally:
+            cancel(chunks)
+
+
+async def _audio(stream: Stream, chunk: FrameChunk) -> AudioChunk:
+    pcm = await stream.decode(chunk.codes) if len(chunk.codes) else b""
+    return AudioChunk(pcm, chunk.finish_reason)
+
+
+def _digest(codec: Path) -> str:
+    """Content of a codec directory: its config and weights."""
+    digest = hashlib.sha256()
+    for file in sorted(codec.glob("*.json")) + sorted(codec.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

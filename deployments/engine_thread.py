@@ -1,0 +1,99 @@
+"""The engine in a thread of its own, seen from asyncio: requests in, FrameChunks out."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator
+
+import numpy as np
+
+from deployments.messages import FrameChunk
+from qwen_tts.engine.engine import Engine
+from qwen_tts.engine.sequence import Sequence, chunk_sizes
+from qwen_tts.errors import EngineStopped
+from qwen_tts.request import SpeechRequest
+
+log = logging.getLogger(__name__)
+
+
+class _Listener:
+    """Wakes one coroutine from the engine's thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        # The loop is closed when the process ends with streams running; nobody is left to wake then.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self) -> None:
+        await self._event.wait()
+        self._event.clear()
+
+
+class EngineThread:
+    """Steps the engine while it has work. A step that raises ends the engine: see `alive`."""
+
+    def __init__(self, engine: Engine, chunk_schedule: tuple[int, ...]) -> None:
+        self.engine = engine
+        self._chunk_schedule = chunk_schedule
+        self._listeners: dict[Sequence, _Listener] = {}
+        self._work = threading.Event()
+        self._closing = False
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, name="talker-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    async def generate(self, request: SpeechRequest) -> AsyncIterator[FrameChunk]:
+        """Chunks of frames on the growing schedule; the last one carries the finish reason.
+
+        Raises InvalidRequest, Overloaded or EngineStopped. Leaving the iterator early cancels the request.
+        """
+        sequence = self.engine.add(request)
+        listener = self._listeners[sequence] = _Listener()
+        self._work.set()
+        try:
+            sent = 0
+            for size in chunk_sizes(self._chunk_schedule):
+                while not sequence.finished and len(sequence.frames) < sent + size:
+                    await listener.wait()
+                frames = sequence.frames[sent : sent + size]
+                sent += len(frames)
+                if sequence.finish_reason == "cancelled":
+                    raise EngineStopped("the talker stopped before the utterance was complete")
+                last = sequence.finished and sent == len(sequence.frames)
+                yield FrameChunk(np.array(frames, dtype=np.int16), sequence.finish_reason if last else None)
+                if last:
+                    return
+        finally:
+            self.engine.cancel(sequence)
+            del self._listeners[sequence]
+
+    def close(self) -> None:
+        """End every request and the thread."""
+        self._closing = True
+        self._work.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._work.wait()
+                self._work.clear()
+                while not self.engine.idle and not self._closing:
+                    self._notify(self.engine.step())
+        except Exception:  # whatever it was, no request may hang on a dead engine
+            log.exception("engine step failed; this talker serves no more requests")
+        finally:
+            self._notify(tuple(self.engine.stop()))
+
+    def _notify(self, sequences: tuple[Sequence, ...]) -> None:
+        for sequence in sequences:
+            if listener := self._listeners.get(sequence):
+                listener.notify()

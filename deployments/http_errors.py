@@ -1,0 +1,90 @@
+"""Error class -> status and body, one table. The body is OpenAI's {"error": {message, type, param, code}}."""
+
+import logging
+import math
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from starlette.exceptions import HTTPException
+
+from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded, QwenTTSError
+
+log = logging.getLogger("ray.serve")
+
+
+class HttpError(Exception):
+    """A refusal with its status. `type`, `param` and `code` are the fields of OpenAI's error object."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        type: str = "invalid_request_error",
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+        self.type = type
+        self.param = param
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+    def response(self) -> JSONResponse:
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(math.ceil(self.retry_after_s))}
+        return JSONResponse({"error": error}, status_code=self.status, headers=headers)
+
+
+def not_loaded() -> HttpError:
+    message = "the models are still loading; see /readyz"
+    return HttpError(503, message, "server_error", code="not_ready", retry_after_s=2.0)
+
+
+def to_http_error(error: BaseException) -> HttpError:
+    """The answer to `error`, perhaps from another process. What is not in the table is logged, not shown."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    match cause:
+        case HttpError():
+            return cause
+        case InvalidRequest():
+            return HttpError(400, cause.message, param=cause.param, code=cause.code)
+        case Overloaded():
+            return _overloaded(cause.message, cause.retry_after_s)
+        case BackPressureError():
+            return _overloaded("too many requests are waiting", 1.0)
+        case EngineStopped() | RayActorError() | DeploymentUnavailableError():
+            log.warning("a replica failed under a request: %s", cause)
+            return HttpError(
+                500, "a model replica failed; the request may be sent again", "server_error", code="replica_failed"
+            )
+        case _:
+            log.error("unexpected error", exc_info=error)
+            return HttpError(500, "the server failed to process the request", "server_error", code="internal_error")
+
+
+def _overloaded(message: str, retry_after_s: float) -> HttpError:
+    return HttpError(429, message, "rate_limit_exceeded", code="rate_limit_exceeded", retry_after_s=retry_after_s)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every failure of every route answer in the one shape."""
+    for kind in (HttpError, QwenTTSError, RayTaskError, Exception):
+        app.add_exception_handler(kind, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_route)
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    return to_http_error(error).response()
+
+
+async def _refuse_route(request: Request, error: Exception) -> JSONResponse:
+    """Unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return HttpError(error.status_code, message, code="not_found" if error.status_code == 404 else None).response()

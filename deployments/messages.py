@@ -1,0 +1,46 @@
+"""What travels between deployments."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen_tts.config import GenerationDefaults, ModelType
+from qwen_tts.request import FinishReason
+
+
+@dataclass(frozen=True)
+class FrameChunk:
+    """Talker -> codec decoder: `codes` [F, G] int16. A stream's last chunk has a finish reason (and F may be 0)."""
+
+    codes: NDArray[np.int16]
+    finish_reason: FinishReason | None
+
+
+@dataclass(frozen=True)
+class AudioChunk:
+    """Codec decoder -> ingress: mono 16-bit PCM. The last chunk of a stream has a finish reason (and may be empty)."""
+
+    pcm: bytes
+    finish_reason: FinishReason | None
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What the edge must know of a loaded model."""
+
+    name: str
+    model_type: ModelType
+    speakers: tuple[str, ...]
+    languages: tuple[str, ...]
+    defaults: GenerationDefaults
+    sample_rate_hz: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a replica is doing: engine slots or decoder slots in use, and requests waiting for one."""
+
+    slots: int
+    used: int
+    waiting: int

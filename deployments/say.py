@@ -1,0 +1,38 @@
+"""`qwen-tts say`: the library on the command line."""
+
+import wave
+from pathlib import Path
+
+from tqdm import tqdm
+
+from deployments.embedded import checkpoint_of
+from deployments.settings import AppArgs
+from qwen_tts.api import GenerationOptions, Qwen3TTSModel
+from qwen_tts.audio import to_pcm16
+
+
+def say_to_file(
+    text: str,
+    output: Path,
+    checkpoint: str | None,
+    voice: str | None,
+    language: str,
+    instructions: str | None,
+    seed: int | None,
+) -> None:
+    """Speak `text` into the WAV file `output`, showing seconds as they come. Raises QwenTTSError."""
+    settings = AppArgs()
+    model = Qwen3TTSModel.from_pretrained(checkpoint or checkpoint_of(settings.models[0], settings.cache_dir))
+    options: GenerationOptions = {} if seed is None else {"seed": seed}
+    speakers = model.get_supported_speakers()
+    if speakers is None:
+        pieces = model.stream_voice_design(text, instructions or "", language, **options)
+    else:
+        pieces = model.stream_custom_voice(text, voice or speakers[0], language, instructions, **options)
+    with wave.open(str(output), "wb") as file, tqdm(unit=" s", desc=str(output)) as progress:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(model.sample_rate_hz)
+        for samples, sample_rate_hz in pieces:
+            file.writeframes(to_pcm16(samples))
+            progress.update(round(len(samples) / sample_rate_hz, 2))

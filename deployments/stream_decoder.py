@@ -1,0 +1,97 @@
+"""Decoding many streams on one codec: a slot each, whichever are ready decoded together."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deployments.batcher import Batcher
+from deployments.messages import Load
+from qwen_tts.audio import to_pcm16
+from qwen_tts.codec.decoder import CodecDecoder
+from qwen_tts.codec.state import DecoderState
+
+
+@dataclass(frozen=True)
+class _Piece:
+    slot: int
+    codes: NDArray[np.int16]  # [F, G]
+
+
+class Stream:
+    """One stream's place in the pool."""
+
+    def __init__(self, batcher: Batcher[_Piece, bytes], slot: int) -> None:
+        self._batcher = batcher
+        self._slot = slot
+
+    async def decode(self, codes: NDArray[np.int16]) -> bytes:
+        """The next frames, codes [F, G], as 16-bit PCM of F * 1920 samples."""
+        return await self._batcher.submit(_Piece(self._slot, codes))
+
+
+class StreamDecoder:
+    """A decoder with its pool. Decoding, leasing and releasing all happen on one thread, in the order asked for,
+    so that a stream cancelled while its batch is being decoded gives its slot back after that batch."""
+
+    def __init__(self, decoder: CodecDecoder, slots: int, max_batch: int) -> None:
+        self._decoder = decoder
+        self._device = decoder.pre_conv.conv.weight.device
+        self._state = DecoderState(decoder, slots)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-decoder")
+        self._batcher = Batcher(self._decode, self._thread, max_batch)
+        self._room = asyncio.Semaphore(slots)
+        self._streams = 0  # inside `stream`, with a slot or waiting for one
+
+    def load(self) -> Load:
+        return Load(slots=self._state.slots, used=self._state.used, waiting=self._streams - self._state.used)
+
+    @asynccontextmanager
+    async def stream(self) -> AsyncIterator[Stream]:
+        """A slot of the pool, waiting for one if need be."""
+        self._streams += 1
+        try:
+            async with self._room:
+                lease: Future[int | None] = self._thread.submit(self._state.lease)
+                try:
+                    slot = await asyncio.wrap_future(lease)
+                    assert slot is not None, "the semaphore and the pool disagree"
+                    yield Stream(self._batcher, slot)
+                finally:
+                    self._thread.submit(self._release, lease)
+        finally:
+            self._streams -= 1
+
+    def warm_up(self) -> None:
+        slot = self._state.lease()
+        assert slot is not None
+        self._decode([_Piece(slot, np.zeros((1, self._decoder.config.num_quantizers), dtype=np.int16))])
+        self._state.release(slot)
+
+    def _release(self, lease: "Future[int | None]") -> None:
+        slot = lease.result()
+        assert slot is not None
+        self._state.release(slot)
+
+    @torch.inference_mode()
+    def _decode(self, pieces: Sequence[_Piece]) -> list[bytes]:
+        """Pieces of equal length are decoded together."""
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for index, piece in enumerate(pieces):
+            by_length[len(piece.codes)].append(index)
+        pcm = [b""] * len(pieces)
+        for indices in by_length.values():
+            slots = [pieces[index].slot for index in indices]
+            codes = torch.from_numpy(np.stack([pieces[index].codes for index in indices]))
+            carry = self._state.gather(slots)
+            samples = self._decoder(codes.to(self._device, torch.int64), carry)  # [B, S]
+            self._state.scatter(slots, carry)
+            for index, row in zip(indices, samples.float().cpu().numpy(), strict=True):
+                pcm[index] = to_pcm16(row)
+        return pcm

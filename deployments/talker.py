@@ -1,0 +1,84 @@
+"""Talker deployment: one replica is one engine on one model."""
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from deployments.embedded import checkpoint_of
+from deployments.engine_thread import EngineThread
+from deployments.messages import FrameChunk, Load, ModelCard
+from deployments.settings import ModelArgs, TalkerArgs
+from deployments.torch_replica import prepare_torch
+from qwen_tts.checkpoint import CODEC_DIRECTORY
+from qwen_tts.config import read_codec_config
+from qwen_tts.engine.engine import Engine, load_engine
+from qwen_tts.errors import EngineStopped
+from qwen_tts.request import CustomVoice, DesignedVoice, SpeechRequest
+
+log = logging.getLogger("ray.serve")
+
+_WARM_UP_FRAMES = 4
+
+
+class Talker:
+    """Generates codes. The constructor returns when the model is loaded and has spoken once."""
+
+    def __init__(self, model: ModelArgs, args: TalkerArgs, cache_dir: Path) -> None:
+        device, dtype = prepare_torch(args)
+        self._args = args
+        engine, defaults, directory = load_engine(
+            checkpoint_of(model, cache_dir),
+            device=device,
+            dtype=dtype,
+            attn_implementation=args.attn_implementation,
+            slots=args.slots,
+            positions=args.positions,
+            max_waiting=args.max_waiting,
+            max_frames=args.max_frames,
+        )
+        config = engine.config
+        self._card = ModelCard(
+            name=model.name,
+            model_type=config.tts_model_type,
+            speakers=config.speakers,
+            languages=config.languages,
+            defaults=defaults,
+            sample_rate_hz=read_codec_config(directory / CODEC_DIRECTORY).output_sample_rate,
+        )
+        _warm_up(engine)
+        self._engine = EngineThread(engine, args.chunk_schedule)
+        log.info("talker of %s ready: %s slots on %s in %s", model.name, args.slots, device, args.dtype)
+
+    async def describe(self) -> ModelCard:
+        return self._card
+
+    async def load(self) -> Load:
+        engine = self._engine.engine
+        return Load(slots=self._args.slots, used=engine.running, waiting=engine.waiting)
+
+    async def generate(self, request: SpeechRequest) -> AsyncIterator[FrameChunk]:
+        """Frames of `request` on the chunk schedule. Raises InvalidRequest, Overloaded or EngineStopped."""
+        chunks = self._engine.generate(request)
+        try:
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            await chunks.aclose()  # type: ignore[attr-defined]  # an async generator behind its public type
+
+    def check_health(self) -> None:
+        """Called by Serve, which replaces the replica when this raises."""
+        if not self._engine.alive:
+            raise EngineStopped("the engine thread has died")
+
+
+def _warm_up(engine: Engine) -> None:
+    """A few frames, so that the first caller does not pay for first-time initialisation."""
+    if engine.config.speakers:
+        voice: CustomVoice | DesignedVoice = CustomVoice(engine.config.speakers[0])
+    elif engine.config.tts_model_type == "voice_design":
+        voice = DesignedVoice("A calm voice.")
+    else:
+        return  # a Base model speaks only from a voice prompt
+    engine.add(SpeechRequest(text="Warm up.", voice=voice, seed=0, max_frames=_WARM_UP_FRAMES))
+    while not engine.idle:
+        engine.step()

@@ -1,0 +1,126 @@
+"""The engine in three words: schedule, run, update. Text goes in as requests, codes come out as frames."""
+
+import threading
+from pathlib import Path
+
+import torch
+
+from qwen_tts.checkpoint import resolve_checkpoint
+from qwen_tts.config import GenerationDefaults, ModelConfig, read_generation_defaults, read_model_config
+from qwen_tts.engine.runner import TalkerRunner
+from qwen_tts.engine.scheduler import Scheduler
+from qwen_tts.engine.sequence import Sequence
+from qwen_tts.errors import EngineStopped, InvalidRequest
+from qwen_tts.layers import select_attention
+from qwen_tts.models.qwen3_tts import load_talker
+from qwen_tts.models.talker import Talker
+from qwen_tts.prompt import build_prompt
+from qwen_tts.request import SpeechRequest, frame_limit
+from qwen_tts.text import TextTokenizer
+
+
+class Engine:
+    """Continuous batching over one talker. `add` and `cancel` may be called from any thread, `step` from one.
+
+    `max_frames` bounds every request (80 ms a frame), `positions` its prompt rows plus frames.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: TextTokenizer,
+        talker: Talker,
+        *,
+        slots: int,
+        positions: int,
+        max_waiting: int,
+        max_frames: int,
+    ) -> None:
+        self.config = config
+        self.max_frames = max_frames
+        self._tokenizer = tokenizer
+        self._runner = TalkerRunner(talker, slots, positions, config.tts_pad_token_id)
+        self._scheduler = Scheduler(slots, max_waiting)
+        self._lock = threading.Lock()  # held over the scheduler's bookkeeping, never while the model runs
+        self._stopped = False
+
+    def add(self, request: SpeechRequest) -> Sequence:
+        """Queue a request. Raises InvalidRequest, Overloaded or EngineStopped; nothing has been computed then."""
+        layout = build_prompt(self.config, self._tokenizer, request)
+        room = self._runner.positions - max(len(layout), len(layout.trailing_text_ids))
+        if room < 2:
+            raise InvalidRequest(
+                f"input is too long: with its prompt it takes {len(layout) + len(layout.trailing_text_ids)} rows "
+                f"of the model's {self._runner.positions}",
+                "input",
+                "input_too_long",
+            )
+        sequence = Sequence(request, layout, max_frames=min(frame_limit(request, self.max_frames), room))
+        with self._lock:
+            if self._stopped:
+                raise EngineStopped("the engine has stopped")
+            self._scheduler.add(sequence)
+        return sequence
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Give up `sequence`; its slot is free after the step under way. Harmless when it has finished."""
+        with self._lock:
+            self._scheduler.cancel(sequence)
+
+    def step(self) -> tuple[Sequence, ...]:
+        """One frame for every running sequence; returns the sequences that moved."""
+        with self._lock:
+            plan = self._scheduler.schedule()
+        frames = self._runner.run(plan)
+        with self._lock:
+            self._scheduler.update(plan, frames)
+        return plan.sequences
+
+    def stop(self) -> list[Sequence]:
+        """Refuse further requests and end the present ones as cancelled; returns those."""
+        with self._lock:
+            self._stopped = True
+            return self._scheduler.abort()
+
+    @property
+    def idle(self) -> bool:
+        return self._scheduler.idle
+
+    @property
+    def running(self) -> int:
+        return len(self._scheduler.running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._scheduler.waiting)
+
+
+def load_engine(
+    name_or_path: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    attn_implementation: str,
+    slots: int,
+    positions: int,
+    max_waiting: int,
+    max_frames: int | None = None,
+) -> tuple[Engine, GenerationDefaults, Path]:
+    """An engine on the checkpoint `name_or_path`, its sampling defaults and its directory.
+
+    `max_frames` None takes max_new_tokens of generation_config.json. Raises CheckpointError or UnsupportedError.
+    """
+    attend = select_attention(attn_implementation, device, dtype)
+    directory = resolve_checkpoint(name_or_path)
+    config = read_model_config(directory)
+    defaults = read_generation_defaults(directory)
+    engine = Engine(
+        config,
+        TextTokenizer(directory, config),
+        load_talker(directory, config, attend, device, dtype),
+        slots=slots,
+        positions=positions,
+        max_waiting=max_waiting,
+        max_frames=defaults.max_new_tokens if max_frames is None else max_frames,
+    )
+    return engine, defaults, directory

@@ -1,0 +1,147 @@
+"""The tensors of the engine: pools with one row per slot, and the passes over them.
+
+One step: every running row reads its newest frame (decode), the newcomer reads its prompt (prefill), and all of them
+get a frame: group 0 from the talker's logits, groups 1..G-1 from the code predictor. Rows are slots [0, n), n being
+one more than the highest slot in use; idle rows among them compute on whatever their slot holds and are not read.
+
+Letters: B rows, D talker width, G code groups, L cache positions, T prompt rows, V vocabulary.
+"""
+
+import torch
+from torch import Tensor
+
+from qwen_tts.config import SPECIAL_CODES
+from qwen_tts.engine.kv_cache import allocate_kv_cache
+from qwen_tts.engine.sampling import SamplingRows, draw, penalise_repetition, uniforms
+from qwen_tts.engine.scheduler import Plan
+from qwen_tts.engine.sequence import Frame, Sequence
+from qwen_tts.models.talker import Talker
+from qwen_tts.prompt import NO_CODEC
+
+# The reference refuses end of speech before this many frames (min_new_tokens of its generate call).
+MIN_FRAMES = 2
+
+
+class TalkerRunner:
+    """Runs plans on a talker. `positions` bounds prompt rows plus frames of one sequence."""
+
+    def __init__(self, talker: Talker, slots: int, positions: int, tts_pad_token_id: int) -> None:
+        config, predictor = talker.config, talker.config.code_predictor_config
+        weight = talker.codec_head.weight
+        device, dtype = weight.device, weight.dtype
+        self.talker = talker
+        self.positions = positions
+        self.device = device
+        self.groups = config.num_code_groups
+        self.eos = config.codec_eos_token_id
+        with torch.inference_mode():
+            self.tts_pad = talker.embed_text(torch.tensor(tts_pad_token_id, device=device))  # [D]
+        self.kv = allocate_kv_cache(config, slots, positions, device, dtype)
+        self.predictor_kv = allocate_kv_cache(predictor, slots, self.groups, device, dtype)
+        self.hidden = torch.zeros((slots, config.hidden_size), device=device, dtype=dtype)
+        self.codes = torch.zeros((slots, self.groups), device=device, dtype=torch.int64)  # the newest frame
+        # Row n is added to the input of decode step n; a sequence's last row is tts_pad, used for ever after.
+        self.trailing_text = torch.zeros((slots, positions, config.hidden_size), device=device, dtype=dtype)
+        self.seen = torch.zeros((slots, config.vocab_size), device=device, dtype=torch.bool)
+        self.seeds = torch.zeros(slots, device=device, dtype=torch.int64)
+        self.repetition_penalty = torch.ones(slots, device=device)
+        self.sampling = SamplingRows.allocate(slots, device)
+        self.predictor_sampling = SamplingRows.allocate(slots, device)
+        suppressed = torch.arange(config.vocab_size, device=device) >= config.vocab_size - SPECIAL_CODES
+        suppressed[self.eos] = False
+        self.suppressed = suppressed  # [V]
+
+    @torch.inference_mode()
+    def run(self, plan: Plan) -> dict[int, Frame | None]:
+        """Execute one step; per slot of the plan its new frame, or None at end of speech."""
+        if not plan.sequences:
+            return {}
+        if plan.running:
+            self._decode(plan.running)
+        if plan.newcomer is not None:
+            self._prefill(plan.newcomer)
+        codes = self._next_frame(plan.sequences).tolist()
+        slots = [_slot(sequence) for sequence in plan.sequences]
+        return {slot: None if codes[slot][0] == self.eos else tuple(codes[slot]) for slot in slots}
+
+    def _prefill(self, sequence: Sequence) -> None:
+        """Read the prompt into the sequence's slot and set the slot's row of every pool."""
+        slot, layout, request = _slot(sequence), sequence.layout, sequence.request
+        length = len(layout)
+        codec_ids = torch.from_numpy(layout.codec_ids).to(self.device)
+        rows = self.talker.embed_text(torch.from_numpy(layout.text_ids).to(self.device))  # [T, D]
+        has_codec = codec_ids != NO_CODEC
+        rows[has_codec] += self.talker.embed_code(codec_ids[has_codec])
+        positions = torch.arange(length, device=self.device)[None]
+        hidden = self.talker.model(rows[None], positions, self.kv[:, :, slot : slot + 1, :length], None)
+        self.hidden[slot] = hidden[0, -1]
+
+        trailing = len(layout.trailing_text_ids)
+        if trailing:
+            ids = torch.from_numpy(layout.trailing_text_ids).to(self.device)
+            self.trailing_text[slot, :trailing] = self.talker.embed_text(ids)
+        self.trailing_text[slot, trailing] = self.tts_pad
+        self.seen[slot] = False
+        self.seeds[slot] = request.seed
+        self.repetition_penalty[slot] = request.repetition_penalty
+        self.sampling.set(slot, request.sampling)
+        self.predictor_sampling.set(slot, request.predictor_sampling)
+
+    def _decode(self, running: tuple[Sequence, ...]) -> None:
+        """Read the newest frame of every running row into its cache."""
+        rows = _rows(running)
+        positions, steps = [0] * rows, [0] * rows
+        for sequence in running:
+            slot = _slot(sequence)
+            positions[slot] = sequence.position
+            steps[slot] = min(len(sequence.frames) - 1, len(sequence.layout.trailing_text_ids))
+        length = max(positions) + 1
+        at = torch.tensor(positions, device=self.device)
+        text = self.trailing_text[torch.arange(rows, device=self.device), torch.tensor(steps, device=self.device)]
+        inputs = self.talker.embed_frame(self.codes[:rows]) + text  # [B, D]
+        visible = torch.arange(length, device=self.device) <= at[:, None]  # [B, L]
+        kv = self.kv[:, :, :rows, :length]
+        self.hidden[:rows] = self.talker.model(inputs[:, None], at[:, None], kv, visible[:, None, None])[:, 0]
+
+    def _next_frame(self, sequences: tuple[Sequence, ...]) -> Tensor:
+        """Draw a frame for every row from its hidden state: codes [B, G] int64."""
+        rows = _rows(sequences)
+        frames = [0] * rows
+        for sequence in sequences:
+            frames[_slot(sequence)] = len(sequence.frames)
+        frame = torch.tensor(frames, device=self.device)
+        uniform = uniforms(self.seeds[:rows], frame, self.groups)
+        first = self._first_group(rows, frame, uniform[:, 0])
+        self.codes[:rows, 0] = first
+        self.seen[torch.arange(rows, device=self.device), first] = True
+        self._other_groups(rows, uniform)
+        return self.codes[:rows]
+
+    def _first_group(self, rows: int, frame: Tensor, uniform: Tensor) -> Tensor:
+        logits = self.talker.codec_head(self.hidden[:rows]).float()  # [B, V]
+        logits = penalise_repetition(logits, self.seen[:rows], self.repetition_penalty[:rows])
+        logits = logits.masked_fill(self.suppressed, -torch.inf)
+        logits[:, self.eos] = logits[:, self.eos].masked_fill(frame < MIN_FRAMES, -torch.inf)
+        return draw(logits, self.sampling.first(rows), uniform)
+
+    def _other_groups(self, rows: int, uniform: Tensor) -> None:
+        predictor = self.talker.code_predictor
+        params = self.predictor_sampling.first(rows)
+        kv = self.predictor_kv[:, :, :rows]
+        inputs = torch.stack((self.hidden[:rows], self.talker.embed_code(self.codes[:rows, 0])), dim=1)  # [B, 2, D]
+        position = 0
+        for group in range(1, self.groups):
+            logits = predictor.logits(group, inputs, position, kv).float()
+            position += inputs.shape[1]
+            drawn = draw(logits, params, uniform[:, group])
+            self.codes[:rows, group] = drawn
+            inputs = predictor.embed(group, drawn)[:, None]
+
+
+def _slot(sequence: Sequence) -> int:
+    assert sequence.slot is not None
+    return sequence.slot
+
+
+def _rows(sequences: tuple[Sequence, ...]) -> int:
+    return max(_slot(sequence) for sequence in sequences) + 1

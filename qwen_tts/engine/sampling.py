@@ -1,0 +1,104 @@
+"""How a code is drawn from its logits.
+
+The order is that of Hugging Face `generate`: repetition penalty, suppressed ids, temperature, top-k, top-p, draw.
+The draw is a function of (seed, frame, code group) alone, so a request gives the same codes in any batch.
+
+Letters: B rows, V vocabulary, G code groups.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qwen_tts.request import SamplingParams
+
+# SplitMix64 (Steele, Lea, Flood 2014) as signed 64-bit integers, which wrap on multiplication as it wants.
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+
+
+@dataclass(frozen=True)
+class SamplingRows:
+    """SamplingParams of every slot: temperature float32, top_k int64, top_p float32, each [slots]."""
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+
+    @classmethod
+    def allocate(cls, slots: int, device: torch.device) -> "SamplingRows":
+        return cls(
+            temperature=torch.zeros(slots, device=device),
+            top_k=torch.zeros(slots, dtype=torch.int64, device=device),
+            top_p=torch.ones(slots, device=device),
+        )
+
+    def set(self, slot: int, params: SamplingParams) -> None:
+        self.temperature[slot] = params.temperature
+        self.top_k[slot] = params.top_k
+        self.top_p[slot] = params.top_p
+
+    def first(self, rows: int) -> "SamplingRows":
+        return SamplingRows(self.temperature[:rows], self.top_k[:rows], self.top_p[:rows])
+
+
+def uniforms(seeds: Tensor, frames: Tensor, groups: int) -> Tensor:
+    """Numbers in (0, 1), float64 [B, groups], from seeds [B] and frame indices [B] (both int64)."""
+    group = torch.arange(groups, device=seeds.device)
+    state = _mix(seeds + _GAMMA)[:, None] + _mix((frames[:, None] << 16) + group + _GAMMA)
+    bits = _shift_right(_mix(state), 11)  # 53 bits
+    return (bits.double() + 0.5) * 2.0**-53
+
+
+def penalise_repetition(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
+    """Divide positive and multiply negative logits [B, V] of codes already `seen` [B, V] by `penalty` [B]."""
+    factor = penalty[:, None]
+    return torch.where(seen, torch.where(logits > 0, logits / factor, logits * factor), logits)
+
+
+def draw(logits: Tensor, params: SamplingRows, uniform: Tensor) -> Tensor:
+    """One code per row, int64 [B], from logits [B, V] float32 and uniform [B]."""
+    scores = logits / params.temperature.clamp(min=1e-6)[:, None]
+    scores = _keep_top_k(scores, params.top_k)
+    scores = _keep_top_p(scores, params.top_p)
+    cumulative = torch.softmax(scores.double(), dim=-1).cumsum(dim=-1)
+    # Scaling by the last sum keeps the draw inside the vocabulary whatever the rounding.
+    threshold = uniform * cumulative[:, -1]
+    drawn = (cumulative <= threshold[:, None]).sum(dim=-1)
+    return torch.where(params.temperature > 0, drawn, logits.argmax(dim=-1))
+
+
+def _keep_top_k(scores: Tensor, top_k: Tensor) -> Tensor:
+    """Mask all but the top_k highest of each row (0: keep all); ties with the lowest kept stay, as in generate."""
+    vocabulary = scores.shape[-1]
+    k = torch.where(top_k > 0, top_k, vocabulary).clamp(max=vocabulary)
+    largest = int(k.max())
+    if largest == vocabulary and int(k.min()) == vocabulary:
+        return scores
+    ranked = scores.topk(largest, dim=-1).values
+    lowest_kept = ranked.gather(1, k[:, None] - 1)
+    return scores.masked_fill(scores < lowest_kept, -torch.inf)
+
+
+def _keep_top_p(scores: Tensor, top_p: Tensor) -> Tensor:
+    """Mask the least likely codes whose probabilities add up to no more than 1 - top_p; one code always stays."""
+    if bool((top_p >= 1).all()):
+        return scores
+    ascending, order = scores.sort(dim=-1)
+    cut = ascending.softmax(dim=-1).cumsum(dim=-1) <= (1 - top_p)[:, None]
+    cut[:, -1] = False
+    cut &= (top_p < 1)[:, None]
+    return scores.masked_fill(cut.scatter(1, order, cut), -torch.inf)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift_right(z, 30)) * _MIX_1
+    z = (z ^ _shift_right(z, 27)) * _MIX_2
+    return z ^ _shift_right(z, 31)
+
+
+def _shift_right(z: Tensor, bits: int) -> Tensor:
+    """Logical shift of int64 (torch's is arithmetic)."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
