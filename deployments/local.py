@@ -38,7 +38,8 @@ class LocalService:
             configure_logging=False,
         )
         serve.start(http_options={"host": self._host, "port": self._port})
-        serve.run(build_app(self._args), name=APP_NAME, route_prefix="/", blocking=False)
+        target = serve.RunTarget(target=build_app(self._args), name=APP_NAME, route_prefix="/")
+        serve.run_many([target], wait_for_applications_running=False)
         return self
 
     def wait_ready(self, stop: threading.Event) -> bool:

@@ -122,14 +122,9 @@ class Qwen3TTSModel:
         Every other argument is one value for all texts or a list of the same length. Raises InvalidRequest.
         """
         texts = _as_list(text)
-        voices = [
-            CustomVoice(speaker=one, instructions=words or "")
-            for one, words in zip(
-                _broadcast("speaker", speaker, len(texts)),
-                _broadcast("instruct", instruct or "", len(texts)),
-                strict=True,
-            )
-        ]
+        speakers = _broadcast("speaker", speaker, len(texts))
+        instructions = _broadcast("instruct", instruct or "", len(texts))
+        voices = [CustomVoice(one, words or "") for one, words in zip(speakers, instructions, strict=True)]
         return self._generate(self._requests(texts, voices, language, non_streaming_mode, kwargs))
 
     def generate_voice_design(

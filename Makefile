@@ -1,0 +1,35 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check bench clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[serve,dev]"
+	@touch $@
+
+setup: $(INSTALLED)  ## Create .venv and install everything
+
+serve: $(INSTALLED)  ## Start Ray and the service on 127.0.0.1:8000, until Ctrl-C
+	@exec $(BIN)/qwen-tts serve
+
+check: $(INSTALLED)  ## Lint, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: check  ## Everything CI runs
+	$(BIN)/pytest
+
+bench: $(INSTALLED)  ## Time a running service: first byte, total, ms per frame
+	$(BIN)/python -m loadtest.probe
+
+clean:  ## Remove .venv
+	rm -rf .venv

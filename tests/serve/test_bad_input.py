@@ -1,0 +1,109 @@
+"""What bad input gets: OpenAI's error object, the right status, the field named; and the next good request works."""
+
+import json
+import socket
+
+import httpx
+import pytest
+
+from tests.serve.conftest import CUSTOM, DESIGN, Service
+
+JSON = {"content-type": "application/json"}
+
+# name: (changes to a good body, status, param, words the message must hold)
+CASES: dict[str, tuple[dict[str, object], int, str | None, list[str]]] = {
+    "missing input": ({"input": None}, 400, "input", ["input"]),
+    "empty input": ({"input": ""}, 400, "input", ["empty"]),
+    "whitespace": ({"input": " \n\t\u3000"}, 400, "input", ["empty"]),
+    "too long": ({"input": "a" * 4097}, 400, "input", ["4097", "4096"]),
+    "input of another type": ({"input": 5}, 400, "input", ["string"]),
+    "unknown field": ({"inptu": "x"}, 400, "inptu", ["unknown field", "temperature"]),
+    "unknown model": ({"model": "gpt"}, 404, "model", [CUSTOM, DESIGN]),
+    "unknown voice": ({"voice": "bob"}, 400, "voice", ["bob", "ryan", "vivian"]),
+    "missing voice": ({"voice": None}, 400, "voice", ["ryan"]),
+    "voice of another type": ({"voice": 3}, 400, "voice", []),
+    "unknown language": ({"language": "klingon"}, 400, "language", ["klingon", "english", "auto"]),
+    "voice for a model that has none": ({"model": DESIGN, "instructions": "low"}, 400, "voice", [DESIGN]),
+    "no description": ({"model": DESIGN, "voice": None}, 400, "instructions", ["instructions"]),
+    "format not offered": ({"response_format": "mp3"}, 400, "response_format", ["wav", "pcm"]),
+    "temperature high": ({"temperature": 2.1}, 400, "temperature", ["2.1", "2.0"]),
+    "temperature negative": ({"temperature": -0.1}, 400, "temperature", ["at least 0"]),
+    "temperature as text": ({"temperature": "hot"}, 400, "temperature", ["number"]),
+    "top_k negative": ({"top_k": -1}, 400, "top_k", ["at least 0"]),
+    "top_k fraction": ({"top_k": 1.5}, 400, "top_k", ["integer"]),
+    "top_p zero": ({"top_p": 0}, 400, "top_p", ["above 0"]),
+    "top_p above one": ({"top_p": 1.1}, 400, "top_p", ["at most 1"]),
+    "subtalker_top_p above one": ({"subtalker_top_p": 1.1}, 400, "subtalker_top_p", ["at most 1"]),
+    "seed negative": ({"seed": -1}, 400, "seed", ["at least 0"]),
+    "seed too large": ({"seed": 2**63}, 400, "seed", ["at most"]),
+    "seed as boolean": ({"seed": True}, 400, "seed", ["integer"]),
+    "no frames": ({"max_new_tokens": 0}, 400, "max_new_tokens", ["at least 1"]),
+}
+
+
+def check(response: httpx.Response, status: int, param: str | None, words: list[str]) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["param"] == param, error
+    assert "Traceback" not in response.text
+    for word in words:
+        assert word in error["message"], error
+
+
+def check_service_works(client: httpx.Client) -> None:
+    good = {"input": "Hello", "voice": "ryan", "seed": 1, "max_new_tokens": 2}
+    assert client.post("/v1/audio/speech", json=good).status_code == 200
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_field(client: httpx.Client, case: str) -> None:
+    changes, status, param, words = CASES[case]
+    body = {name: v for name, v in ({"input": "Hi", "voice": "ryan"} | changes).items() if v is not None}
+    check(client.post("/v1/audio/speech", json=body), status, param, words)
+    check_service_works(client)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (b'{"input": "Hi"', 400, ["JSON"]),
+        (b"", 400, ["JSON"]),
+        (b"[1, 2]", 400, ["object"]),
+        (b'{"input": "\\ud800", "voice": "ryan"}', 400, []),
+        (b'{"input": "Hi", "voice": "ryan", "temperature": NaN}', 400, []),
+        (b"\xff\xfe", 400, ["JSON"]),
+        (json.dumps({"input": "a" * 30_000}).encode(), 413, ["20000"]),
+    ],
+    ids=["cut off", "empty", "array", "surrogate", "NaN", "not UTF-8", "too large"],
+)
+def test_bad_body(client: httpx.Client, content: bytes, status: int, words: list[str]) -> None:
+    response = client.post("/v1/audio/speech", content=content, headers=JSON)
+    check(response, status, response.json()["error"]["param"], words)
+    check_service_works(client)
+
+
+def test_wrong_content_type(client: httpx.Client) -> None:
+    response = client.post("/v1/audio/speech", content=b'{"input": "Hi"}', headers={"content-type": "text/plain"})
+    check(response, 415, None, ["application/json", "text/plain"])
+
+
+def test_unknown_path_and_method(client: httpx.Client) -> None:
+    check(client.get("/v1/nothing"), 404, None, ["/v1/nothing"])
+    check(client.get("/v1/audio/speech"), 405, None, ["GET"])
+
+
+def test_a_client_cannot_ask_the_proxy_to_work_on_for_nobody(client: httpx.Client) -> None:
+    body = {"input": "Hi", "voice": "ryan"}
+    response = client.post("/v1/audio/speech", json=body, headers={"x-request-disconnect-disabled": "?1"})
+    check(response, 400, None, ["x-request-disconnect-disabled"])
+
+
+def test_a_body_that_never_ends_is_cut_off(service: Service) -> None:
+    url = httpx.URL(service.url)
+    with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
+        head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\n"
+        connection.sendall(f'{head}Content-Length: 100\r\n\r\n{{"input": '.encode())
+        answer = connection.recv(4096).decode()
+    assert answer.startswith("HTTP/1.1 408"), answer
