@@ -20,7 +20,7 @@ _UNBOUNDED_REQUESTS = 10_000
 
 
 def build_app(args: AppArgs) -> Application:
-    """The Serve application. `serve run deployments.app:build_app` and `serve build` fill `args` from their YAML."""
+    """The Serve application; `serve run deployments.app:build_app` and Serve config files fill `args`."""
     talkers = {
         model.name: _deployment(Talker, f"talker-{model.name.replace('/', '-')}", args.talker).bind(
             model, args.talker, args.cache_dir

@@ -10,8 +10,13 @@ import click
 
 from qwen_tts.errors import QwenTTSError
 
-_CURL = """curl -s {url}/v1/audio/speech -H 'Content-Type: application/json' \\
-    -d '{{"input": "Hello from Qwen3-TTS.", "voice": "ryan", "language": "english"}}' -o speech.wav"""
+_READY = """Ready at {url}
+
+Try:
+  curl -s {url}/v1/audio/speech -H 'Content-Type: application/json' \\
+    -d '{{"input": "Hello from Qwen3-TTS.", "voice": "ryan", "language": "english"}}' -o speech.wav
+
+Stop with Ctrl-C."""
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -26,7 +31,7 @@ def main() -> None:
 @click.option("--config", type=_EXISTING_FILE, help="YAML file of settings.")
 @click.option("--model", "models", multiple=True, metavar="[NAME=]CHECKPOINT", help="Directory or hub id; repeatable.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 def serve(config: Path | None, models: tuple[str, ...], host: str, port: int) -> None:
     """Start Ray and the service on this machine, until Ctrl-C."""
     from pydantic import ValidationError
@@ -40,17 +45,20 @@ def serve(config: Path | None, models: tuple[str, ...], host: str, port: int) ->
     except ValidationError as error:
         raise click.ClickException(describe_faults(error.errors(include_url=False))) from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from deployments.local import LocalService
+    from deployments.local import LocalService, StartFailed
 
     stop = threading.Event()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: stop.set())
     click.echo("Starting Ray and loading the models ...")
-    with LocalService(args, host, port) as service:
-        if service.wait_ready(stop):
-            click.echo(f"Ready at {service.url}\n\nTry:\n  {_CURL.format(url=service.url)}\n\nStop with Ctrl-C.")
-            stop.wait()
-        click.echo("Stopping ...")
+    try:
+        with LocalService(args, host, port) as service:
+            if service.wait_ready(stop):
+                click.echo(_READY.format(url=service.url))
+                stop.wait()
+            click.echo("Stopping ...")
+    except StartFailed as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()

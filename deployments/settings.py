@@ -42,7 +42,8 @@ class ReplicaArgs(Settings):
 
 
 class TorchReplicaArgs(ReplicaArgs):
-    """A deployment that computes. `threads` bounds torch's CPU threads; None takes one per core."""
+    """A deployment that computes. `threads` bounds torch's CPU threads; None takes half the cores, because talker and
+    decoder compute side by side."""
 
     dtype: Dtype = "float32"
     threads: PositiveInt | None = None

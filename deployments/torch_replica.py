@@ -13,6 +13,6 @@ def prepare_torch(args: TorchReplicaArgs) -> tuple[torch.device, torch.dtype]:
 
     Ray shows a replica with a share of a GPU exactly one device, so "cuda" is that one.
     """
-    # Ray sets OMP_NUM_THREADS from num_cpus, which is a scheduling weight here, not a bound on threads.
-    torch.set_num_threads(args.threads or os.cpu_count() or 1)
+    # Ray derives OMP_NUM_THREADS from num_cpus, which is a scheduling weight here, not a bound on threads.
+    torch.set_num_threads(args.threads or max(1, (os.cpu_count() or 1) // 2))
     return torch.device("cuda" if args.num_gpus > 0 else "cpu"), DTYPES[args.dtype]

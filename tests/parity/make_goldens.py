@@ -7,7 +7,7 @@ qwen-tts==0.1.1 (torch CPU and transformers 4.57.3 are enough; torchaudio is not
 
 Two packages named qwen_tts cannot share a process. The first half, in this interpreter, writes the checkpoints; the
 second half is this same file run by the oracle's python with --record. It calls the reference's public methods and
-reads tensors through forward hooks. The same seeds give the same files again; only zip timestamps differ.
+reads tensors through forward hooks. A second run writes the same bytes.
 
 Into --out (tests/parity/goldens):
   index.json        generation parameters, the cases, the decodes; of each checkpoint the names and file digests

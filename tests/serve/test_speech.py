@@ -111,7 +111,7 @@ def test_models_voices_and_health(client: httpx.Client) -> None:
 
 
 def test_the_official_openai_client_works(service: Service) -> None:
-    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="unused", http_client=service.client()) as api:
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="unused") as api:
         with api.audio.speech.with_streaming_response.create(
             model=CUSTOM, voice="serena", input="Hello", response_format="pcm", extra_body={"max_new_tokens": 5}
         ) as response:

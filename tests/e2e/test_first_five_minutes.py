@@ -1,0 +1,131 @@
+"""What a new user does: start the command, run every snippet of the README, stop it. Nothing may be left behind."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from deployments.settings import AppArgs
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Running:
+    process: subprocess.Popen[str]
+    port: int
+    output: list[str]
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """`qwen-tts serve` as a terminal would run it: in a process group of its own, with nothing cached."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    home = tmp_path_factory.mktemp("home")
+    process = subprocess.Popen(
+        ["qwen-tts", "serve", "--port", str(port)],
+        env={**os.environ, "PATH": PATH, "HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    output: list[str] = []
+    ready = threading.Event()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            output.append(line)
+            if "Stop with Ctrl-C" in line:
+                ready.set()
+        ready.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert ready.wait(120), "".join(output)
+    yield Running(process, port, output)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    reader.join()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def test_ready_says_where_and_that_it_is_noise(serving: Running) -> None:
+    text = "".join(serving.output)
+    assert f"Ready at http://127.0.0.1:{serving.port}" in text
+    assert "curl -s" in text
+    assert "makes noise, not speech" in text
+
+
+def test_every_snippet_of_the_readme_runs(serving: Running, tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": PATH}
+    shell = [block.replace("127.0.0.1:8000", f"127.0.0.1:{serving.port}") for block in blocks("bash")]
+    assert len(shell) == 3
+    for block in shell:
+        subprocess.run(["bash", "-euc", block], cwd=tmp_path, env=environment, check=True, timeout=120)
+    for block in blocks("python"):
+        command = [sys.executable, "-W", "error", "-c", block]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
+    for name in ("speech.wav", "hi.wav"):
+        with wave.open(str(tmp_path / name)) as file:
+            assert (file.getnchannels(), file.getframerate()) == (1, 24000)
+            assert len(file.readframes(file.getnframes())) > 24000
+    assert (tmp_path / "speech.pcm").stat().st_size % (1920 * 2) == 0
+
+
+def test_the_settings_of_the_readme_are_valid() -> None:
+    (block,) = blocks("yaml")
+    assert AppArgs.model_validate(yaml.safe_load(block)).talker.num_replicas == 2
+
+
+def test_ctrl_c_leaves_no_process(serving: Running) -> None:
+    family = [psutil.Process(serving.process.pid), *psutil.Process(serving.process.pid).children(recursive=True)]
+    assert len(family) > 5, "Ray and the replicas run as children"
+    os.killpg(serving.process.pid, signal.SIGINT)  # what a terminal does
+    assert serving.process.wait(60) == 0
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+
+
+def test_the_builder_fills_its_settings_from_a_serve_config() -> None:
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+
+    from deployments.app import build_app
+
+    args = {"models": [{"name": "a/b", "checkpoint": "/some/where"}], "talker": {"num_gpus": 0.5}}
+    assert call_user_app_builder_with_args_if_necessary(build_app, args)._bound_deployment.name == "ingress"
+    with pytest.raises(ValueError, match="slotz"):
+        call_user_app_builder_with_args_if_necessary(build_app, {"talker": {"slotz": 1}})
+
+
+def test_serve_build_writes_a_config_that_serve_accepts(tmp_path: Path) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    file = tmp_path / "serve.yaml"
+    command = ["serve", "build", "deployments.default_app:app", "-o", str(file)]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": PATH}, check=True, timeout=120)
+    (application,) = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text())).applications
+    names = {deployment.name for deployment in application.deployments}
+    assert names == {"ingress", "codec-decoder", "talker-seeded-custom-voice"}
