@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qwen_tts.config import SPECIAL_CODES
-from qwen_tts.engine.kv_cache import allocate_kv_cache
+from qwen_tts.engine.kv_cache import allocate_kv_cache, allocate_pool
 from qwen_tts.engine.sampling import SamplingRows, draw, penalise_repetition, uniforms
 from qwen_tts.engine.scheduler import Plan
 from qwen_tts.engine.sequence import Frame, Sequence
@@ -41,7 +41,7 @@ class TalkerRunner:
         self.hidden = torch.zeros((slots, config.hidden_size), device=device, dtype=dtype)
         self.codes = torch.zeros((slots, self.groups), device=device, dtype=torch.int64)  # the newest frame
         # Row n is added to the input of decode step n; a sequence's last row is tts_pad, used for ever after.
-        self.trailing_text = torch.zeros((slots, positions, config.hidden_size), device=device, dtype=dtype)
+        self.trailing_text = allocate_pool((slots, positions, config.hidden_size), device, dtype)
         self.seen = torch.zeros((slots, config.vocab_size), device=device, dtype=torch.bool)
         self.seeds = torch.zeros(slots, device=device, dtype=torch.int64)
         self.repetition_penalty = torch.ones(slots, device=device)

@@ -1,8 +1,10 @@
-"""The checkpoints on which we are compared with the reference: small, and no two of their dimensions alike.
+"""The checkpoints on which we are compared with the reference: small, and without coincidences.
 
-No hidden size equals another or heads x head_dim, and the head ratios differ between the stacks, so that a transposed
-weight or a size taken from the wrong config key cannot pass unseen. Shape A has `small_to_mtp_projection`; in shape B
-the talker is as wide as the code predictor and there is none, and its size name makes the reference drop instructions.
+Inside each network (talker with code predictor, codec decoder) no width equals another: hidden, intermediate, text
+hidden, heads x head_dim, key-value heads x head_dim. Head dims, head ratios and depths differ between talker and code
+predictor. So a transposed weight or a size taken from the wrong config key cannot pass unseen. Shape A has
+`small_to_mtp_projection`; in shape B the talker is as wide as the code predictor and there is none, and its size name
+makes the reference drop instructions. Encoder and speaker encoder are written but compared with nothing.
 """
 
 from dataclasses import dataclass

@@ -76,6 +76,20 @@ def test_overload_is_refused_before_any_work(one_slot: Service) -> None:
     assert speak(one_slot, 2).status_code == 200
 
 
+def test_a_client_that_leaves_the_queue_makes_room(one_slot: Service) -> None:
+    wait_ready(one_slot)
+    body = {"input": "Hello there. " * 20, "voice": "ryan", "seed": 7, "max_new_tokens": 2000}
+    with one_slot.client() as client, client.stream("POST", "/v1/audio/speech", json=body) as response:
+        pieces = response.iter_raw()
+        next(pieces)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/audio/speech", json=body, timeout=0.5)
+        deadline = time.monotonic() + 5
+        while (load := one_slot.load(f"talker-{MODEL}")).waiting:
+            assert time.monotonic() < deadline
+        assert load.used == 1, "the stream that was running still runs"
+
+
 def test_a_talker_that_dies_cuts_its_streams_and_is_replaced(one_slot: Service) -> None:
     wait_ready(one_slot)
     body = {"input": "Hello there, how are you?", "voice": "ryan", "max_new_tokens": 1000, "response_format": "pcm"}

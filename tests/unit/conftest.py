@@ -1,16 +1,18 @@
-"""Seeded checkpoints, written once per session."""
+"""Checkpoints and tokenizer files, written once per session."""
 
 from pathlib import Path
 
 import pytest
 
 from qwen_tts.config import ModelType
-from qwen_tts.seeded import SHAPES, write_checkpoint
+from qwen_tts.seeded import write_checkpoint
+from tests.unit.released_vocabulary import write_vocabulary
+from tests.unit.tiny import TINY
 
 
 def _write(factory: pytest.TempPathFactory, model_type: ModelType) -> Path:
     directory = factory.mktemp("seeded") / model_type
-    write_checkpoint(directory, SHAPES["small"], model_type)
+    write_checkpoint(directory, TINY, model_type)
     return directory
 
 
@@ -22,3 +24,16 @@ def custom_voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def voice_design(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _write(tmp_path_factory, "voice_design")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _write(tmp_path_factory, "base")
+
+
+@pytest.fixture(scope="session")
+def released_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the released vocab.json and merges.txt."""
+    directory = tmp_path_factory.mktemp("vocabulary")
+    write_vocabulary(directory)
+    return directory

@@ -1,0 +1,95 @@
+"""The checkpoint of the unit tests, and an engine on it whose end of speech is under control."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from qwen_tts.config import read_model_config
+from qwen_tts.engine.engine import Engine
+from qwen_tts.engine.sequence import Frame, Sequence
+from qwen_tts.layers import Attend, sdpa
+from qwen_tts.models.qwen3_tts import load_talker
+from qwen_tts.request import CustomVoice, SamplingParams, SpeechRequest, TextLayout
+from qwen_tts.seeded import Shape
+from qwen_tts.text import TextTokenizer
+
+CPU = torch.device("cpu")
+GREEDY = SamplingParams(temperature=0.0)
+
+# A frame takes two milliseconds. No two widths are alike, so that one taken for another cannot pass unseen.
+TINY = Shape(
+    size_name="1b7",
+    hidden=64, intermediate=80, layers=2, heads=4, kv_heads=2, head_dim=24, text_hidden=44, text_vocab=832,
+    groups=4, codebook=112, predictor_hidden=48, predictor_intermediate=72, predictor_layers=2, predictor_heads=3,
+    predictor_kv_heads=1, predictor_head_dim=20, speaker_channels=32, codec_latent=36, codec_vq=28, codec_width=16,
+    codec_hidden=40, codec_intermediate=56, codec_layers=2, codec_heads=2, codec_head_dim=12, encoder_filters=4,
+    encoder_hidden=32, encoder_layers=1, encoder_heads=2, encoder_quantizers=8,
+)  # fmt: skip
+
+# Added to the logit of end of speech, they make it impossible, and certain as soon as it is allowed.
+NEVER, ALWAYS = -1e4, 1e4
+
+
+def custom(
+    text: str = "Hello there.",
+    *,
+    speaker: str = "ryan",
+    instructions: str = "",
+    language: str = "auto",
+    layout: TextLayout = "whole",
+    sampling: SamplingParams | None = None,
+    seed: int = 0,
+    max_frames: int | None = 12,
+) -> SpeechRequest:
+    return SpeechRequest(
+        text,
+        CustomVoice(speaker, instructions),
+        language,
+        layout,
+        sampling or SamplingParams(),
+        seed=seed,
+        max_frames=max_frames,
+    )
+
+
+def tiny_engine(
+    checkpoint: Path,
+    *,
+    slots: int = 8,
+    positions: int = 256,
+    max_waiting: int = 8,
+    max_frames: int = 4096,
+    eos_bias: float = NEVER,
+    attend: Attend = sdpa,
+) -> Engine:
+    config = read_model_config(checkpoint)
+    talker = load_talker(checkpoint, config, attend, CPU, torch.float32)
+    bias = torch.zeros(config.talker_config.vocab_size)
+    bias[config.talker_config.codec_eos_token_id] = eos_bias
+    talker.codec_head.bias = nn.Parameter(bias, requires_grad=False)
+    return Engine(
+        config,
+        TextTokenizer(checkpoint, config),
+        talker,
+        slots=slots,
+        positions=positions,
+        max_waiting=max_waiting,
+        max_frames=max_frames,
+    )
+
+
+def drain(engine: Engine) -> None:
+    while not engine.idle:
+        engine.step()
+
+
+def speak(engine: Engine, *requests: SpeechRequest) -> list[Sequence]:
+    """Run `requests`, added at once, to their ends."""
+    sequences = [engine.add(request) for request in requests]
+    drain(engine)
+    return sequences
+
+
+def codes(engine: Engine, request: SpeechRequest) -> list[Frame]:
+    return speak(engine, request)[0].frames
