@@ -25,7 +25,7 @@ def say_to_file(
     model = Qwen3TTSModel.from_pretrained(checkpoint or checkpoint_of(settings.models[0], settings.cache_dir))
     options: GenerationOptions = {} if seed is None else {"seed": seed}
     speakers = model.get_supported_speakers()
-    if speakers is None:
+    if not speakers:
         pieces = model.stream_voice_design(text, instructions or "", language, **options)
     else:
         pieces = model.stream_custom_voice(text, voice or speakers[0], language, instructions, **options)

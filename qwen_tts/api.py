@@ -82,7 +82,8 @@ class Qwen3TTSModel:
         """Load a checkpoint directory or Hugging Face hub id.
 
         device_map: "cpu", "cuda", "cuda:1", ..., or "auto" (a GPU where there is one); default "cpu".
-        dtype: float32 (default, as the reference), bfloat16 or float16, as torch.dtype or by name.
+        dtype: of the talker: float32 (default, as the reference), bfloat16 or float16, as torch.dtype or by name. The
+        codec computes in float32.
         attn_implementation: "sdpa", or "flash_attention_2" with the flash-attn package on a GPU.
         Raises CheckpointError or UnsupportedError.
         """
@@ -100,11 +101,11 @@ class Qwen3TTSModel:
         sample_rate_hz = read_codec_config(codec).output_sample_rate
         return cls(engine, load_codec_decoder(codec, device, torch.float32), defaults, sample_rate_hz)
 
-    def get_supported_speakers(self) -> list[str] | None:
-        """Built-in speaker names, sorted; None for models that have none."""
-        return list(self._engine.config.speakers) or None
+    def get_supported_speakers(self) -> list[str]:
+        """Built-in speaker names, sorted; empty for models that have none."""
+        return list(self._engine.config.speakers)
 
-    def get_supported_languages(self) -> list[str] | None:
+    def get_supported_languages(self) -> list[str]:
         """Language names a request may give, "auto" included, sorted."""
         return sorted(self._engine.config.languages)
 

@@ -21,6 +21,8 @@ MAX_REPETITION_PENALTY = 10.0
 
 
 def _check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidRequest(f"{name} must be a number, not {value!r}", name, "invalid_value")
     too_low = value <= low if open_low else value < low
     if too_low or not value <= high:  # `not <=` also refuses NaN
         span = f"above {low}" if open_low else f"at least {low}"
@@ -28,6 +30,8 @@ def _check_range(name: str, value: float, low: float, high: float, *, open_low: 
 
 
 def _check_text(name: str, text: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{name} must be a string, not {text!r}", name, "invalid_value")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -49,7 +53,7 @@ class SamplingParams:
     def __post_init__(self) -> None:
         _check_range(f"{self.prefix}temperature", self.temperature, 0.0, MAX_TEMPERATURE)
         _check_range(f"{self.prefix}top_k", self.top_k, 0, MAX_TOP_K)
-        _check_range(f"{self.prefix}top_p", self.top_p, 0.0, 1.0, open_low=True)
+        _check_range(f"{self.prefix}top_p", self.top_p, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,12 @@ class SpeechRequest:
         _check_text("input", self.text)
         if not self.text.strip():
             raise InvalidRequest("input is empty: give the text to speak", "input", "empty_input")
+        _check_text("language", self.language)
         match self.voice:
-            case CustomVoice(instructions=words) | DesignedVoice(description=words):
+            case CustomVoice(speaker=name, instructions=words):
+                _check_text("voice", name)
+                _check_text("instructions", words)
+            case DesignedVoice(description=words):
                 _check_text("instructions", words)
         _check_range("repetition_penalty", self.repetition_penalty, 0.0, MAX_REPETITION_PENALTY, open_low=True)
         _check_range("seed", self.seed, 0, MAX_SEED)

@@ -1,6 +1,7 @@
 """Our numbers against the reference's (PyPI qwen-tts 0.1.1), recorded by make_goldens.py on seeded checkpoints.
 
-Greedy codes are equal, logits agree within 1e-4, decoded samples within 1e-5, all in float32.
+Greedy codes are equal, logits agree within 2e-5, decoded samples within 3e-6 (tight enough to
+see a wrong epsilon in a norm), all in float32.
 """
 
 import inspect
@@ -116,7 +117,7 @@ def test_greedy_codes_and_logits(engines: dict[str, Engine], case: dict[str, Any
     compared = {0: golden["frames0"], 1: golden["frames"], 5: golden["frames"]}
     for group, frames in compared.items():
         ours = np.stack([recorder.logits[group][frame] for frame in frames])
-        np.testing.assert_allclose(ours, golden[f"logits{group}"], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(ours, golden[f"logits{group}"], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("decode", INDEX["decodes"], ids=lambda decode: str(decode["file"]))
@@ -127,14 +128,14 @@ def test_decoded_samples(checkpoints: dict[str, Path], decode: dict[str, Any]) -
         samples = decoder(torch.from_numpy(golden["codes"].astype(np.int64))[None], Carry())[0].numpy()
     assert len(samples) == decode["samples"]
     assert np.abs(golden["samples"]).max() > 0.01, "silence would agree with anything"
-    np.testing.assert_allclose(samples[:: decode["stride"]], golden["samples"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(samples[:: decode["stride"]], golden["samples"], atol=3e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_speakers_and_languages(checkpoints: dict[str, Path], name: str) -> None:
     model = Qwen3TTSModel.from_pretrained(str(checkpoints[name]))
     golden = INDEX["checkpoints"][name]
-    assert model.get_supported_speakers() == (golden["supported_speakers"]["value"] or None)
+    assert model.get_supported_speakers() == (golden["supported_speakers"]["value"])
     assert model.get_supported_languages() == golden["supported_languages"]["value"]
 
 

@@ -31,7 +31,7 @@ CASES: dict[str, tuple[dict[str, object], int, str | None, list[str]]] = {
     "temperature as text": ({"temperature": "hot"}, 400, "temperature", ["number"]),
     "top_k negative": ({"top_k": -1}, 400, "top_k", ["at least 0"]),
     "top_k fraction": ({"top_k": 1.5}, 400, "top_k", ["integer"]),
-    "top_p zero": ({"top_p": 0}, 400, "top_p", ["above 0"]),
+    "top_p negative": ({"top_p": -0.1}, 400, "top_p", ["at least 0"]),
     "top_p above one": ({"top_p": 1.1}, 400, "top_p", ["at most 1"]),
     "subtalker_top_p above one": ({"subtalker_top_p": 1.1}, 400, "subtalker_top_p", ["at most 1"]),
     "seed negative": ({"seed": -1}, 400, "seed", ["at least 0"]),
