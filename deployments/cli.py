@@ -34,6 +34,7 @@ def main() -> None:
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 def serve(config: Path | None, models: tuple[str, ...], host: str, port: int) -> None:
     """Start Ray and the service on this machine, until Ctrl-C."""
+    import yaml
     from pydantic import ValidationError
 
     from deployments.settings import AppArgs, describe_faults, load_settings
@@ -42,6 +43,8 @@ def serve(config: Path | None, models: tuple[str, ...], host: str, port: int) ->
         args = load_settings(config) if config else AppArgs()
         if models:
             args = AppArgs.model_validate(args.model_dump() | {"models": [_model(text) for text in models]})
+    except yaml.YAMLError as error:
+        raise click.ClickException(f"{config} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise click.ClickException(describe_faults(error.errors(include_url=False))) from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -85,7 +88,7 @@ def say(
 
     try:
         say_to_file(text, output, checkpoint, voice, language, instructions, seed)
-    except QwenTTSError as error:
+    except (QwenTTSError, OSError) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -108,7 +111,7 @@ def make_checkpoint(directory: Path, shape: str, model_type: str, seed: int) -> 
         write_checkpoint(directory, SHAPES[shape], model_type, seed, progress=True)  # type: ignore[arg-type]
     except FileExistsError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"Wrote {directory}: random weights, which make noise, not speech.", file=sys.stderr)
+    click.echo(f"Wrote {directory}: its weights are random, so it makes noise, not speech.", file=sys.stderr)
 
 
 def _model(text: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Literal
 
 from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from deployments.messages import AudioChunk
 from deployments.response_stream import ResponseStream, cancel
@@ -27,8 +28,7 @@ async def audio_response(
         first: AudioChunk = await anext(chunks)
         if stream:
             header = wav_header(sample_rate_hz, None) if audio_format == "wav" else b""
-            body = _stream(header + first.pcm, chunks)
-            return StreamingResponse(body, media_type=media_type, headers=headers)
+            return _AudioStream(header + first.pcm, chunks, media_type, headers)
         pcm, last = bytearray(first.pcm), first
         async for last in chunks:
             pcm += last.pcm
@@ -40,11 +40,22 @@ async def audio_response(
         raise
 
 
-async def _stream(first: bytes, chunks: ResponseStream) -> AsyncIterator[bytes]:
-    try:
-        yield first
-        async for chunk in chunks:
-            if chunk.pcm:
-                yield chunk.pcm
-    finally:
-        cancel(chunks)
+class _AudioStream(StreamingResponse):
+    """Cancels `chunks` when sending ends, even where the client left before the body's generator was started."""
+
+    def __init__(self, first: bytes, chunks: ResponseStream, media_type: str, headers: dict[str, str]) -> None:
+        super().__init__(_pcm(first, chunks), media_type=media_type, headers=headers)
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            cancel(self._chunks)
+
+
+async def _pcm(first: bytes, chunks: ResponseStream) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in chunks:
+        if chunk.pcm:
+            yield chunk.pcm

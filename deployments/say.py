@@ -20,7 +20,7 @@ def say_to_file(
     instructions: str | None,
     seed: int | None,
 ) -> None:
-    """Speak `text` into the WAV file `output`, showing seconds as they come. Raises QwenTTSError."""
+    """Speak `text` into the WAV file `output`, showing seconds as they come. Raises QwenTTSError or OSError."""
     settings = AppArgs()
     model = Qwen3TTSModel.from_pretrained(checkpoint or checkpoint_of(settings.models[0], settings.cache_dir))
     options: GenerationOptions = {} if seed is None else {"seed": seed}
@@ -29,7 +29,7 @@ def say_to_file(
         pieces = model.stream_voice_design(text, instructions or "", language, **options)
     else:
         pieces = model.stream_custom_voice(text, voice or speakers[0], language, instructions, **options)
-    with wave.open(str(output), "wb") as file, tqdm(unit=" s", desc=str(output)) as progress:
+    with output.open("wb") as raw, wave.open(raw, "wb") as file, tqdm(unit=" s", desc=str(output)) as progress:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(model.sample_rate_hz)

@@ -47,26 +47,27 @@ class StreamDecoder:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-decoder")
         self._batcher = Batcher(self._decode, self._thread, max_batch)
         self._room = asyncio.Semaphore(slots)
-        self._streams = 0  # inside `stream`, with a slot or waiting for one
+        self._waiting = 0
 
     def load(self) -> Load:
-        return Load(slots=self._state.slots, used=self._state.used, waiting=self._streams - self._state.used)
+        return Load(slots=self._state.slots, used=self._state.used, waiting=self._waiting)
 
     @asynccontextmanager
     async def stream(self) -> AsyncIterator[Stream]:
         """A slot of the pool, waiting for one if need be."""
-        self._streams += 1
+        self._waiting += 1
         try:
-            async with self._room:
-                lease: Future[int | None] = self._thread.submit(self._state.lease)
-                try:
-                    slot = await asyncio.wrap_future(lease)
-                    assert slot is not None, "the semaphore and the pool disagree"
-                    yield Stream(self._batcher, slot)
-                finally:
-                    self._thread.submit(self._release, lease)
+            await self._room.acquire()
         finally:
-            self._streams -= 1
+            self._waiting -= 1
+        lease: Future[int | None] = self._thread.submit(self._state.lease)
+        try:
+            slot = await asyncio.wrap_future(lease)
+            assert slot is not None, "the semaphore and the pool disagree"
+            yield Stream(self._batcher, slot)
+        finally:
+            self._thread.submit(self._release, lease)
+            self._room.release()
 
     def warm_up(self) -> None:
         slot = self._state.lease()

@@ -156,7 +156,7 @@ class Qwen3TTSModel:
         """
         voice = CustomVoice(speaker=speaker, instructions=instruct or "")
         (request,) = self._requests([text], [voice], language, non_streaming_mode, kwargs)
-        return self._stream(self._engine.add(request))
+        return self._stream(self._engine.prepare(request))
 
     def stream_voice_design(
         self,
@@ -168,7 +168,7 @@ class Qwen3TTSModel:
     ) -> Iterator[tuple[Samples, int]]:
         """generate_voice_design of one text, streamed as stream_custom_voice does."""
         (request,) = self._requests([text], [DesignedVoice(instruct)], language, non_streaming_mode, kwargs)
-        return self._stream(self._engine.add(request))
+        return self._stream(self._engine.prepare(request))
 
     def _requests(
         self,
@@ -222,6 +222,7 @@ class Qwen3TTSModel:
         return [self._decode_whole(sequence.frames) for sequence in sequences], self.sample_rate_hz
 
     def _stream(self, sequence: Sequence) -> Iterator[tuple[Samples, int]]:
+        self._engine.submit(sequence)  # here, since a generator closed before it starts runs no `finally`
         try:
             sent, carry = 0, Carry()
             for size in chunk_sizes(CHUNK_SCHEDULE):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -38,7 +37,7 @@ def resolve_checkpoint(name_or_path: str, files: list[str] | None = None) -> Pat
     patterns = files or [*_LAYOUT_FILES, *(f"{CODEC_DIRECTORY}/{name}" for name in _LAYOUT_FILES)]
     try:
         return Path(snapshot_download(name_or_path, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the hub's client, its transport and the disk each raise families of their own
         raise CheckpointError(
             f"{name_or_path!r} is neither a directory nor a hub repository that could be downloaded: {error}"
         ) from None
@@ -75,6 +74,8 @@ def load_weights(
             loaded = {name: stored.get_tensor(prefix + name) for name in wanted}
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing") from None
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
         raise CheckpointError(f"{file} is not a safetensors file: {error}") from None
     cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}

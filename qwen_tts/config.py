@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_origin
 
 from qwen_tts.errors import ConfigError
 
@@ -273,6 +273,13 @@ def _value(name: str, annotation: object, value: object, key: str) -> object:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ConfigError(f"config.json key {key!r} must be a number, not {value!r}")
         return float(value)
-    if isinstance(value, list):
+    container = get_origin(annotation)
+    if annotation is str and not isinstance(value, str):
+        raise ConfigError(f"config.json key {key!r} must be a string, not {value!r}")
+    if container is Mapping and not isinstance(value, dict):
+        raise ConfigError(f"config.json key {key!r} must be an object, not {value!r}")
+    if container is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"config.json key {key!r} must be a list, not {value!r}")
         return tuple(value)
     return value

@@ -18,11 +18,15 @@ MAX_SEED = 2**63 - 1
 MAX_TEMPERATURE = 2.0
 MAX_TOP_K = 65536
 MAX_REPETITION_PENALTY = 10.0
+MAX_FRAMES = 2**31 - 1
 
 
-def _check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidRequest(f"{name} must be a number, not {value!r}", name, "invalid_value")
+def _check_range(
+    name: str, value: float, low: float, high: float, *, open_low: bool = False, whole: bool = False
+) -> None:
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        kind = "whole number" if whole else "number"
+        raise InvalidRequest(f"{name} must be a {kind}, not {value!r}", name, "invalid_value")
     too_low = value <= low if open_low else value < low
     if too_low or not value <= high:  # `not <=` also refuses NaN
         span = f"above {low}" if open_low else f"at least {low}"
@@ -52,7 +56,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         _check_range(f"{self.prefix}temperature", self.temperature, 0.0, MAX_TEMPERATURE)
-        _check_range(f"{self.prefix}top_k", self.top_k, 0, MAX_TOP_K)
+        _check_range(f"{self.prefix}top_k", self.top_k, 0, MAX_TOP_K, whole=True)
         _check_range(f"{self.prefix}top_p", self.top_p, 0.0, 1.0)
 
 
@@ -108,9 +112,9 @@ class SpeechRequest:
             case DesignedVoice(description=words):
                 _check_text("instructions", words)
         _check_range("repetition_penalty", self.repetition_penalty, 0.0, MAX_REPETITION_PENALTY, open_low=True)
-        _check_range("seed", self.seed, 0, MAX_SEED)
-        if self.max_frames is not None and self.max_frames < 1:
-            raise InvalidRequest(f"max_new_tokens is {self.max_frames}; it must be at least 1", "max_new_tokens")
+        _check_range("seed", self.seed, 0, MAX_SEED, whole=True)
+        if self.max_frames is not None:
+            _check_range("max_new_tokens", self.max_frames, 1, MAX_FRAMES, whole=True)
 
 
 def default_sampling(defaults: GenerationDefaults) -> tuple[SamplingParams, SamplingParams]:

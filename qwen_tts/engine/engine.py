@@ -45,7 +45,13 @@ class Engine:
         self._stopped = False
 
     def add(self, request: SpeechRequest) -> Sequence:
-        """Queue a request. Raises InvalidRequest, Overloaded or EngineStopped; nothing has been computed then."""
+        """Prepare and submit a request. Raises InvalidRequest, Overloaded or EngineStopped."""
+        sequence = self.prepare(request)
+        self.submit(sequence)
+        return sequence
+
+    def prepare(self, request: SpeechRequest) -> Sequence:
+        """The sequence of a request, not queued yet. Raises InvalidRequest when this model cannot speak it."""
         layout = build_prompt(self.config, self._tokenizer, request)
         room = self._runner.positions - max(len(layout), len(layout.trailing_text_ids))
         if room < 2:
@@ -55,12 +61,14 @@ class Engine:
                 "input",
                 "input_too_long",
             )
-        sequence = Sequence(request, layout, max_frames=min(frame_limit(request, self.max_frames), room))
+        return Sequence(request, layout, max_frames=min(frame_limit(request, self.max_frames), room))
+
+    def submit(self, sequence: Sequence) -> None:
+        """Queue a prepared sequence. Raises Overloaded or EngineStopped; nothing has been computed then."""
         with self._lock:
             if self._stopped:
                 raise EngineStopped("the engine has stopped")
             self._scheduler.add(sequence)
-        return sequence
 
     def cancel(self, sequence: Sequence) -> None:
         """Give up `sequence`; its slot is free after the step under way. Harmless when it has finished."""

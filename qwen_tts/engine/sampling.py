@@ -45,11 +45,13 @@ class SamplingRows:
 
 
 def uniforms(seeds: Tensor, frames: Tensor, groups: int) -> Tensor:
-    """Numbers in (0, 1), float64 [B, groups], from seeds [B] and frame indices [B] (both int64)."""
-    group = torch.arange(groups, device=seeds.device)
-    state = _mix(seeds + _GAMMA)[:, None] + _mix((frames[:, None] << 16) + group + _GAMMA)
-    bits = _shift_right(_mix(state), 11)  # 53 bits
-    return (bits.double() + 0.5) * 2.0**-53
+    """Numbers in (0, 1), float64 [B, groups], from seeds [B] and frame indices [B] (both int64).
+
+    Every seed names a SplitMix64 sequence; number frame * 2^16 + group of it belongs to that code.
+    """
+    place = (frames[:, None] << 16) + torch.arange(groups, device=seeds.device)
+    bits = _shift_right(_mix(_mix(seeds)[:, None] + (place + 1) * _GAMMA), 12)
+    return (bits.double() + 0.5) * 2.0**-52  # 52 bits, so that the half is exact and 1.0 is never reached
 
 
 def penalise_repetition(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
@@ -64,9 +66,9 @@ def draw(logits: Tensor, params: SamplingRows, uniform: Tensor) -> Tensor:
     scores = _keep_top_k(scores, params.top_k)
     scores = _keep_top_p(scores, params.top_p)
     cumulative = torch.softmax(scores.double(), dim=-1).cumsum(dim=-1)
-    # Scaling by the last sum keeps the draw inside the vocabulary whatever the rounding.
-    threshold = uniform * cumulative[:, -1]
-    drawn = (cumulative <= threshold[:, None]).sum(dim=-1)
+    # The first code whose sum reaches the number: never one of probability 0, and, since the number is scaled by the
+    # last sum, never past the end whatever the rounding.
+    drawn = (cumulative < (uniform * cumulative[:, -1])[:, None]).sum(dim=-1)
     return torch.where(params.temperature > 0, drawn, logits.argmax(dim=-1))
 
 

@@ -6,6 +6,7 @@ encoding a token with only the tokens of lower rank leaves: two parts.
 
 import base64
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def _bytes_of_alphabet() -> list[int]:
 def _parts(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
     parts = [token[index : index + 1] for index in range(len(token))]
     while len(parts) > 2:
-        pairs = [ranks.get(left + right, len(ranks)) for left, right in zip(parts, parts[1:], strict=False)]
+        pairs = [ranks.get(left + right, len(ranks)) for left, right in itertools.pairwise(parts)]
         best = min(range(len(pairs)), key=pairs.__getitem__)
         assert pairs[best] < ranks[token], token
         parts[best : best + 2] = [parts[best] + parts[best + 1]]

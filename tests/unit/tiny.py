@@ -10,6 +10,7 @@ from qwen_tts.engine.engine import Engine
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.layers import Attend, sdpa
 from qwen_tts.models.qwen3_tts import load_talker
+from qwen_tts.models.talker import Talker
 from qwen_tts.request import CustomVoice, SamplingParams, SpeechRequest, TextLayout
 from qwen_tts.seeded import Shape
 from qwen_tts.text import TextTokenizer
@@ -21,7 +22,7 @@ GREEDY = SamplingParams(temperature=0.0)
 TINY = Shape(
     size_name="1b7",
     hidden=64, intermediate=80, layers=2, heads=4, kv_heads=2, head_dim=24, text_hidden=44, text_vocab=832,
-    groups=4, codebook=112, predictor_hidden=48, predictor_intermediate=72, predictor_layers=2, predictor_heads=3,
+    groups=4, codebook=128, predictor_hidden=48, predictor_intermediate=72, predictor_layers=2, predictor_heads=3,
     predictor_kv_heads=1, predictor_head_dim=20, speaker_channels=32, codec_latent=36, codec_vq=28, codec_width=16,
     codec_hidden=40, codec_intermediate=56, codec_layers=2, codec_heads=2, codec_head_dim=12, encoder_filters=4,
     encoder_hidden=32, encoder_layers=1, encoder_heads=2, encoder_quantizers=8,
@@ -53,6 +54,13 @@ def custom(
     )
 
 
+def set_eos_bias(talker: Talker, value: float) -> None:
+    """Add `value` to every logit of end of speech."""
+    bias = torch.zeros(talker.config.vocab_size)
+    bias[talker.config.codec_eos_token_id] = value
+    talker.codec_head.bias = nn.Parameter(bias, requires_grad=False)
+
+
 def tiny_engine(
     checkpoint: Path,
     *,
@@ -65,9 +73,7 @@ def tiny_engine(
 ) -> Engine:
     config = read_model_config(checkpoint)
     talker = load_talker(checkpoint, config, attend, CPU, torch.float32)
-    bias = torch.zeros(config.talker_config.vocab_size)
-    bias[config.talker_config.codec_eos_token_id] = eos_bias
-    talker.codec_head.bias = nn.Parameter(bias, requires_grad=False)
+    set_eos_bias(talker, eos_bias)
     return Engine(
         config,
         TextTokenizer(checkpoint, config),

@@ -1,0 +1,174 @@
+"""The engine in its thread: chunks on schedule, and every stream ends, whatever becomes of the engine."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.engine_thread import EngineThread
+from deployments.messages import FrameChunk
+from qwen_tts.engine.engine import Engine
+from qwen_tts.engine.scheduler import Plan
+from qwen_tts.engine.sequence import Frame
+from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded
+from qwen_tts.request import SpeechRequest
+from tests.unit.tiny import ALWAYS, codes, custom, tiny_engine
+
+PATIENCE_S = 30.0
+ENDLESS = custom(seed=9, max_frames=4000)
+
+
+class Threads:
+    """Starts engine threads, and ends them all."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._checkpoint = checkpoint
+        self._started: list[EngineThread] = []
+
+    def start(self, engine: Engine | None = None, *, slots: int = 1, max_waiting: int = 1) -> EngineThread:
+        if engine is None:
+            engine = tiny_engine(self._checkpoint, slots=slots, positions=4096, max_waiting=max_waiting)
+        self._started.append(EngineThread(engine, (1, 2, 4, 8)))
+        return self._started[-1]
+
+    def close(self) -> None:
+        for thread in self._started:
+            thread.close()
+
+
+@pytest.fixture
+def threads(custom_voice: Path) -> Iterator[Threads]:
+    all_threads = Threads(custom_voice)
+    yield all_threads
+    all_threads.close()
+
+
+def generate(thread: EngineThread, request: SpeechRequest) -> AsyncGenerator[FrameChunk, None]:
+    stream = thread.generate(request)
+    assert isinstance(stream, AsyncGenerator)
+    return stream
+
+
+async def rest(stream: AsyncGenerator[FrameChunk, None]) -> list[FrameChunk]:
+    async with asyncio.timeout(PATIENCE_S):
+        return [chunk async for chunk in stream]
+
+
+async def listen(thread: EngineThread, request: SpeechRequest) -> list[FrameChunk]:
+    return await rest(generate(thread, request))
+
+
+def frames(chunks: list[FrameChunk]) -> list[Frame]:
+    return [tuple(frame) for chunk in chunks for frame in chunk.codes.tolist()]
+
+
+def break_engine(thread: EngineThread) -> None:
+    """The next step raises, as it would when the device fails."""
+
+    def run(plan: Plan) -> dict[int, Frame | None]:
+        raise RuntimeError("device lost")
+
+    thread.engine._runner.run = run  # type: ignore[method-assign]
+
+
+async def test_chunks_follow_the_schedule_and_the_last_has_the_reason(threads: Threads, custom_voice: Path) -> None:
+    request = custom(max_frames=28)
+    chunks = await listen(threads.start(), request)
+    assert [len(chunk.codes) for chunk in chunks] == [1, 2, 4, 8, 8, 5]
+    assert [chunk.finish_reason for chunk in chunks] == [None] * 5 + ["length"]
+    assert frames(chunks) == codes(tiny_engine(custom_voice), request)
+
+
+async def test_end_of_speech_is_told(threads: Threads, custom_voice: Path) -> None:
+    chunks = await listen(threads.start(tiny_engine(custom_voice, eos_bias=ALWAYS)), custom())
+    assert len(frames(chunks)) == 2
+    assert chunks[-1].finish_reason == "stop"
+
+
+async def test_streams_together_are_streams_alone(threads: Threads, custom_voice: Path) -> None:
+    """Two slots for five: some wait, and each hears its own codes."""
+    requests = [custom(seed=seed, max_frames=10 + 7 * seed) for seed in range(5)]
+    thread = threads.start(slots=2, max_waiting=8)
+    heard = await asyncio.gather(*(listen(thread, request) for request in requests))
+    engine = tiny_engine(custom_voice)
+    assert [frames(chunks) for chunks in heard] == [codes(engine, request) for request in requests]
+    assert thread.engine.idle
+
+
+async def test_leaving_early_gives_the_slot_to_the_next(threads: Threads, custom_voice: Path) -> None:
+    thread = threads.start()
+    stream = generate(thread, ENDLESS)
+    await anext(stream)
+    (left,) = thread.engine._scheduler.running
+    await stream.aclose()
+    assert frames(await listen(thread, custom())) == codes(tiny_engine(custom_voice), custom())
+    assert left.finish_reason == "cancelled"
+    assert len(left.frames) < left.max_frames
+    assert thread.engine.idle
+
+
+async def test_a_cancelled_listener_leaves_the_queue(threads: Threads) -> None:
+    thread = threads.start()
+    stream = generate(thread, ENDLESS)
+    await anext(stream)
+    waiting = asyncio.create_task(listen(thread, custom()))
+    await asyncio.sleep(0)
+    assert thread.engine.waiting == 1
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert thread.engine.waiting == 0
+    await stream.aclose()
+
+
+async def test_a_refused_request_leaves_the_others_running(threads: Threads) -> None:
+    thread = threads.start(max_waiting=0)
+    stream = generate(thread, ENDLESS)
+    await anext(stream)
+    with pytest.raises(Overloaded):
+        await listen(thread, custom())
+    with pytest.raises(InvalidRequest, match="'nobody' is unknown"):
+        await listen(thread, custom(speaker="nobody"))
+    assert len((await anext(stream)).codes) == 2
+    await stream.aclose()
+
+
+async def test_a_step_that_raises_ends_every_stream(threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
+    thread = threads.start()
+    running = generate(thread, ENDLESS)
+    await anext(running)
+    waiting = asyncio.create_task(listen(thread, custom()))
+    await asyncio.sleep(0)
+    assert thread.engine.waiting == 1
+
+    break_engine(thread)
+    with pytest.raises(EngineStopped):
+        await rest(running)
+    with pytest.raises(EngineStopped):
+        await waiting
+    await asyncio.to_thread(thread._thread.join, PATIENCE_S)
+    assert not thread.alive
+    assert thread.engine.idle
+    assert "device lost" in caplog.text
+    with pytest.raises(EngineStopped):
+        await listen(thread, custom())
+
+
+async def test_closing_ends_the_streams_and_the_thread(threads: Threads) -> None:
+    thread = threads.start()
+    stream = generate(thread, ENDLESS)
+    await anext(stream)
+    assert thread.alive
+    await asyncio.to_thread(thread.close)
+    assert not thread.alive
+    with pytest.raises(EngineStopped):
+        await rest(stream)
+    with pytest.raises(EngineStopped):
+        await listen(thread, custom())
+
+
+def test_an_idle_thread_closes(threads: Threads) -> None:
+    thread = threads.start()
+    thread.close()
+    assert not thread.alive

@@ -1,0 +1,144 @@
+"""Prompt rows with the released ids, written out by hand from the reference's layout rules."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qwen_tts.config import ModelConfig
+from qwen_tts.errors import InvalidRequest
+from qwen_tts.prompt import NO_CODEC, PromptLayout, build_prompt
+from qwen_tts.request import CustomVoice, DesignedVoice, SpeechRequest, TextLayout, Voice
+from qwen_tts.seeded import SHAPES
+from qwen_tts.text import TextTokenizer
+from tests.unit.released_vocabulary import released_config
+
+# Text ids.
+TTS_PAD, TTS_BOS, TTS_EOS = 151671, 151672, 151673
+IM_START, IM_END, NEWLINE, ASSISTANT, USER = 151644, 151645, 198, 77091, 872
+HELLO, WORLD, HI = 9707, 1879, 13048  # "Hello", " world", "Hi"
+# Codec ids.
+PAD, BOS, THINK, NOTHINK, THINK_BOS, THINK_EOS = 2148, 2149, 2154, 2155, 2156, 2157
+ENGLISH, CHINESE, SICHUAN, BEIJING = 2050, 2055, 2062, 2074
+RYAN, ERIC, DYLAN = 3061, 2875, 2878
+
+Rows = list[tuple[int, int]]
+
+ROLE: Rows = [(IM_START, NO_CODEC), (ASSISTANT, NO_CODEC), (NEWLINE, NO_CODEC)]
+SAY_HI: Rows = [(id_, NO_CODEC) for id_ in (IM_START, USER, NEWLINE, HI, IM_END, NEWLINE)]
+AUTO: Rows = [(TTS_PAD, NOTHINK), (TTS_PAD, THINK_BOS), (TTS_PAD, THINK_EOS)]
+WHOLE_TEXT: Rows = [(TTS_BOS, PAD), (HELLO, PAD), (WORLD, PAD), (TTS_EOS, PAD), (TTS_PAD, BOS)]
+STREAMING_TEXT: Rows = [(TTS_BOS, PAD), (HELLO, BOS)]
+
+CUSTOM = released_config("custom_voice", SHAPES["1.7B"])
+CUSTOM_SMALL = released_config("custom_voice", SHAPES["0.6B"])
+DESIGN = released_config("voice_design", SHAPES["1.7B"])
+BASE = released_config("base", SHAPES["1.7B"])
+
+
+def language(code: int) -> Rows:
+    return [(TTS_PAD, THINK), (TTS_PAD, THINK_BOS), (TTS_PAD, code), (TTS_PAD, THINK_EOS)]
+
+
+def speaker(code: int) -> Rows:
+    return [(TTS_PAD, code)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(released_vocabulary: Path) -> TextTokenizer:
+    return TextTokenizer(released_vocabulary, CUSTOM)
+
+
+def rows(layout: PromptLayout) -> Rows:
+    assert layout.text_ids.dtype == layout.codec_ids.dtype == layout.trailing_text_ids.dtype == np.int64
+    return list(zip(layout.text_ids.tolist(), layout.codec_ids.tolist(), strict=True))
+
+
+def request(
+    voice: Voice, language: str = "auto", layout: TextLayout = "whole", text: str = "Hello world"
+) -> SpeechRequest:
+    return SpeechRequest(text, voice, language, layout, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "voice", "language_name", "tags"),
+    [
+        (CUSTOM, CustomVoice("ryan"), "auto", ROLE + AUTO + speaker(RYAN)),
+        (CUSTOM, CustomVoice("ryan"), "english", ROLE + language(ENGLISH) + speaker(RYAN)),
+        (CUSTOM, CustomVoice("ryan", "Hi"), "auto", SAY_HI + ROLE + AUTO + speaker(RYAN)),
+        (CUSTOM, CustomVoice("ryan", "Hi"), "english", SAY_HI + ROLE + language(ENGLISH) + speaker(RYAN)),
+        (CUSTOM_SMALL, CustomVoice("ryan", "Hi"), "auto", ROLE + AUTO + speaker(RYAN)),
+        (CUSTOM, CustomVoice("RyAn"), "EngLISH", ROLE + language(ENGLISH) + speaker(RYAN)),
+        (DESIGN, DesignedVoice("Hi"), "Auto", SAY_HI + ROLE + AUTO),
+        (DESIGN, DesignedVoice("Hi"), "chinese", SAY_HI + ROLE + language(CHINESE)),
+        (DESIGN, DesignedVoice(""), "auto", ROLE + AUTO),
+    ],
+    ids=[
+        "custom voice", "language", "instruction", "instruction and language", "0.6B drops the instruction",
+        "names in any case", "designed voice", "designed voice and language", "no description",
+    ],
+)  # fmt: skip
+def test_rows(tokenizer: TextTokenizer, config: ModelConfig, voice: Voice, language_name: str, tags: Rows) -> None:
+    whole = build_prompt(config, tokenizer, request(voice, language_name))
+    assert rows(whole) == tags + WHOLE_TEXT
+    assert whole.trailing_text_ids.tolist() == []
+
+    streaming = build_prompt(config, tokenizer, request(voice, language_name, "streaming"))
+    assert rows(streaming) == tags + STREAMING_TEXT
+    assert streaming.trailing_text_ids.tolist() == [WORLD, TTS_EOS]
+
+
+def test_streaming_a_single_token_leaves_only_the_end_to_trail(tokenizer: TextTokenizer) -> None:
+    layout = build_prompt(CUSTOM, tokenizer, request(CustomVoice("ryan"), layout="streaming", text="Hello"))
+    assert rows(layout) == ROLE + AUTO + speaker(RYAN) + STREAMING_TEXT
+    assert layout.trailing_text_ids.tolist() == [TTS_EOS]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "language_name", "tag"),
+    [
+        ("eric", ERIC, "auto", SICHUAN),
+        ("eric", ERIC, "chinese", SICHUAN),
+        ("eric", ERIC, "english", ENGLISH),
+        ("Dylan", DYLAN, "Auto", BEIJING),
+        ("Dylan", DYLAN, "Chinese", BEIJING),
+        ("Dylan", DYLAN, "English", ENGLISH),
+        ("ryan", RYAN, "chinese", CHINESE),
+    ],
+)
+def test_a_dialect_speaker_speaks_their_dialect_of_chinese(
+    tokenizer: TextTokenizer, name: str, code: int, language_name: str, tag: int
+) -> None:
+    layout = build_prompt(CUSTOM, tokenizer, request(CustomVoice(name), language_name))
+    assert rows(layout) == ROLE + language(tag) + speaker(code) + WHOLE_TEXT
+
+
+SPEAKERS = "aiden, dylan, eric, ono_anna, ryan, serena, sohee, uncle_fu, vivian"
+LANGUAGES = (
+    "auto, chinese, english, french, german, italian, japanese, korean, portuguese, russian, spanish"  # and no dialect
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "bad", "param", "code", "says"),
+    [
+        (CUSTOM, request(CustomVoice("nobody")), "voice", "unknown_voice", f"'nobody' is unknown; .*: {SPEAKERS}$"),
+        (CUSTOM, request(CustomVoice("")), "voice", "unknown_voice", f"'' is unknown; .*: {SPEAKERS}$"),
+        (CUSTOM, request(DesignedVoice("x")), "voice", "voice_required", f"cannot design a voice; .*: {SPEAKERS}$"),
+        (DESIGN, request(CustomVoice("ryan")), "voice", "voice_not_supported", "'ryan' .* 'voice_design'"),
+        (BASE, request(CustomVoice("ryan")), "voice", "voice_not_supported", "'ryan' .* 'base'"),
+        (BASE, request(DesignedVoice("x")), "voice", "voice_required", "'base' and cannot design a voice; clone one"),
+        (CUSTOM, request(CustomVoice("ryan"), "elvish"), "language", "unknown_language", f"'elvish' .*: {LANGUAGES}$"),
+        (
+            CUSTOM, request(CustomVoice("eric"), "sichuan_dialect"), "language", "unknown_language",
+            f"'sichuan_dialect' is unknown; .*: {LANGUAGES}$",
+        ),
+        (DESIGN, request(DesignedVoice("x"), ""), "language", "unknown_language", f"'' is unknown; .*: {LANGUAGES}$"),
+    ],
+)  # fmt: skip
+def test_what_a_model_cannot_speak_is_refused_naming_what_it_can(
+    tokenizer: TextTokenizer, config: ModelConfig, bad: SpeechRequest, param: str, code: str, says: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        build_prompt(config, tokenizer, bad)
+    assert (caught.value.param, caught.value.code) == (param, code)

@@ -1,0 +1,204 @@
+"""The scheduler's bookkeeping, without a model: frames are made up."""
+
+import random
+from collections.abc import Collection
+
+import numpy as np
+import pytest
+
+from qwen_tts.engine.scheduler import Plan, Scheduler
+from qwen_tts.engine.sequence import CHUNK_SCHEDULE, Frame, Sequence, Status, chunk_sizes
+from qwen_tts.errors import Overloaded
+from qwen_tts.prompt import PromptLayout
+from qwen_tts.request import CustomVoice, SpeechRequest
+
+FRAME: Frame = (1, 2, 3)
+
+
+def sequence(max_frames: int = 3) -> Sequence:
+    ids = np.zeros(5, dtype=np.int64)
+    layout = PromptLayout(text_ids=ids, codec_ids=ids, trailing_text_ids=ids[:0])
+    return Sequence(SpeechRequest("a", CustomVoice("ryan")), layout, max_frames)
+
+
+def queued(scheduler: Scheduler, count: int, max_frames: int = 3) -> list[Sequence]:
+    sequences = [sequence(max_frames) for _ in range(count)]
+    for one in sequences:
+        scheduler.add(one)
+    return sequences
+
+
+def step(scheduler: Scheduler, ends: Collection[Sequence] = ()) -> Plan:
+    """A whole step in which the sequences of `ends` reach their end of speech."""
+    plan = scheduler.schedule()
+    scheduler.update(plan, frames_of(plan, ends))
+    return plan
+
+
+def frames_of(plan: Plan, ends: Collection[Sequence] = ()) -> dict[int, Frame | None]:
+    frames: dict[int, Frame | None] = {}
+    for one in plan.sequences:
+        assert one.slot is not None
+        frames[one.slot] = None if one in ends else FRAME
+    return frames
+
+
+def test_first_come_first_served_one_a_step() -> None:
+    scheduler = Scheduler(slots=2, max_waiting=8)
+    first, second, third = queued(scheduler, 3)
+    assert step(scheduler) == Plan(newcomer=first, running=())
+    assert step(scheduler) == Plan(newcomer=second, running=(first,))
+    plan = step(scheduler)
+    assert plan == Plan(newcomer=None, running=(first, second)), "no slot for the third"
+    assert first.finished
+    assert step(scheduler) == Plan(newcomer=third, running=(second,))
+
+
+def test_lowest_slot_first() -> None:
+    scheduler = Scheduler(slots=3, max_waiting=8)
+    a, b, c = queued(scheduler, 3, max_frames=99)
+    for _ in range(3):
+        step(scheduler)
+    assert (a.slot, b.slot, c.slot) == (0, 1, 2)
+    step(scheduler, [c])
+    step(scheduler, [a])
+    d, e = queued(scheduler, 2)
+    step(scheduler)
+    step(scheduler)
+    assert (d.slot, e.slot) == (0, 2)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("max_waiting", [0, 2])
+def test_overloaded_at_the_bound_and_not_before(slots: int, max_waiting: int) -> None:
+    """Those whom a free slot awaits do not count as waiting."""
+    scheduler = Scheduler(slots, max_waiting)
+    queued(scheduler, slots + max_waiting, max_frames=99)
+    with pytest.raises(Overloaded, match=f"all {slots} slots are busy and {max_waiting} requests are waiting"):
+        scheduler.add(sequence())
+    for _ in range(slots):
+        step(scheduler)
+    assert len(scheduler.waiting) == max_waiting
+    with pytest.raises(Overloaded):
+        scheduler.add(sequence())
+    step(scheduler, [scheduler.running[0]])
+    scheduler.add(sequence())
+    with pytest.raises(Overloaded):
+        scheduler.add(sequence())
+
+
+def test_the_three_ends() -> None:
+    scheduler = Scheduler(slots=3, max_waiting=8)
+    stopped, full, cancelled = queued(scheduler, 3)
+    step(scheduler)  # stopped has a frame
+    step(scheduler)  # full has one too
+    step(scheduler, [stopped])  # cancelled has its first, full its second
+    plan = scheduler.schedule()
+    scheduler.cancel(cancelled)
+    scheduler.update(plan, frames_of(plan))
+    ends = [(one.finish_reason, len(one.frames)) for one in (stopped, full, cancelled)]
+    assert ends == [("stop", 2), ("length", 3), ("cancelled", 1)]
+    assert scheduler.idle
+    assert scheduler.free_slots == 3
+
+
+def test_cancel_while_waiting_is_at_once() -> None:
+    scheduler = Scheduler(slots=1, max_waiting=8)
+    first, second, third = queued(scheduler, 3)
+    scheduler.cancel(second)
+    assert (second.status, second.finish_reason) == (Status.FINISHED, "cancelled")
+    step(scheduler, [])
+    step(scheduler, [first])
+    assert step(scheduler).newcomer is third
+
+
+def test_cancel_between_steps_frees_the_slot_for_the_next_one() -> None:
+    scheduler = Scheduler(slots=1, max_waiting=8)
+    first, second = queued(scheduler, 2)
+    step(scheduler)
+    scheduler.cancel(first)
+    assert not first.finished, "its slot may be in use by a step under way"
+    assert step(scheduler) == Plan(newcomer=second, running=())
+    assert (first.finish_reason, second.slot) == ("cancelled", 0)
+
+
+def test_cancel_after_the_end_changes_nothing() -> None:
+    scheduler = Scheduler(slots=1, max_waiting=8)
+    (only,) = queued(scheduler, 1, max_frames=1)
+    step(scheduler)
+    scheduler.cancel(only)
+    assert (only.finish_reason, only.cancel_requested) == ("length", False)
+
+
+def test_abort_ends_everyone() -> None:
+    scheduler = Scheduler(slots=2, max_waiting=8)
+    everyone = queued(scheduler, 4, max_frames=99)
+    step(scheduler)
+    step(scheduler)
+    assert scheduler.abort() == everyone
+    assert {one.finish_reason for one in everyone} == {"cancelled"}
+    assert (scheduler.idle, scheduler.free_slots) == (True, 2)
+    assert scheduler.abort() == []
+
+
+def test_a_slot_in_two_hands_is_found() -> None:
+    scheduler = Scheduler(slots=2, max_waiting=8)
+    queued(scheduler, 2, max_frames=99)
+    step(scheduler)
+    step(scheduler)
+    scheduler.running[1].slot = 0
+    with pytest.raises(AssertionError):
+        scheduler.check()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_walk(seed: int) -> None:
+    """Add, cancel and end in any order: every request ends, in its turn, and no slot is lost."""
+    rng = random.Random(seed)
+    scheduler = Scheduler(slots=rng.randint(1, 4), max_waiting=rng.randint(0, 3))
+    accepted: list[Sequence] = []
+    started: list[Sequence] = []
+    for _ in range(500):
+        match rng.choice(("add", "add", "cancel", "step", "step")):
+            case "add":
+                room = scheduler.max_waiting + scheduler.free_slots - len(scheduler.waiting)
+                try:
+                    accepted += queued(scheduler, 1, max_frames=rng.randint(1, 6))
+                except Overloaded:
+                    assert room == 0
+                else:
+                    assert room > 0
+            case "cancel" if accepted:
+                scheduler.cancel(rng.choice(accepted))
+            case "step":
+                lowest_free = min(set(range(scheduler.slots)) - {one.slot for one in kept(scheduler)}, default=None)
+                plan = step(scheduler, [one for one in scheduler.running if rng.random() < 0.2])
+                started += [plan.newcomer] if plan.newcomer else []
+                assert plan.newcomer is None or plan.newcomer.finished or plan.newcomer.slot == lowest_free
+        assert scheduler.free_slots + len(scheduler.running) == scheduler.slots
+    while not scheduler.idle:
+        started += [newcomer] if (newcomer := step(scheduler).newcomer) else []
+    assert all(one.finish_reason is not None and one.slot is None for one in accepted)
+    assert started == [one for one in accepted if one in started], "in the order they came"
+    assert len(started) > 20
+    never_started = [one for one in accepted if one not in started]
+    assert all((one.finish_reason, one.frames) == ("cancelled", []) for one in never_started)
+
+
+def kept(scheduler: Scheduler) -> list[Sequence]:
+    """Those who hold their slot through the next `schedule`."""
+    return [one for one in scheduler.running if not one.cancel_requested]
+
+
+def test_position_is_where_the_next_row_goes() -> None:
+    one = sequence()
+    assert one.position == 5, "the prompt's five rows"
+    one.frames.append(FRAME)
+    assert one.position == 5, "the newest frame is not read yet"
+    one.frames.append(FRAME)
+    assert one.position == 6
+
+
+def test_chunks_grow_and_stay() -> None:
+    assert [size for size, _ in zip(chunk_sizes(CHUNK_SCHEDULE), range(7), strict=False)] == [1, 2, 4, 8, 8, 8, 8]
+    assert [size for size, _ in zip(chunk_sizes((3,)), range(3), strict=False)] == [3, 3, 3]

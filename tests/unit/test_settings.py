@@ -1,0 +1,95 @@
+"""Settings: a misspelt key is an error that names it, and what is not given has its default."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from deployments.settings import AppArgs, ModelArgs, TalkerArgs, describe_faults, load_settings
+
+
+def faults(settings: object) -> str:
+    with pytest.raises(ValidationError) as caught:
+        AppArgs.model_validate(settings)
+    return describe_faults(caught.value.errors(include_url=False))
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"talkers": {}}, "talkers"),
+        ({"talker": {"slot": 4}}, "talker.slot"),
+        ({"codec_decoder": {"max_batches": 4}}, "codec_decoder.max_batches"),
+        ({"ingress": {"max_body": 4}}, "ingress.max_body"),
+        ({"models": [{"name": "a"}, {"name": "b", "checkpiont": "c"}]}, "models.1.checkpiont"),
+    ],
+)
+def test_misspelt_key_is_named(settings: object, where: str) -> None:
+    assert faults(settings) == f"{where}: Extra inputs are not permitted"
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"talker": {"slots": 0}}, "talker.slots"),
+        ({"talker": {"max_waiting": -1}}, "talker.max_waiting"),
+        ({"talker": {"dtype": "float8"}}, "talker.dtype"),
+        ({"talker": {"chunk_schedule": []}}, "talker.chunk_schedule"),
+        ({"talker": {"chunk_schedule": [1, 0]}}, "talker.chunk_schedule.1"),
+        ({"codec_decoder": {"num_gpus": -1}}, "codec_decoder.num_gpus"),
+        ({"ingress": {"body_timeout_s": 0}}, "ingress.body_timeout_s"),
+        ({"models": []}, "models"),
+        ({"models": [{"name": "a b"}]}, "models.0.name"),
+    ],
+)
+def test_impossible_value_is_refused_by_its_key(settings: object, where: str) -> None:
+    assert faults(settings).startswith(f"{where}: ")
+
+
+def test_every_fault_has_a_line() -> None:
+    lines = faults({"talker": {"slots": 0}, "ingres": {}}).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["talker.slots", "ingres"]
+
+
+def test_defaults() -> None:
+    args = AppArgs()
+    assert [(model.name, model.checkpoint) for model in args.models] == [("seeded-custom-voice", "embedded")]
+    assert args.talker.chunk_schedule == (1, 2, 4, 8)
+    assert args.talker.threads is args.codec_decoder.threads is None
+    assert (args.talker.num_gpus, args.codec_decoder.num_gpus, args.ingress.num_gpus) == (0, 0, 0)
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    assert "names must differ, got a, b, a" in faults({"models": [{"name": name} for name in "aba"]})
+
+
+def test_settings_are_frozen() -> None:
+    args = AppArgs()
+    with pytest.raises(ValidationError, match="frozen"):
+        args.talker = TalkerArgs(slots=1)  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        args.talker.slots = 1  # type: ignore[misc]
+
+
+def test_yaml_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("models: [{name: a, checkpoint: /c}, {name: b/c}]\ntalker:\n  slots: 3\n  chunk_schedule: [2, 5]\n")
+    args = load_settings(file)
+    assert args.models == (ModelArgs(name="a", checkpoint="/c"), ModelArgs(name="b/c"))
+    assert (args.talker.slots, args.talker.chunk_schedule) == (3, (2, 5))
+    assert args.talker.max_waiting == TalkerArgs().max_waiting
+    assert args.codec_decoder == AppArgs().codec_decoder
+
+
+@pytest.mark.parametrize("content", ["", "# nothing\n", "{}\n"])
+def test_empty_yaml_is_all_defaults(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(content)
+    assert load_settings(file) == AppArgs()
+
+
+def test_yaml_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("- talker\n")
+    with pytest.raises(ValidationError):
+        load_settings(file)
