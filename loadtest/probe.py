@@ -1,6 +1,6 @@
 """One request at a time against a running service: time to first audio, total, ms per frame, real-time factor.
 
-    python -m loadtest.probe --url http://127.0.0.1:8000 --requests 5 --max-new-tokens 100
+python -m loadtest.probe --url http://127.0.0.1:8000 --requests 5 --max-new-tokens 100
 """
 
 import json

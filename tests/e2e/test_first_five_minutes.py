@@ -11,6 +11,7 @@ import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 
 import psutil
 import pytest
@@ -114,6 +115,7 @@ def test_the_builder_fills_its_settings_from_a_serve_config() -> None:
 
     from deployments.app import build_app
 
+    assert isinstance(build_app, FunctionType)
     args = {"models": [{"name": "a/b", "checkpoint": "/some/where"}], "talker": {"num_gpus": 0.5}}
     assert call_user_app_builder_with_args_if_necessary(build_app, args)._bound_deployment.name == "ingress"
     with pytest.raises(ValueError, match="slotz"):
