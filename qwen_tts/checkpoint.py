@@ -32,6 +32,7 @@ def resolve_checkpoint(name_or_path: str, files: list[str] | None = None) -> Pat
     directory = Path(name_or_path).expanduser()
     if directory.is_dir():
         return directory
+    # A hub id is "name" or "owner/name"; anything else can only have been meant as a path.
     if directory.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
         raise CheckpointError(f"checkpoint directory {name_or_path} does not exist")
     patterns = files or [*_LAYOUT_FILES, *(f"{CODEC_DIRECTORY}/{name}" for name in _LAYOUT_FILES)]

@@ -80,6 +80,9 @@ class TalkerConfig(TransformerConfig):
             raise ConfigError("talker_config.num_code_groups differs from code_predictor_config.num_code_groups")
         if not first_special <= self.codec_eos_token_id < self.vocab_size:
             raise ConfigError(f"talker_config.codec_eos_token_id {self.codec_eos_token_id} is not a control id")
+        for speaker, dialect in self.spk_is_dialect.items():
+            if dialect is not False and dialect not in self.codec_language_id:
+                raise ConfigError(f"talker_config.spk_is_dialect of {speaker} is {dialect!r}, which has no language id")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def sdpa(q: Tensor, kv: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+    assert mask is not None or q.shape[1] in (1, kv.shape[2]), (q.shape, kv.shape)
     keys, values = kv.transpose(2, 3)  # [B, K, L, d] each
     out = F.scaled_dot_product_attention(
         q.transpose(1, 2),

@@ -5,7 +5,7 @@ Everything a model must be asked about (is this speaker known to it?) is checked
 
 import secrets
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults
 from qwen_tts.errors import InvalidRequest
@@ -105,6 +105,9 @@ class SpeechRequest:
         if not self.text.strip():
             raise InvalidRequest("input is empty: give the text to speak", "input", "empty_input")
         _check_text("language", self.language)
+        if self.text_layout not in get_args(TextLayout):
+            layouts = ", ".join(get_args(TextLayout))
+            raise InvalidRequest(f"text_layout is {self.text_layout!r}; it must be one of {layouts}", "text_layout")
         match self.voice:
             case CustomVoice(speaker=name, instructions=words):
                 _check_text("voice", name)

@@ -45,6 +45,9 @@ def test_wav_is_read_by_the_standard_library_and_by_soundfile(known: bool) -> No
 
 
 def test_sizes_in_the_header() -> None:
+    bytes_a_second, bytes_a_sample = wav_header(RATE_HZ, 100)[28:32], wav_header(RATE_HZ, 100)[32:34]
+    assert bytes_a_second == (48000).to_bytes(4, "little"), "players pace a stream by it"
+    assert bytes_a_sample == (2).to_bytes(2, "little")
     assert wav_header(RATE_HZ, 100)[4:8] == (136).to_bytes(4, "little"), "all bytes after this field"
     assert wav_header(RATE_HZ, 100)[40:] == (100).to_bytes(4, "little")
     assert wav_header(RATE_HZ, None)[4:8] == wav_header(RATE_HZ, None)[40:] == b"\xff\xff\xff\xff"

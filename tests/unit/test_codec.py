@@ -12,8 +12,9 @@ from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.conv import CausalConv, CausalTransposedConv, SnakeBeta
 from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.quantizer import Codebook, SplitQuantizer
-from qwen_tts.codec.transformer import DecoderTransformer
+from qwen_tts.codec.transformer import DecoderTransformer, WindowedAttention
 from qwen_tts.config import codec_config
+from qwen_tts.layers import rope_table
 from qwen_tts.seeded import codec_json
 from tests.unit.decoding import FRAME_SAMPLES, TOLERANCE, decode, load_decoder, random_codes
 from tests.unit.tiny import TINY
@@ -98,6 +99,18 @@ def test_one_attention_layer_sees_its_window_and_no_further() -> None:
     changed = (transformer(x, Carry()) != transformer(other, Carry())).any(dim=-1)[0]
     assert changed[: CONFIG.sliding_window].all()
     assert not changed[CONFIG.sliding_window :].any()
+
+
+def test_the_first_frame_attends_to_itself_alone() -> None:
+    """What a stream carries at its start is zero, and a key of zero would still take its share of the weight."""
+    transformer = randomised(DecoderTransformer(CONFIG))
+    attention = transformer.layers[0].self_attn
+    assert isinstance(attention, WindowedAttention)
+    x = torch.randn((2, 1, CONFIG.hidden_size))
+    positions = torch.zeros((2, 1), dtype=torch.int64)
+    rope = rope_table(positions, CONFIG.head_dim, CONFIG.rope_theta, x.dtype)
+    actual = attention(x, rope, transformer._mask(positions), Carry())
+    torch.testing.assert_close(actual, attention.o_proj(attention.v_proj(x)))
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (7, 9)])

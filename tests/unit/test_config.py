@@ -128,7 +128,8 @@ def test_a_wrong_type_of_a_collection_is_named(read: Read, raw: JsonObject, path
         (model_config, MODEL, "talker_config.vocab_size", 1100, "vocab_size 1100 leaves 76 codes"),
         (model_config, MODEL, "talker_config.num_code_groups", 5, "num_code_groups differs"),
         (model_config, MODEL, "talker_config.codec_eos_token_id", 3, "codec_eos_token_id 3 is not a control id"),
-        (model_config, MODEL, "talker_config.codec_eos_token_id", 10**6, "codec_eos_token_id 1000000 is not a"),
+        (model_config, MODEL, "talker_config.codec_eos_token_id", TINY.codebook - 1, "is not a control id"),
+        (model_config, MODEL, "talker_config.codec_eos_token_id", TINY.codebook + 1024, "is not a control id"),
         (codec_config, CODEC, "decode_upsample_rate", 960, "decode_upsample_rate is 960 but the decoder makes 1920"),
         (codec_config, CODEC, "decoder_config.upsample_rates", [8, 5, 4], "is 1920 but the decoder makes 640"),
         (codec_config, CODEC, "decoder_config.num_quantizers", 5, "num_quantizers differs from encoder_valid"),
@@ -185,3 +186,8 @@ def test_generation_defaults_come_from_their_file_where_there_is_one(tmp_path: P
     (tmp_path / "generation_config.json").write_text('{"top_k": "many"}')
     with pytest.raises(ConfigError, match="top_k"):
         read_generation_defaults(tmp_path)
+
+
+def test_a_dialect_without_a_language_id_is_named() -> None:
+    with pytest.raises(ConfigError, match="spk_is_dialect of ryan is 'cockney'"):
+        model_config(changed(MODEL, "talker_config.spk_is_dialect", new={"ryan": "cockney"}))

@@ -116,6 +116,17 @@ def test_top_p_zero_is_greedy(custom_voice: Path) -> None:
     assert codes(engine, requests[0]) == codes(engine, requests[1])
 
 
+def test_the_repetition_penalty_is_felt_from_the_second_frame(custom_voice: Path) -> None:
+    engine = tiny_engine(custom_voice)
+    request = custom(sampling=GREEDY, max_frames=20)
+    plain, varied = (
+        [frame[0] for frame in codes(engine, dataclasses.replace(request, repetition_penalty=penalty))]
+        for penalty in (1.0, 10.0)
+    )
+    assert plain[0] == varied[0]
+    assert len(set(plain)) < len(set(varied))
+
+
 def test_control_codes_are_never_sampled(custom_voice: Path) -> None:
     """The last 1024 ids of the talker's vocabulary: without suppression most draws from a flat head would hit them."""
     engine = tiny_engine(custom_voice)

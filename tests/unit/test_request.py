@@ -169,3 +169,8 @@ def test_not_sampling_means_temperature_zero(do_sample: bool, subtalker_dosample
 def test_a_bad_default_of_the_code_predictor_is_named_as_its_own() -> None:
     with pytest.raises(InvalidRequest, match=r"^subtalker_top_k is -1"):
         default_sampling(GenerationDefaults(subtalker_top_k=-1))
+
+
+def test_an_unknown_text_layout_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="text_layout is 'sideways'; it must be one of whole, streaming"):
+        speech_with("text_layout", "sideways")
