@@ -109,7 +109,7 @@ def make_checkpoint(directory: Path, shape: str, model_type: str, seed: int) -> 
 
     try:
         write_checkpoint(directory, SHAPES[shape], model_type, seed, progress=True)  # type: ignore[arg-type]
-    except FileExistsError as error:
+    except OSError as error:  # it exists already, or the disk will not have it
         raise click.ClickException(str(error)) from None
     click.echo(f"Wrote {directory}: its weights are random, so it makes noise, not speech.", file=sys.stderr)
 

@@ -39,6 +39,7 @@ class EngineThread:
     def __init__(self, engine: Engine, chunk_schedule: tuple[int, ...]) -> None:
         self.engine = engine
         self._chunk_schedule = chunk_schedule
+        self._groups = engine.config.talker_config.num_code_groups
         self._listeners: dict[Sequence, _Listener] = {}
         self._work = threading.Event()
         self._closing = False
@@ -68,7 +69,8 @@ class EngineThread:
                 if sequence.finish_reason == "cancelled":
                     raise EngineStopped("the talker stopped before the utterance was complete")
                 last = sequence.finished and sent == len(sequence.frames)
-                yield FrameChunk(np.array(frames, dtype=np.int16), sequence.finish_reason if last else None)
+                codes = np.array(frames, dtype=np.int16).reshape(-1, self._groups)
+                yield FrameChunk(codes, sequence.finish_reason if last else None)
                 if last:
                     return
         finally:

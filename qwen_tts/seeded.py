@@ -107,16 +107,23 @@ def write_checkpoint(
         raise FileExistsError(f"{directory} already exists")
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    codec = partial / CODEC_DIRECTORY
-    codec.mkdir(parents=True)
+    try:
+        _write(partial, shape, model_type, seed, progress)
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # several gigabytes, where the writing failed
 
-    special = write_tokenizer(partial, shape.text_vocab)
+
+def _write(directory: Path, shape: Shape, model_type: ModelType, seed: int, progress: bool) -> None:
+    codec = directory / CODEC_DIRECTORY
+    codec.mkdir(parents=True)
+    special = write_tokenizer(directory, shape.text_vocab)
     model = model_json(shape, model_type, special)
     decoder_and_encoder = codec_json(shape)
-    _write_json(partial / "config.json", model)
-    _write_json(partial / "generation_config.json", dataclasses.asdict(GenerationDefaults()))
+    _write_json(directory / "config.json", model)
+    _write_json(directory / "generation_config.json", dataclasses.asdict(GenerationDefaults()))
     _write_json(
-        partial / "preprocessor_config.json",
+        directory / "preprocessor_config.json",
         {"padding_side": "left", "padding_value": 0.0, "processor_class": "Qwen3TTSProcessor"},
     )
     _write_json(codec / "config.json", decoder_and_encoder)
@@ -130,9 +137,8 @@ def write_checkpoint(
         codec_parts = nn.ModuleDict(
             {"decoder": CodecDecoder(config.decoder_config), "encoder": CodecEncoder(config.encoder_config)}
         )
-    save_file(_random_tensors(talker, torch.bfloat16, seed, progress), partial / WEIGHTS_FILE)
+    save_file(_random_tensors(talker, torch.bfloat16, seed, progress), directory / WEIGHTS_FILE)
     save_file(_random_tensors(codec_parts, torch.float32, seed, progress), codec / WEIGHTS_FILE)
-    partial.rename(directory)
 
 
 def model_json(shape: Shape, model_type: ModelType, special: SpecialIds) -> JsonObject:

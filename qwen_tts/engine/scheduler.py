@@ -68,7 +68,11 @@ class Scheduler:
         return Plan(newcomer=newcomer, running=running)
 
     def update(self, plan: Plan, frames: dict[int, Frame | None]) -> None:
-        """Book what a step gave: per slot the new frame, or None where the talker ended the utterance."""
+        """Book what a step gave: per slot the new frame, or None where the talker ended the utterance.
+
+        Other threads read a sequence without the engine's lock: a frame is appended before the reason is set, and the
+        reason before the status says finished.
+        """
         for sequence in plan.sequences:
             assert sequence.slot is not None
             frame = frames[sequence.slot]

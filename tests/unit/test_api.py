@@ -79,6 +79,15 @@ def test_streamed_pieces_are_the_whole(model: Qwen3TTSModel, layout: bool) -> No
     np.testing.assert_allclose(np.concatenate([samples for samples, _ in pieces]), whole, atol=TOLERANCE, rtol=0)
 
 
+def test_non_streaming_mode_reads_the_whole_text_first(model: Qwen3TTSModel) -> None:
+    """Its last letter is then in the first frame already."""
+    first_frames = {}
+    for whole in (True, False):
+        both, _ = model.generate_custom_voice(["abcdefgh", "abcdefgz"], "ryan", non_streaming_mode=whole, **SHORT)
+        first_frames[whole] = np.array_equal(both[0][:FRAME_SAMPLES], both[1][:FRAME_SAMPLES])
+    assert first_frames == {True: False, False: True}
+
+
 def test_designed_voice_streams_what_it_generates(designer: Qwen3TTSModel) -> None:
     pieces = list(designer.stream_voice_design("Hello", "warm and low", "english", **SHORT))
     (whole,), _ = designer.generate_voice_design("Hello", "warm and low", "english", **SHORT)

@@ -61,10 +61,14 @@ def test_say_writes_a_wav(custom_voice: Path, tmp_path: Path) -> None:
 
 
 def test_say_describes_a_voice_to_a_voice_design_model(voice_design: Path, tmp_path: Path) -> None:
-    output = tmp_path / "speech.wav"
-    result = run("say", "a", "--model", voice_design, "--instructions", "low", "--seed", 1, "-o", output)
-    assert result.exit_code == 0, result.output
-    assert len(read_wav(output)) > 0
+    def say(instructions: str) -> bytes:
+        output = tmp_path / f"{instructions}.wav"
+        result = run("say", "a", "--model", voice_design, "--instructions", instructions, "--seed", 1, "-o", output)
+        assert result.exit_code == 0, result.output
+        return read_wav(output)
+
+    assert len(say("low")) > 0
+    assert say("low") != say("high")
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,18 @@ async def test_chunks_follow_the_schedule_and_the_last_has_the_reason(threads: T
     assert frames(chunks) == codes(tiny_engine(custom_voice), request)
 
 
+async def test_a_slow_reader_misses_nothing(threads: Threads, custom_voice: Path) -> None:
+    """The utterance is complete before its second chunk is asked for; only the last chunk says so."""
+    thread, request = threads.start(), custom(max_frames=28)
+    stream = generate(thread, request)
+    chunks = [await anext(stream)]
+    await listen(thread, custom(max_frames=1))  # waits for the only slot
+    chunks += await rest(stream)
+    assert [len(chunk.codes) for chunk in chunks] == [1, 2, 4, 8, 8, 5]
+    assert [chunk.finish_reason for chunk in chunks] == [None] * 5 + ["length"]
+    assert frames(chunks) == codes(tiny_engine(custom_voice), request)
+
+
 async def test_end_of_speech_is_told(threads: Threads, custom_voice: Path) -> None:
     chunks = await listen(threads.start(tiny_engine(custom_voice, eos_bias=ALWAYS)), custom())
     assert len(frames(chunks)) == 2
