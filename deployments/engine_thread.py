@@ -93,7 +93,8 @@ class EngineThread:
         except Exception:  # whatever it was, no request may hang on a dead engine
             log.exception("engine step failed; this talker serves no more requests")
         finally:
-            self._notify(tuple(self.engine.stop()))
+            self.engine.stop()
+            self._notify(tuple(self._listeners))
 
     def _notify(self, sequences: tuple[Sequence, ...]) -> None:
         for sequence in sequences:

@@ -2,12 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from qwen_tts.errors import CheckpointError, InvalidRequest, Overloaded, QwenTTSError, UnsupportedError
+from qwen_tts.errors import CheckpointError, EngineStopped, InvalidRequest, Overloaded, QwenTTSError, UnsupportedError
 
 if TYPE_CHECKING:
     from qwen_tts.api import Qwen3TTSModel
 
-__all__ = ["CheckpointError", "InvalidRequest", "Overloaded", "Qwen3TTSModel", "QwenTTSError", "UnsupportedError"]
+__all__ = [
+    "CheckpointError",
+    "EngineStopped",
+    "InvalidRequest",
+    "Overloaded",
+    "Qwen3TTSModel",
+    "QwenTTSError",
+    "UnsupportedError",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -18,7 +18,7 @@ from qwen_tts.codec.decoder import CodecDecoder, load_codec_decoder
 from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults, read_codec_config
 from qwen_tts.engine.engine import Engine, load_engine
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE, Frame, Sequence, chunk_sizes
-from qwen_tts.errors import InvalidRequest, UnsupportedError
+from qwen_tts.errors import EngineStopped, InvalidRequest, UnsupportedError
 from qwen_tts.request import (
     CustomVoice,
     DesignedVoice,
@@ -242,6 +242,8 @@ class Qwen3TTSModel:
             with self._step_lock:
                 if not sequence.finished:  # another thread's steps may have finished it meanwhile
                     self._engine.step()
+        if sequence.finish_reason == "cancelled":
+            raise EngineStopped("a step of the engine was interrupted; the utterance is not complete")
 
     def _decode_whole(self, frames: list[Frame]) -> Samples:
         pieces, carry = [np.zeros(0, dtype=np.float32)], Carry()
@@ -260,12 +262,13 @@ class Qwen3TTSModel:
 def _device(device_map: str | torch.device | None) -> torch.device:
     if device_map == "auto":
         device_map = "cuda" if torch.cuda.is_available() else "cpu"
+    device: torch.device | None
     try:
         device = torch.device(device_map or "cpu")
-    except RuntimeError:
-        raise UnsupportedError(
-            f"device_map {device_map!r} is not a device; choose 'cpu', 'cuda', 'cuda:N' or 'auto'"
-        ) from None
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UnsupportedError(f"device_map {device_map!r} is not offered; choose 'cpu', 'cuda', 'cuda:N' or 'auto'")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UnsupportedError(f"device_map {device_map!r}: this machine has no CUDA device")
     return device

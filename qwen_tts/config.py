@@ -23,6 +23,7 @@ MODEL_TYPES: tuple[ModelType, ...] = ("base", "custom_voice", "voice_design")
 # The last SPECIAL_CODES ids of the talker's vocabulary are control ids; all but eos are never sampled.
 SPECIAL_CODES = 1024
 LANGUAGE_AUTO = "auto"
+_ID_TABLES = ("codec_language_id", "spk_id")
 
 T = TypeVar("T")
 
@@ -80,6 +81,11 @@ class TalkerConfig(TransformerConfig):
             raise ConfigError("talker_config.num_code_groups differs from code_predictor_config.num_code_groups")
         if not first_special <= self.codec_eos_token_id < self.vocab_size:
             raise ConfigError(f"talker_config.codec_eos_token_id {self.codec_eos_token_id} is not a control id")
+        ids = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name.endswith(("_id", "_token_id"))}
+        named = {f"{table}.{name}": code for table in _ID_TABLES for name, code in ids.pop(table).items()}
+        for name, code in (ids | named).items():
+            if not isinstance(code, int) or not 0 <= code < self.vocab_size:
+                raise ConfigError(f"talker_config.{name} is {code!r}, not an id below vocab_size {self.vocab_size}")
         for speaker, dialect in self.spk_is_dialect.items():
             if dialect is not False and dialect not in self.codec_language_id:
                 raise ConfigError(f"talker_config.spk_is_dialect of {speaker} is {dialect!r}, which has no language id")
@@ -120,6 +126,10 @@ class ModelConfig:
             raise ConfigError(f"tts_model_type is {self.tts_model_type!r}; known types: {', '.join(MODEL_TYPES)}")
         if (self.tts_model_type == "base") != (self.speaker_encoder_config is not None):
             raise ConfigError("speaker_encoder_config belongs to models of type 'base', and only to them")
+        text_vocab = self.talker_config.text_vocab_size
+        for f in dataclasses.fields(self):
+            if f.name.endswith("_token_id") and not 0 <= getattr(self, f.name) < text_vocab:
+                raise ConfigError(f"{f.name} is {getattr(self, f.name)}, not an id below text_vocab_size {text_vocab}")
 
     @property
     def follows_instructions(self) -> bool:
@@ -272,6 +282,8 @@ def _value(name: str, annotation: object, value: object, key: str) -> object:
         return _read(_NESTED[name], value, f"{key}.")
     if annotation is int and (not isinstance(value, int) or isinstance(value, bool)):
         raise ConfigError(f"config.json key {key!r} must be an integer, not {value!r}")
+    if annotation is bool and not isinstance(value, bool):
+        raise ConfigError(f"config.json key {key!r} must be true or false, not {value!r}")
     if annotation is float:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ConfigError(f"config.json key {key!r} must be a number, not {value!r}")

@@ -84,7 +84,9 @@ def draw_seed() -> int:
 
 @dataclass(frozen=True)
 class SpeechRequest:
-    """One utterance. The same request gives the same codes alone, in any batch and on any replica.
+    """One utterance. In float32 the same request gives the same codes alone, in any batch and on any replica.
+
+    (In 16-bit dtypes the products themselves round differently with the number of rows, so codes may part.)
 
     `max_frames` is the caller's own bound (one frame is 80 ms); None leaves it to `frame_limit`.
     Raises InvalidRequest naming the field.

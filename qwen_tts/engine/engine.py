@@ -7,7 +7,7 @@ import torch
 
 from qwen_tts.checkpoint import resolve_checkpoint
 from qwen_tts.config import GenerationDefaults, ModelConfig, read_generation_defaults, read_model_config
-from qwen_tts.engine.runner import TalkerRunner
+from qwen_tts.engine.runner import MIN_FRAMES, TalkerRunner
 from qwen_tts.engine.scheduler import Scheduler
 from qwen_tts.engine.sequence import Sequence
 from qwen_tts.errors import EngineStopped, InvalidRequest
@@ -53,11 +53,12 @@ class Engine:
     def prepare(self, request: SpeechRequest) -> Sequence:
         """The sequence of a request, not queued yet. Raises InvalidRequest when this model cannot speak it."""
         layout = build_prompt(self.config, self._tokenizer, request)
-        room = self._runner.positions - max(len(layout), len(layout.trailing_text_ids))
-        if room < 2:
+        rows = max(len(layout), len(layout.trailing_text_ids))
+        room = self._runner.positions - rows
+        if room < MIN_FRAMES:
             raise InvalidRequest(
-                f"input is too long: with its prompt it takes {len(layout) + len(layout.trailing_text_ids)} rows "
-                f"of the model's {self._runner.positions}",
+                f"input is too long: with its prompt it takes {rows} rows, and the model has room for "
+                f"{self._runner.positions - MIN_FRAMES}",
                 "input",
                 "input_too_long",
             )
@@ -71,24 +72,35 @@ class Engine:
             self._scheduler.add(sequence)
 
     def cancel(self, sequence: Sequence) -> None:
-        """Give up `sequence`; its slot is free after the step under way. Harmless when it has finished."""
+        """Give up `sequence`; a running one leaves its slot at the latest when the next step is scheduled.
+
+        Harmless when it has finished.
+        """
         with self._lock:
             self._scheduler.cancel(sequence)
 
     def step(self) -> tuple[Sequence, ...]:
-        """One frame for every running sequence; returns the sequences that moved."""
+        """One frame for every running sequence; returns the sequences that moved.
+
+        A step that is interrupted ends every sequence as cancelled: half a step cannot be taken back.
+        """
         with self._lock:
             plan = self._scheduler.schedule()
-        frames = self._runner.run(plan)
+        try:
+            frames = self._runner.run(plan)
+        except BaseException:
+            with self._lock:
+                self._scheduler.abort()
+            raise
         with self._lock:
             self._scheduler.update(plan, frames)
         return plan.sequences
 
-    def stop(self) -> list[Sequence]:
-        """Refuse further requests and end the present ones as cancelled; returns those."""
+    def stop(self) -> None:
+        """Refuse further requests and end the present ones as cancelled. Called by the thread that steps."""
         with self._lock:
             self._stopped = True
-            return self._scheduler.abort()
+            self._scheduler.abort()
 
     @property
     def idle(self) -> bool:

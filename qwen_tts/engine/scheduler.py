@@ -86,16 +86,14 @@ class Scheduler:
                     self._release(sequence, "length")
         self.check()
 
-    def abort(self) -> list[Sequence]:
-        """End everything as cancelled (the engine has failed or is closing); returns what was ended."""
-        ended = [*self.running, *self.waiting]
+    def abort(self) -> None:
+        """End everything as cancelled: a step has failed, or the engine is closing."""
         for sequence in list(self.running):
             self._release(sequence, "cancelled")
         for sequence in self.waiting:
             _finish(sequence, "cancelled")
         self.waiting.clear()
         self.check()
-        return ended
 
     def check(self) -> None:
         used = [sequence.slot for sequence in self.running]

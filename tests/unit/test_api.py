@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import qwen_tts
-from qwen_tts import InvalidRequest, Qwen3TTSModel
+from qwen_tts import EngineStopped, InvalidRequest, Qwen3TTSModel
 from qwen_tts.api import GenerationOptions, Samples
 from tests.unit.decoding import FRAME_SAMPLES, TOLERANCE
 from tests.unit.tiny import NEVER, set_eos_bias
@@ -49,6 +49,7 @@ def speak(model: Qwen3TTSModel, options: GenerationOptions | None = None) -> Sam
 def test_public_names() -> None:
     assert sorted(qwen_tts.__all__) == [
         "CheckpointError",
+        "EngineStopped",
         "InvalidRequest",
         "Overloaded",
         "Qwen3TTSModel",
@@ -285,3 +286,21 @@ def test_every_offered_dtype_speaks(custom_voice: Path, dtype: str | torch.dtype
     assert samples.dtype == np.float32
     assert np.isfinite(samples).all()
     assert len(samples) == 6 * FRAME_SAMPLES
+
+
+def test_an_interrupted_step_is_an_error_for_the_others(model: Qwen3TTSModel) -> None:
+    """Half an utterance must not pass for a whole one."""
+    other = model.stream_custom_voice("Hello", "ryan", max_new_tokens=50, seed=1)
+    next(other)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    hook = model._engine._runner.talker.codec_head.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        speak(model, {"max_new_tokens": 2})
+    hook.remove()
+    with pytest.raises(EngineStopped):
+        list(other)
+    assert model._engine.idle
+    speak(model, {"max_new_tokens": 2})

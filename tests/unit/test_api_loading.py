@@ -14,7 +14,7 @@ from qwen_tts import CheckpointError, Qwen3TTSModel, UnsupportedError
 @pytest.mark.parametrize(
     ("from_pretrained", "says"),
     [
-        (lambda path: Qwen3TTSModel.from_pretrained(path, device_map="warp"), "'warp' is not a device; choose 'cpu'"),
+        (lambda path: Qwen3TTSModel.from_pretrained(path, device_map="warp"), "'warp' is not offered; choose 'cpu'"),
         (lambda path: Qwen3TTSModel.from_pretrained(path, dtype="int8"), "'int8' is not offered; choose float32"),
         (lambda path: Qwen3TTSModel.from_pretrained(path, dtype=torch.float64), "float64 is not offered"),
         (

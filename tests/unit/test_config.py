@@ -26,13 +26,15 @@ from qwen_tts.config import (
 )
 from qwen_tts.errors import ConfigError
 from qwen_tts.seeded import JsonObject, codec_json, model_json
+from qwen_tts.seeded_tokenizer import RELEASED_TEXT_VOCAB
 from tests.unit.released_vocabulary import RELEASED_IDS
 from tests.unit.tiny import TINY
 
 Read = Callable[[JsonObject], object]
 
-MODEL = model_json(TINY, "custom_voice", RELEASED_IDS)
-BASE = model_json(TINY, "base", RELEASED_IDS)
+WORDY = dataclasses.replace(TINY, text_vocab=RELEASED_TEXT_VOCAB)  # room for the released ids
+MODEL = model_json(WORDY, "custom_voice", RELEASED_IDS)
+BASE = model_json(WORDY, "base", RELEASED_IDS)
 CODEC = codec_json(TINY)
 SECTIONS: dict[str, type] = {
     "talker_config": TalkerConfig,
@@ -191,3 +193,18 @@ def test_generation_defaults_come_from_their_file_where_there_is_one(tmp_path: P
 def test_a_dialect_without_a_language_id_is_named() -> None:
     with pytest.raises(ConfigError, match="spk_is_dialect of ryan is 'cockney'"):
         model_config(changed(MODEL, "talker_config.spk_is_dialect", new={"ryan": "cockney"}))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("talker_config.codec_pad_id", 10**6),
+        ("talker_config.codec_bos_id", -5),
+        ("talker_config.spk_id", {"ryan": 10**6}),
+        ("talker_config.codec_language_id", {"english": None}),
+        ("tts_pad_token_id", 10**6),
+    ],
+)
+def test_an_id_beyond_its_table_is_named(path: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=path.rsplit(".", 1)[-1]):
+        model_config(changed(MODEL, path, new=value))

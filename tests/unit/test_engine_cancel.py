@@ -100,11 +100,34 @@ def test_cancelling_a_waiting_request_makes_room(custom_voice: Path) -> None:
     assert (waiting.finish_reason, later.finish_reason) == ("cancelled", "length")
 
 
+@pytest.mark.parametrize("step", [1, 4], ids=["in the first step", "midway"])
+def test_a_step_that_is_interrupted_leaves_no_wrong_codes(custom_voice: Path, step: int) -> None:
+    """Ctrl-C in one stream of a shared model: the others end as cancelled, or go on as if nothing had been."""
+    requests = [custom(seed=seed) for seed in (1, 2)]
+    expected = [codes(tiny_engine(custom_voice), request) for request in requests]
+    engine = tiny_engine(custom_voice)
+    sequences = [engine.add(request) for request in requests]
+    calls = 0
+
+    def interrupt(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise KeyboardInterrupt
+
+    engine._runner.talker.code_predictor.lm_head[0].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        drain(engine)
+    drain(engine)
+    for sequence, frames in zip(sequences, expected, strict=True):
+        assert sequence.finish_reason == "cancelled" or sequence.frames == frames
+
+
 def test_stop_ends_everyone_and_refuses_the_next(custom_voice: Path) -> None:
     engine = tiny_engine(custom_voice, slots=1)
     running, waiting = engine.add(custom()), engine.add(custom())
     engine.step()
-    assert engine.stop() == [running, waiting]
+    engine.stop()
     assert {running.finish_reason, waiting.finish_reason} == {"cancelled"}
     with pytest.raises(EngineStopped):
         engine.add(custom())
