@@ -231,7 +231,7 @@ class Qwen3TTSModel:
                 if frames:
                     yield self._decode(frames, carry), self.sample_rate_hz
                     sent, carry = sent + len(frames), Carry(carry.kept)
-                if sequence.finished and sent == len(sequence.frames):
+                if len(frames) < size:
                     return
         finally:
             self._engine.cancel(sequence)
