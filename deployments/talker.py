@@ -9,8 +9,6 @@ from deployments.engine_thread import EngineThread
 from deployments.messages import FrameChunk, Load, ModelCard
 from deployments.settings import ModelArgs, TalkerArgs
 from deployments.torch_replica import prepare_torch
-from qwen_tts.checkpoint import CODEC_DIRECTORY
-from qwen_tts.config import read_codec_config
 from qwen_tts.engine.engine import Engine, load_engine
 from qwen_tts.errors import EngineStopped
 from qwen_tts.request import CustomVoice, DesignedVoice, SpeechRequest
@@ -26,7 +24,7 @@ class Talker:
     def __init__(self, model: ModelArgs, args: TalkerArgs, cache_dir: Path) -> None:
         device, dtype = prepare_torch(args)
         self._args = args
-        engine, defaults, directory = load_engine(
+        loaded = load_engine(
             checkpoint_of(model, cache_dir),
             device=device,
             dtype=dtype,
@@ -36,14 +34,14 @@ class Talker:
             max_waiting=args.max_waiting,
             max_frames=args.max_frames,
         )
-        config = engine.config
+        engine, config = loaded.engine, loaded.engine.config
         self._card = ModelCard(
             name=model.name,
             model_type=config.tts_model_type,
             speakers=config.speakers,
             languages=config.languages,
-            defaults=defaults,
-            sample_rate_hz=read_codec_config(directory / CODEC_DIRECTORY).output_sample_rate,
+            defaults=loaded.defaults,
+            sample_rate_hz=loaded.codec_config.output_sample_rate,
         )
         _warm_up(engine)
         self._engine = EngineThread(engine, args.chunk_schedule)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qwen_tts.checkpoint import CODEC_DIRECTORY, DTYPES
+from qwen_tts.checkpoint import DTYPES
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder, load_codec_decoder
-from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults, read_codec_config
+from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults
 from qwen_tts.engine.engine import Engine, load_engine
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE, Frame, Sequence, chunk_sizes
 from qwen_tts.errors import EngineStopped, InvalidRequest, UnsupportedError
@@ -32,16 +32,15 @@ from qwen_tts.request import (
 Samples = NDArray[np.float32]
 T = TypeVar("T")
 
-_SLOTS = 8
-_POSITIONS = 8192
+_LEAST_POSITIONS = 64
 _DECODE_FRAMES = 64  # frames decoded at once when nobody is listening yet; bounds memory, changes no sample
 
 
 class GenerationOptions(TypedDict, total=False):
     """Keyword arguments of every `generate_*` and `stream_*`. What is not given comes from generation_config.json.
 
-    `subtalker_*` steer the code predictor. `max_new_tokens` counts frames of 80 ms. `seed` makes the result
-    repeatable: one seed for all texts, or one per text.
+    `subtalker_*` steer the code predictor. `max_new_tokens` counts frames of 80 ms (the reference stops one frame
+    before it). `seed` makes the result repeatable: one seed for all texts, or one per text.
     """
 
     do_sample: bool
@@ -75,31 +74,38 @@ class Qwen3TTSModel:
         cls,
         pretrained_model_name_or_path: str,
         *,
-        device_map: str | torch.device | None = None,
+        device_map: str | int | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
-        attn_implementation: str = "sdpa",
+        attn_implementation: str | None = None,
+        slots: int = 8,
+        positions: int = 4096,
     ) -> "Qwen3TTSModel":
         """Load a checkpoint directory or Hugging Face hub id.
 
-        device_map: "cpu", "cuda", "cuda:1", ..., or "auto" (a GPU where there is one); default "cpu".
+        device_map: "cpu", "cuda", "cuda:1" or 1, ..., or "auto" (a GPU where there is one); default "cpu".
         dtype: of the talker: float32 (default, as the reference), bfloat16 or float16, as torch.dtype or by name. The
         codec computes in float32.
-        attn_implementation: "sdpa", or "flash_attention_2" with the flash-attn package on a GPU.
+        attn_implementation: "sdpa" (default), or "flash_attention_2" with the flash-attn package on a GPU.
+        slots: texts generated at once; more wait. positions: prompt rows plus frames (80 ms each) of one text.
+        Their KV cache is allocated on a GPU at once: at the released shapes 56 KiB * slots * positions * 2 in 16 bits.
         Raises CheckpointError or UnsupportedError.
         """
         device, torch_dtype = _device(device_map), _dtype(dtype)
-        engine, defaults, directory = load_engine(
+        if slots < 1 or positions < _LEAST_POSITIONS:
+            raise UnsupportedError(
+                f"slots is {slots} and positions {positions}; they must be at least 1 and {_LEAST_POSITIONS}"
+            )
+        loaded = load_engine(
             str(pretrained_model_name_or_path),
             device=device,
             dtype=torch_dtype,
-            attn_implementation=attn_implementation,
-            slots=_SLOTS,
-            positions=_POSITIONS,
+            attn_implementation=attn_implementation or "sdpa",
+            slots=slots,
+            positions=positions,
             max_waiting=1_000_000,  # the caller's own list is the bound here
         )
-        codec = directory / CODEC_DIRECTORY
-        sample_rate_hz = read_codec_config(codec).output_sample_rate
-        return cls(engine, load_codec_decoder(codec, device, torch.float32), defaults, sample_rate_hz)
+        decoder = load_codec_decoder(loaded.codec_directory, device, torch.float32)
+        return cls(loaded.engine, decoder, loaded.defaults, loaded.codec_config.output_sample_rate)
 
     def get_supported_speakers(self) -> list[str]:
         """Built-in speaker names, sorted; empty for models that have none."""
@@ -124,8 +130,9 @@ class Qwen3TTSModel:
         """
         texts = _as_list(text)
         speakers = _broadcast("speaker", speaker, len(texts))
-        instructions = _broadcast("instruct", instruct or "", len(texts))
-        voices = [CustomVoice(one, words or "") for one, words in zip(speakers, instructions, strict=True)]
+        instructions = _broadcast("instruct", "" if instruct is None else instruct, len(texts))
+        instructions = ["" if words is None else words for words in instructions]  # the reference lets some be None
+        voices = [CustomVoice(one, words) for one, words in zip(speakers, instructions, strict=True)]
         return self._generate(self._requests(texts, voices, language, non_streaming_mode, kwargs))
 
     def generate_voice_design(
@@ -154,7 +161,7 @@ class Qwen3TTSModel:
 
         The pieces joined are the whole. Closing the iterator stops the generation. Raises InvalidRequest at once.
         """
-        voice = CustomVoice(speaker=speaker, instructions=instruct or "")
+        voice = CustomVoice(speaker=speaker, instructions="" if instruct is None else instruct)
         (request,) = self._requests([text], [voice], language, non_streaming_mode, kwargs)
         return self._stream(self._engine.prepare(request))
 
@@ -179,7 +186,7 @@ class Qwen3TTSModel:
         options: GenerationOptions,
     ) -> list[SpeechRequest]:
         count = len(texts)
-        languages = _broadcast("language", language or LANGUAGE_AUTO, count)
+        languages = _broadcast("language", LANGUAGE_AUTO if language is None else language, count)
         seed = options.get("seed")
         seeds = [draw_seed() for _ in texts] if seed is None else _broadcast("seed", seed, count)
         talker, predictor, repetition_penalty = self._sampling(options)
@@ -193,8 +200,8 @@ class Qwen3TTSModel:
                 sampling=talker,
                 predictor_sampling=predictor,
                 repetition_penalty=repetition_penalty,
-                seed=one_seed,
-                max_frames=options.get("max_new_tokens"),
+                seed=_plain(one_seed),
+                max_frames=_plain(options.get("max_new_tokens")),
             )
             for text, voice, one_language, one_seed in zip(texts, all_voices, languages, seeds, strict=True)
         ]
@@ -204,7 +211,11 @@ class Qwen3TTSModel:
         if unknown:
             valid = ", ".join(GenerationOptions.__annotations__)
             raise InvalidRequest(f"unknown argument {', '.join(unknown)}; valid: {valid}", unknown[0], "unknown_field")
-        merged = dataclasses.asdict(self._defaults) | {name: v for name, v in options.items() if v is not None}
+        for name in ("do_sample", "subtalker_dosample"):
+            if not isinstance(options.get(name), bool | None):
+                raise InvalidRequest(f"{name} must be True or False, not {options.get(name)!r}", name, "invalid_value")
+        given = {name: _plain(value) for name, value in options.items() if value is not None}
+        merged = dataclasses.asdict(self._defaults) | given
         names = {field.name for field in dataclasses.fields(GenerationDefaults)}
         defaults = GenerationDefaults(**{name: value for name, value in merged.items() if name in names})
         return (*default_sampling(defaults), defaults.repetition_penalty)
@@ -259,12 +270,14 @@ class Qwen3TTSModel:
         return samples
 
 
-def _device(device_map: str | torch.device | None) -> torch.device:
+def _device(device_map: str | int | torch.device | None) -> torch.device:
     if device_map == "auto":
         device_map = "cuda" if torch.cuda.is_available() else "cpu"
+    elif isinstance(device_map, int):
+        device_map = f"cuda:{device_map}"
     device: torch.device | None
     try:
-        device = torch.device(device_map or "cpu")
+        device = torch.device("cpu" if device_map is None else device_map)
     except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
@@ -283,15 +296,22 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
 
 
 def _as_list(text: str | list[str]) -> list[str]:
+    if not isinstance(text, str | list | tuple):
+        raise InvalidRequest(f"text must be a string or a list of strings, not {text!r}", "text", "invalid_value")
     texts = [text] if isinstance(text, str) else list(text)
     if not texts:
         raise InvalidRequest("text is an empty list", "text")
     return texts
 
 
+def _plain(value: T) -> T:
+    """A NumPy number as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _broadcast(name: str, value: T | list[T], count: int) -> list[T]:
     """`value` for each of `count` texts. Raises InvalidRequest when a list has another length."""
-    values = value if isinstance(value, list) else [value]
+    values = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
     if len(values) == 1:
         return values * count
     if len(values) != count:

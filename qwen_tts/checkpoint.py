@@ -6,7 +6,6 @@
 Module attribute names follow the tensor names, so no mapping is needed. Only safetensors is read: nothing is unpickled.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,7 +28,10 @@ def resolve_checkpoint(name_or_path: str, files: list[str] | None = None) -> Pat
 
     `files` narrows a download to these patterns. Raises CheckpointError when there is neither.
     """
-    directory = Path(name_or_path).expanduser()
+    try:
+        directory = Path(name_or_path).expanduser()
+    except RuntimeError as error:  # "~somebody" who is not a user of this machine
+        raise CheckpointError(f"checkpoint directory {name_or_path}: {error}") from None
     if directory.is_dir():
         return directory
     # A hub id is "name" or "owner/name"; anything else can only have been meant as a path.
@@ -42,14 +44,6 @@ def resolve_checkpoint(name_or_path: str, files: list[str] | None = None) -> Pat
         raise CheckpointError(
             f"{name_or_path!r} is neither a directory nor a hub repository that could be downloaded: {error}"
         ) from None
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Shape and safetensors dtype ("BF16", "F32", ...) of a stored tensor."""
-
-    shape: tuple[int, ...]
-    dtype: str
 
 
 def load_weights(

@@ -8,7 +8,7 @@ Qwen3-TTS-12Hz-{0.6B,1.7B}-{Base,CustomVoice,VoiceDesign} and Qwen3-TTS-Tokenize
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_origin
@@ -87,7 +87,7 @@ class TalkerConfig(TransformerConfig):
             if not isinstance(code, int) or not 0 <= code < self.vocab_size:
                 raise ConfigError(f"talker_config.{name} is {code!r}, not an id below vocab_size {self.vocab_size}")
         for speaker, dialect in self.spk_is_dialect.items():
-            if dialect is not False and dialect not in self.codec_language_id:
+            if dialect is not False and not (isinstance(dialect, str) and dialect in self.codec_language_id):
                 raise ConfigError(f"talker_config.spk_is_dialect of {speaker} is {dialect!r}, which has no language id")
 
 
@@ -119,13 +119,15 @@ class ModelConfig:
     tts_bos_token_id: int
     tts_eos_token_id: int
     talker_config: TalkerConfig
+    # Only in models of type "base". Fine-tuning a Base model into a custom voice leaves the section behind and drops
+    # the weights it describes (the official finetuning/sft_12hz.py does), so elsewhere it means nothing.
     speaker_encoder_config: SpeakerEncoderConfig | None = None
 
     def __post_init__(self) -> None:
         if self.tts_model_type not in MODEL_TYPES:
             raise ConfigError(f"tts_model_type is {self.tts_model_type!r}; known types: {', '.join(MODEL_TYPES)}")
-        if (self.tts_model_type == "base") != (self.speaker_encoder_config is not None):
-            raise ConfigError("speaker_encoder_config belongs to models of type 'base', and only to them")
+        if self.tts_model_type == "base" and self.speaker_encoder_config is None:
+            raise ConfigError("speaker_encoder_config is missing, which a model of type 'base' has")
         text_vocab = self.talker_config.text_vocab_size
         for f in dataclasses.fields(self):
             if f.name.endswith("_token_id") and not 0 <= getattr(self, f.name) < text_vocab:
@@ -182,7 +184,6 @@ class CodecDecoderConfig:
     sliding_window: int
     rope_theta: float
     rms_norm_eps: float
-    layer_scale_initial_scale: float
     upsample_rates: tuple[int, ...]
     upsampling_ratios: tuple[int, ...]
 
@@ -191,9 +192,7 @@ class CodecDecoderConfig:
 class CodecConfig:
     """config.json of the codec. `encoder_config` stays a mapping: transformers' MimiConfig reads it."""
 
-    input_sample_rate: int
     output_sample_rate: int
-    encode_downsample_rate: int
     decode_upsample_rate: int
     encoder_valid_num_quantizers: int
     decoder_config: CodecDecoderConfig
@@ -209,33 +208,51 @@ class CodecConfig:
         if d.num_quantizers != self.encoder_valid_num_quantizers:
             raise ConfigError("decoder_config.num_quantizers differs from encoder_valid_num_quantizers")
 
-    @property
-    def frame_rate_hz(self) -> float:
-        return self.output_sample_rate / self.decode_upsample_rate
-
 
 def read_model_config(directory: Path) -> ModelConfig:
-    """Read `directory`/config.json. Raises ConfigError naming the key at fault."""
-    return model_config(read_json(directory / "config.json"))
+    """Read `directory`/config.json. Raises ConfigError naming the file and the key at fault."""
+    return _read_file(directory / "config.json", model_config)
 
 
 def model_config(raw: Mapping[str, object]) -> ModelConfig:
-    return _read(ModelConfig, raw, "")
+    without = {} if raw.get("tts_model_type") == "base" else {"speaker_encoder_config": None}
+    return _read(ModelConfig, {**raw, **without}, "")
 
 
 def read_codec_config(directory: Path) -> CodecConfig:
-    """Read `directory`/config.json of a codec. Raises ConfigError naming the key at fault."""
-    return codec_config(read_json(directory / "config.json"))
+    """Read `directory`/config.json of a codec. Raises ConfigError naming the file and the key at fault."""
+    return _read_file(directory / "config.json", codec_config)
 
 
 def codec_config(raw: Mapping[str, object]) -> CodecConfig:
     return _read(CodecConfig, raw, "")
 
 
+def check_codec(model: ModelConfig, codec: CodecConfig) -> None:
+    """Raises ConfigError when the codec does not speak the talker's codes."""
+    talker, decoder = model.talker_config, codec.decoder_config
+    for what, spoken, heard in (
+        ("code groups", talker.num_code_groups, decoder.num_quantizers),
+        ("codes per group", talker.code_predictor_config.vocab_size, decoder.codebook_size),
+    ):
+        if spoken != heard:
+            raise ConfigError(f"the talker has {spoken} {what} and the codec beside it has {heard}")
+
+
 def read_generation_defaults(directory: Path) -> GenerationDefaults:
     """Read generation_config.json where there is one; its absence means the released defaults."""
     path = directory / "generation_config.json"
-    return _read(GenerationDefaults, read_json(path), "") if path.exists() else GenerationDefaults()
+    if not path.exists():
+        return GenerationDefaults()
+    return _read_file(path, lambda raw: _read(GenerationDefaults, raw, ""))
+
+
+def _read_file(path: Path, parse: Callable[[Mapping[str, object]], T]) -> T:
+    raw = read_json(path)
+    try:
+        return parse(raw)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def read_json(path: Path) -> Mapping[str, object]:
@@ -263,13 +280,13 @@ def _read(cls: type[T], raw: Mapping[str, object], where: str) -> T:
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # every T here is a dataclass
     names = {f.name for f in fields}
     if unread := sorted(set(raw) - names):
-        log.debug("config keys not used in %s: %s", where or "config.json", ", ".join(unread))
+        log.debug("config keys not used in %s: %s", where.rstrip(".") or "the file", ", ".join(unread))
     values: dict[str, object] = {}
     for f in fields:
         key = f"{where}{f.name}"
         if f.name not in raw:
             if f.default is dataclasses.MISSING:
-                raise ConfigError(f"config.json has no key {key!r}")
+                raise ConfigError(f"key {key!r} is missing")
             continue
         values[f.name] = _value(f.name, f.type, raw[f.name], key)
     return cls(**values)
@@ -277,24 +294,28 @@ def _read(cls: type[T], raw: Mapping[str, object], where: str) -> T:
 
 def _value(name: str, annotation: object, value: object, key: str) -> object:
     if name in _NESTED:
+        if value is None and name == "speaker_encoder_config":
+            return None
         if not isinstance(value, dict):
-            raise ConfigError(f"config.json key {key!r} must be an object, not {value!r}")
+            raise ConfigError(f"key {key!r} must be an object, not {value!r}")
         return _read(_NESTED[name], value, f"{key}.")
     if annotation is int and (not isinstance(value, int) or isinstance(value, bool)):
-        raise ConfigError(f"config.json key {key!r} must be an integer, not {value!r}")
+        raise ConfigError(f"key {key!r} must be an integer, not {value!r}")
     if annotation is bool and not isinstance(value, bool):
-        raise ConfigError(f"config.json key {key!r} must be true or false, not {value!r}")
+        raise ConfigError(f"key {key!r} must be true or false, not {value!r}")
     if annotation is float:
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ConfigError(f"config.json key {key!r} must be a number, not {value!r}")
+            raise ConfigError(f"key {key!r} must be a number, not {value!r}")
         return float(value)
     container = get_origin(annotation)
     if annotation is str and not isinstance(value, str):
-        raise ConfigError(f"config.json key {key!r} must be a string, not {value!r}")
+        raise ConfigError(f"key {key!r} must be a string, not {value!r}")
     if container is Mapping and not isinstance(value, dict):
-        raise ConfigError(f"config.json key {key!r} must be an object, not {value!r}")
+        raise ConfigError(f"key {key!r} must be an object, not {value!r}")
     if container is tuple:
         if not isinstance(value, list):
-            raise ConfigError(f"config.json key {key!r} must be a list, not {value!r}")
+            raise ConfigError(f"key {key!r} must be a list, not {value!r}")
+        if not all(isinstance(entry, int) and not isinstance(entry, bool) for entry in value):
+            raise ConfigError(f"key {key!r} must be a list of integers, not {value!r}")
         return tuple(value)
     return value

@@ -5,7 +5,6 @@ Letters: B rows, T positions of this pass, L positions of the cache, H heads, K 
 
 import importlib.util
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 
 from qwen_tts.config import TransformerConfig
 from qwen_tts.errors import UnsupportedError
-
-AttentionImplementation = Literal["sdpa", "flash_attention_2"]
 
 # attend(q [B, T, H, d], kv [2, B, L, K, d], positions [B, T], mask [B, 1, T, L] or None) -> [B, T, H, d].
 # The keys and values of this pass are already in kv. No mask: row t sees the cache up to position t (T == L),

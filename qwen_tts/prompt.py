@@ -84,7 +84,7 @@ def _streaming_text(config: ModelConfig, spoken: SpokenText) -> tuple[list[tuple
 
 
 def _resolve_voice(config: ModelConfig, voice: Voice) -> tuple[str, str | None]:
-    """Instruction text and built-in speaker name (lower case) of `voice`."""
+    """Instruction text and built-in speaker name of `voice`, the name as the config spells it."""
     match voice:
         case CustomVoice(speaker=name, instructions=instructions):
             if config.tts_model_type != "custom_voice":
@@ -94,14 +94,14 @@ def _resolve_voice(config: ModelConfig, voice: Voice) -> tuple[str, str | None]:
                     "voice",
                     "voice_not_supported",
                 )
-            speaker = name.lower()
-            if speaker not in config.talker_config.spk_id:
+            by_lower_case = {known.lower(): known for known in config.speakers}
+            if name.lower() not in by_lower_case:
                 raise InvalidRequest(
                     f"voice {name!r} is unknown; this model's voices: {', '.join(config.speakers)}",
                     "voice",
                     "unknown_voice",
                 )
-            return (instructions if config.follows_instructions else ""), speaker
+            return (instructions if config.follows_instructions else ""), by_lower_case[name.lower()]
         case DesignedVoice(description=description):
             if config.tts_model_type != "voice_design":
                 raise InvalidRequest(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults
-from qwen_tts.errors import InvalidRequest
+from qwen_tts.errors import ConfigError, InvalidRequest
 
 FinishReason = Literal["stop", "length", "cancelled"]
 # Where the text stands in the prompt: all of it before the first frame, or one row beside every frame.
@@ -103,23 +103,27 @@ class SpeechRequest:
     max_frames: int | None = None
 
     def __post_init__(self) -> None:
-        _check_text("input", self.text)
+        for param, text in self.texts.items():
+            _check_text(param, text)
         if not self.text.strip():
             raise InvalidRequest("input is empty: give the text to speak", "input", "empty_input")
         _check_text("language", self.language)
         if self.text_layout not in get_args(TextLayout):
             layouts = ", ".join(get_args(TextLayout))
             raise InvalidRequest(f"text_layout is {self.text_layout!r}; it must be one of {layouts}", "text_layout")
-        match self.voice:
-            case CustomVoice(speaker=name, instructions=words):
-                _check_text("voice", name)
-                _check_text("instructions", words)
-            case DesignedVoice(description=words):
-                _check_text("instructions", words)
         _check_range("repetition_penalty", self.repetition_penalty, 0.0, MAX_REPETITION_PENALTY, open_low=True)
         _check_range("seed", self.seed, 0, MAX_SEED, whole=True)
         if self.max_frames is not None:
             _check_range("max_new_tokens", self.max_frames, 1, MAX_FRAMES, whole=True)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Every text the caller wrote, by the public name of its field."""
+        match self.voice:
+            case CustomVoice(speaker=name, instructions=words):
+                return {"input": self.text, "voice": name, "instructions": words}
+            case DesignedVoice(description=words):
+                return {"input": self.text, "instructions": words}
 
 
 def default_sampling(defaults: GenerationDefaults) -> tuple[SamplingParams, SamplingParams]:
@@ -134,6 +138,16 @@ def default_sampling(defaults: GenerationDefaults) -> tuple[SamplingParams, Samp
         prefix="subtalker_",
     )
     return talker, predictor
+
+
+def check_defaults(defaults: GenerationDefaults) -> None:
+    """Raises ConfigError when generation_config.json holds what no request may ask for."""
+    try:
+        default_sampling(defaults)
+        _check_range("repetition_penalty", defaults.repetition_penalty, 0.0, MAX_REPETITION_PENALTY, open_low=True)
+        _check_range("max_new_tokens", defaults.max_new_tokens, 1, MAX_FRAMES, whole=True)
+    except InvalidRequest as error:
+        raise ConfigError(f"generation_config.json: {error.message}") from None
 
 
 def frame_limit(request: SpeechRequest, absolute: int) -> int:

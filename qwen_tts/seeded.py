@@ -8,7 +8,7 @@ seed give the same bytes everywhere.
 import dataclasses
 import json
 import math
-import shutil
+import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,13 +105,11 @@ def write_checkpoint(
     """
     if directory.exists():
         raise FileExistsError(f"{directory} already exists")
-    partial = directory.with_name(directory.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{directory.name}.partial-", dir=directory.parent) as parent:
+        partial = Path(parent) / directory.name
         _write(partial, shape, model_type, seed, progress)
         partial.rename(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # several gigabytes, where the writing failed
 
 
 def _write(directory: Path, shape: Shape, model_type: ModelType, seed: int, progress: bool) -> None:

@@ -48,6 +48,9 @@ class TextTokenizer:
         self._bpe.pre_tokenizer = Sequence(
             [Split(Regex(_WORDS), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
         )
+        largest = max(self._bpe.get_vocab().values(), default=0)
+        if largest >= config.talker_config.text_vocab_size:
+            raise CheckpointError(f"{vocab} has id {largest}, beyond text_vocab_size of the config")
         opening = self.encode("assistant\n")
         if len(opening) != _ROLE_ROWS - 1 or opening[0] != config.assistant_token_id:
             raise CheckpointError(f"{vocab}: 'assistant' and newline must be one token each, got {opening}")

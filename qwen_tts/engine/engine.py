@@ -1,12 +1,21 @@
 """The engine in three words: schedule, run, update. Text goes in as requests, codes come out as frames."""
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from qwen_tts.checkpoint import resolve_checkpoint
-from qwen_tts.config import GenerationDefaults, ModelConfig, read_generation_defaults, read_model_config
+from qwen_tts.checkpoint import CODEC_DIRECTORY, resolve_checkpoint
+from qwen_tts.config import (
+    CodecConfig,
+    GenerationDefaults,
+    ModelConfig,
+    check_codec,
+    read_codec_config,
+    read_generation_defaults,
+    read_model_config,
+)
 from qwen_tts.engine.runner import MIN_FRAMES, TalkerRunner
 from qwen_tts.engine.scheduler import Scheduler
 from qwen_tts.engine.sequence import Sequence
@@ -15,8 +24,11 @@ from qwen_tts.layers import select_attention
 from qwen_tts.models.qwen3_tts import load_talker
 from qwen_tts.models.talker import Talker
 from qwen_tts.prompt import build_prompt
-from qwen_tts.request import SpeechRequest, frame_limit
+from qwen_tts.request import SpeechRequest, check_defaults, frame_limit
 from qwen_tts.text import TextTokenizer
+
+# Longer than any text is on average; a token is seldom more than ten characters.
+_MAX_CHARACTERS_PER_ROW = 64
 
 
 class Engine:
@@ -41,7 +53,9 @@ class Engine:
         self._tokenizer = tokenizer
         self._runner = TalkerRunner(talker, slots, positions, config.tts_pad_token_id)
         self._scheduler = Scheduler(slots, max_waiting)
-        self._lock = threading.Lock()  # held over the scheduler's bookkeeping, never while the model runs
+        # Held over the scheduler's bookkeeping, never while the model runs. Re-entrant, because the garbage collector
+        # may close a forgotten stream, which cancels its sequence, in the middle of that bookkeeping.
+        self._lock = threading.RLock()
         self._stopped = False
 
     def add(self, request: SpeechRequest) -> Sequence:
@@ -52,13 +66,14 @@ class Engine:
 
     def prepare(self, request: SpeechRequest) -> Sequence:
         """The sequence of a request, not queued yet. Raises InvalidRequest when this model cannot speak it."""
+        _check_length(request, _MAX_CHARACTERS_PER_ROW * self._runner.positions)
         layout = build_prompt(self.config, self._tokenizer, request)
         rows = max(len(layout), len(layout.trailing_text_ids))
         room = self._runner.positions - rows
         if room < MIN_FRAMES:
             raise InvalidRequest(
-                f"input is too long: with its prompt it takes {rows} rows, and the model has room for "
-                f"{self._runner.positions - MIN_FRAMES}",
+                f"input and instructions are too long: they take {rows} rows of the prompt, and the model has room "
+                f"for {self._runner.positions - MIN_FRAMES}",
                 "input",
                 "input_too_long",
             )
@@ -84,16 +99,16 @@ class Engine:
 
         A step that is interrupted ends every sequence as cancelled: half a step cannot be taken back.
         """
-        with self._lock:
-            plan = self._scheduler.schedule()
         try:
+            with self._lock:
+                plan = self._scheduler.schedule()
             frames = self._runner.run(plan)
+            with self._lock:
+                self._scheduler.update(plan, frames)
         except BaseException:
             with self._lock:
                 self._scheduler.abort()
             raise
-        with self._lock:
-            self._scheduler.update(plan, frames)
         return plan.sequences
 
     def stop(self) -> None:
@@ -115,6 +130,25 @@ class Engine:
         return len(self._scheduler.waiting)
 
 
+def _check_length(request: SpeechRequest, most: int) -> None:
+    """Refuse, before tokenising it, what cannot fit: tokenising takes over a second per megabyte."""
+    for param, text in request.texts.items():
+        if len(text) > most:
+            raise InvalidRequest(
+                f"{param} has {len(text)} characters; it cannot have more than {most}", param, "input_too_long"
+            )
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint in memory: its engine, its sampling defaults, and where and what its codec is."""
+
+    engine: Engine
+    defaults: GenerationDefaults
+    codec_config: CodecConfig
+    codec_directory: Path
+
+
 def load_engine(
     name_or_path: str,
     *,
@@ -125,15 +159,18 @@ def load_engine(
     positions: int,
     max_waiting: int,
     max_frames: int | None = None,
-) -> tuple[Engine, GenerationDefaults, Path]:
-    """An engine on the checkpoint `name_or_path`, its sampling defaults and its directory.
+) -> LoadedModel:
+    """An engine on the checkpoint `name_or_path`.
 
     `max_frames` None takes max_new_tokens of generation_config.json. Raises CheckpointError or UnsupportedError.
     """
     attend = select_attention(attn_implementation, device, dtype)
     directory = resolve_checkpoint(name_or_path)
     config = read_model_config(directory)
+    codec_config = read_codec_config(directory / CODEC_DIRECTORY)
+    check_codec(config, codec_config)
     defaults = read_generation_defaults(directory)
+    check_defaults(defaults)
     engine = Engine(
         config,
         TextTokenizer(directory, config),
@@ -143,4 +180,4 @@ def load_engine(
         max_waiting=max_waiting,
         max_frames=defaults.max_new_tokens if max_frames is None else max_frames,
     )
-    return engine, defaults, directory
+    return LoadedModel(engine, defaults, codec_config, directory / CODEC_DIRECTORY)

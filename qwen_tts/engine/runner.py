@@ -53,7 +53,11 @@ class TalkerRunner:
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> dict[int, Frame | None]:
-        """Execute one step; per slot of the plan its new frame, or None at end of speech."""
+        """Execute one step; per slot of the plan its new frame, or None at end of speech.
+
+        A slot whose numbers overflowed (float16 ends at 65504) has neither, and its cache is wiped: what is not
+        finite would reach the slot's next owner through masked attention.
+        """
         if not plan.sequences:
             return {}
         if plan.running:
@@ -61,8 +65,14 @@ class TalkerRunner:
         if plan.newcomer is not None:
             self._prefill(plan.newcomer)
         codes = self._next_frame(plan.sequences).tolist()
-        slots = [_slot(sequence) for sequence in plan.sequences]
-        return {slot: None if codes[slot][0] == self.eos else tuple(codes[slot]) for slot in slots}
+        finite = self.hidden[: len(codes)].isfinite().all(dim=1).tolist()
+        frames: dict[int, Frame | None] = {}
+        for slot in map(_slot, plan.sequences):
+            if finite[slot]:
+                frames[slot] = None if codes[slot][0] == self.eos else tuple(codes[slot])
+            else:
+                self._wipe(slot)
+        return frames
 
     def _prefill(self, sequence: Sequence) -> None:
         """Read the prompt into the sequence's slot and set the slot's row of every pool."""
@@ -86,6 +96,11 @@ class TalkerRunner:
         self.repetition_penalty[slot] = request.repetition_penalty
         self.sampling.set(slot, request.sampling)
         self.predictor_sampling.set(slot, request.predictor_sampling)
+
+    def _wipe(self, slot: int) -> None:
+        for kv in (self.kv, self.predictor_kv):
+            kv[:, :, slot] = 0
+        self.hidden[slot] = 0
 
     def _decode(self, running: tuple[Sequence, ...]) -> None:
         """Read the newest frame of every running row into its cache."""

@@ -61,24 +61,25 @@ class Scheduler:
         running = tuple(self.running)
         newcomer = None
         if self.waiting and self._free:
-            newcomer = self.waiting.popleft()
-            newcomer.status = Status.RUNNING
+            newcomer = self.waiting[0]
             newcomer.slot = heapq.heappop(self._free)
+            newcomer.status = Status.RUNNING
             self.running.append(newcomer)
+            self.waiting.popleft()  # last: interrupted anywhere above, `abort` still finds it
         return Plan(newcomer=newcomer, running=running)
 
     def update(self, plan: Plan, frames: dict[int, Frame | None]) -> None:
         """Book what a step gave: per slot the new frame, or None where the talker ended the utterance.
 
+        A slot that is not in `frames` was lost (its numbers overflowed); its sequence ends as cancelled.
         Other threads read a sequence without the engine's lock: a frame is appended before the reason is set, and the
         reason before the status says finished.
         """
         for sequence in plan.sequences:
             assert sequence.slot is not None
-            frame = frames[sequence.slot]
-            if sequence.cancel_requested:
+            if sequence.cancel_requested or sequence.slot not in frames:
                 self._release(sequence, "cancelled")
-            elif frame is None:
+            elif (frame := frames[sequence.slot]) is None:
                 self._release(sequence, "stop")
             else:
                 sequence.frames.append(frame)
@@ -88,12 +89,13 @@ class Scheduler:
 
     def abort(self) -> None:
         """End everything as cancelled: a step has failed, or the engine is closing."""
-        for sequence in list(self.running):
-            self._release(sequence, "cancelled")
-        for sequence in self.waiting:
+        for sequence in (*self.running, *self.waiting):
+            sequence.slot = None
             _finish(sequence, "cancelled")
+        # Whatever was interrupted half-way, nobody holds a slot now.
+        self.running.clear()
         self.waiting.clear()
-        self.check()
+        self._free = list(range(self.slots))
 
     def check(self) -> None:
         used = [sequence.slot for sequence in self.running]
@@ -105,10 +107,10 @@ class Scheduler:
 
     def _release(self, sequence: Sequence, reason: FinishReason) -> None:
         assert sequence.slot is not None
+        _finish(sequence, reason)
         self.running.remove(sequence)
         heapq.heappush(self._free, sequence.slot)
         sequence.slot = None
-        _finish(sequence, reason)
 
 
 def _finish(sequence: Sequence, reason: FinishReason) -> None:

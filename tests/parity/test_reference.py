@@ -52,7 +52,7 @@ def engines(checkpoints: dict[str, Path]) -> dict[str, Engine]:
             slots=2,
             positions=512,
             max_waiting=0,
-        )[0]
+        ).engine
         for name, path in checkpoints.items()
     }
 

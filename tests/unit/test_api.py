@@ -124,6 +124,38 @@ def test_a_list_of_another_length_is_named(model: Qwen3TTSModel, name: str) -> N
     assert caught.value.param == name
 
 
+def test_values_may_be_tuples_or_numpy_numbers(model: Qwen3TTSModel) -> None:
+    written, _ = model.generate_custom_voice(
+        ["a", "b"], ["ryan", "eric"], seed=[3, 4], temperature=0.5, max_new_tokens=3
+    )
+    given, _ = model.generate_custom_voice(
+        ("a", "b"),  # type: ignore[arg-type]
+        ("ryan", "eric"),  # type: ignore[arg-type]
+        seed=np.array([3, 4]),  # type: ignore[arg-type]
+        temperature=np.float32(0.5),  # type: ignore[arg-type]
+        max_new_tokens=np.int64(3),  # type: ignore[arg-type]
+    )
+    for one, other in zip(written, given, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "param"),
+    [
+        ({"text": None, "speaker": "ryan"}, "text"),
+        ({"text": {"text": "x"}, "speaker": "ryan"}, "text"),
+        ({"text": ["x", 5], "speaker": "ryan"}, "input"),
+        ({"text": "x", "speaker": "ryan", "language": 0}, "language"),
+        ({"text": "x", "speaker": "ryan", "instruct": 0}, "instructions"),
+        ({"text": "x", "speaker": "ryan", "do_sample": "false"}, "do_sample"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(model: Qwen3TTSModel, arguments: dict[str, object], param: str) -> None:
+    with pytest.raises(InvalidRequest, match="must be") as caught:
+        model.generate_custom_voice(**arguments)  # type: ignore[arg-type]
+    assert caught.value.param == param
+
+
 def test_no_texts_are_refused(model: Qwen3TTSModel) -> None:
     with pytest.raises(InvalidRequest, match="empty list"):
         model.generate_custom_voice([], "ryan")

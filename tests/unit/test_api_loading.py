@@ -1,5 +1,6 @@
 """What from_pretrained refuses, and how it says so."""
 
+import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -42,9 +43,39 @@ def test_cuda_is_asked_for_in_vain(custom_voice: Path, monkeypatch: pytest.Monke
     assert model._device == torch.device("cpu")
 
 
+def test_a_number_is_a_gpu(custom_voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UnsupportedError, match="'cuda:0': this machine has no CUDA device"):
+        Qwen3TTSModel.from_pretrained(str(custom_voice), device_map=0)
+
+
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere does not exist"):
         Qwen3TTSModel.from_pretrained(str(tmp_path / "nowhere"))
+    with pytest.raises(CheckpointError, match="nobody-of-this-name"):
+        Qwen3TTSModel.from_pretrained("~nobody-of-this-name/checkpoint")
+
+
+def test_defaults_no_request_may_ask_for_are_named(custom_voice: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoint"
+    shutil.copytree(custom_voice, directory)
+    for defaults, says in (
+        ('{"temperature": 3.0}', "temperature is 3.0"),
+        ('{"max_new_tokens": 0}', "max_new_tokens is 0"),
+    ):
+        (directory / "generation_config.json").write_text(defaults)
+        with pytest.raises(CheckpointError, match=rf"generation_config\.json: {says}"):
+            Qwen3TTSModel.from_pretrained(str(directory))
+
+
+def test_a_vocabulary_beyond_the_embedding_is_named(custom_voice: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoint"
+    shutil.copytree(custom_voice, directory)
+    vocabulary = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
+    vocabulary["zebra"] = 10**6
+    (directory / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="has id 1000000, beyond text_vocab_size"):
+        Qwen3TTSModel.from_pretrained(str(directory))
 
 
 class Trap:

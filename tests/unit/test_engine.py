@@ -169,7 +169,9 @@ def test_too_long_an_input_is_refused_by_its_rows(custom_voice: Path, layout: Te
     engine = tiny_engine(custom_voice, positions=64)
     fits = next(n for n in range(80, 0, -1) if not refused(engine, custom("x" * n, layout=layout)))
     assert fits > 40
-    with pytest.raises(InvalidRequest, match=r"too long: .* \d+ rows, and the model has room for 62") as caught:
+    with pytest.raises(
+        InvalidRequest, match=r"too long: they take 63 rows of the prompt, and the model has room for 62"
+    ) as caught:
         engine.add(custom("x" * (fits + 1), layout=layout))
     assert (caught.value.param, caught.value.code) == ("input", "input_too_long")
     drain(engine)
@@ -223,7 +225,7 @@ def test_load_engine_takes_its_bound_from_generation_config(custom_voice: Path, 
     shutil.copytree(custom_voice, directory)
     (directory / "generation_config.json").write_text(json.dumps({"max_new_tokens": 77, "top_k": 9}))
     for given, bound in ((None, 77), (5, 5)):
-        engine, defaults, found = load_engine(
+        loaded = load_engine(
             str(directory),
             device=CPU,
             dtype=torch.float32,
@@ -233,8 +235,20 @@ def test_load_engine_takes_its_bound_from_generation_config(custom_voice: Path, 
             max_waiting=0,
             max_frames=given,
         )
-        assert engine.max_frames == bound
-        assert (defaults.top_k, found) == (9, directory)
+        assert loaded.engine.max_frames == bound
+        assert (loaded.defaults.top_k, loaded.codec_directory) == (9, directory / "speech_tokenizer")
+
+
+@pytest.mark.parametrize("param", ["input", "instructions"])
+def test_what_cannot_fit_is_refused_before_it_is_tokenised(
+    custom_voice: Path, monkeypatch: pytest.MonkeyPatch, param: str
+) -> None:
+    engine = tiny_engine(custom_voice, positions=64)
+    monkeypatch.setattr(engine._tokenizer, "encode", None)
+    long = "x" * (64 * 64 + 1)
+    with pytest.raises(InvalidRequest, match=f"{param} has 4097 characters") as caught:
+        engine.add(custom(long) if param == "input" else custom(instructions=long))
+    assert caught.value.param == param
 
 
 def test_every_voice_is_looked_up_before_anything_is_queued(custom_voice: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from torch import Tensor, nn
 
 from qwen_tts.engine.engine import Engine
+from qwen_tts.engine.scheduler import Plan
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.errors import EngineStopped, Overloaded
 from tests.unit.tiny import codes, custom, drain, speak, tiny_engine
@@ -121,6 +122,66 @@ def test_a_step_that_is_interrupted_leaves_no_wrong_codes(custom_voice: Path, st
     drain(engine)
     for sequence, frames in zip(sequences, expected, strict=True):
         assert sequence.finish_reason == "cancelled" or sequence.frames == frames
+
+
+@pytest.mark.parametrize("when", ["schedule", "update"])
+def test_a_step_interrupted_in_its_bookkeeping_leaves_no_wrong_codes(
+    custom_voice: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    engine = tiny_engine(custom_voice, slots=3)
+    sequences = [engine.add(custom(seed=seed)) for seed in range(4)]
+    engine.step()
+    step_done = getattr(engine._scheduler, when)
+
+    def interrupted(*args: object) -> None:
+        step_done(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine._scheduler, when, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.step()
+    monkeypatch.undo()
+    assert [sequence.finish_reason for sequence in sequences] == ["cancelled"] * 4
+    assert codes(engine, custom(seed=1)) == codes(tiny_engine(custom_voice), custom(seed=1))
+    assert_as_fresh(engine)
+
+
+def test_a_collection_in_the_middle_of_bookkeeping_may_cancel(custom_voice: Path) -> None:
+    """The garbage collector closes forgotten streams wherever it runs, in this thread, with the lock held."""
+    engine = tiny_engine(custom_voice)
+    forgotten, other = engine.add(custom(seed=1)), engine.add(custom(seed=2))
+    engine.step()
+    engine.step()
+    schedule = engine._scheduler.schedule
+
+    def collecting() -> Plan:
+        engine.cancel(forgotten)
+        return schedule()
+
+    engine._scheduler.schedule = collecting  # type: ignore[method-assign]
+    drain(engine)
+    assert (forgotten.finish_reason, other.finish_reason) == ("cancelled", "length")
+
+
+def test_numbers_that_overflow_end_their_own_sequence_only(custom_voice: Path) -> None:
+    """float16 ends at 65504. What one request leaves behind must not reach the next owner of its slot."""
+    alone = [codes(tiny_engine(custom_voice), custom(seed=seed, max_frames=20)) for seed in (1, 2)]
+    engine = tiny_engine(custom_voice, slots=2)
+    bad = custom("Z", max_frames=20)
+    embedding = engine._runner.talker.model.text_embedding
+    (z,) = engine._tokenizer.encode("Z")
+    embedding.weight[z] = float("inf")
+    overflowing = engine.add(bad)
+    neighbour = engine.add(custom(seed=1, max_frames=20))
+    engine.step()
+    assert (overflowing.finish_reason, overflowing.frames) == ("cancelled", [])
+    engine.step()
+    engine.step()
+    heir = engine.add(custom(seed=2, max_frames=20))
+    engine.step()
+    assert heir.slot == 1 - (neighbour.slot or 0)
+    drain(engine)
+    assert [neighbour.frames, heir.frames] == alone
 
 
 def test_stop_ends_everyone_and_refuses_the_next(custom_voice: Path) -> None:

@@ -1,5 +1,6 @@
 """Prompt rows with the released ids, written out by hand from the reference's layout rules."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,12 @@ def test_what_a_model_cannot_speak_is_refused_naming_what_it_can(
     with pytest.raises(InvalidRequest, match=says) as caught:
         build_prompt(config, tokenizer, bad)
     assert (caught.value.param, caught.value.code) == (param, code)
+
+
+def test_a_speaker_may_be_spelt_in_any_case(tokenizer: TextTokenizer) -> None:
+    """In the request and in the config: a fine-tuned checkpoint's speaker has the name its owner gave it."""
+    tuned = dataclasses.replace(
+        CUSTOM, talker_config=dataclasses.replace(CUSTOM.talker_config, spk_id={"MyVoice": RYAN}, spk_is_dialect={})
+    )
+    for name in ("MyVoice", "myvoice", "MYVOICE"):
+        assert rows(build_prompt(tuned, tokenizer, request(CustomVoice(name))))[6] == (TTS_PAD, RYAN)
