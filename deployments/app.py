@@ -1,6 +1,7 @@
 """build_app: the only place where deployments are named and bound.
 
 ingress -> codec-decoder -> talker-<model>, one per model
+        -> codec-encoder
 """
 
 from typing import Any
@@ -9,6 +10,7 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.codec_decoder import CodecDecoder
+from deployments.codec_encoder import CodecEncoder
 from deployments.ingress import Ingress
 from deployments.settings import AppArgs, ReplicaArgs
 from deployments.talker import Talker
@@ -22,27 +24,43 @@ _UNBOUNDED_REQUESTS = 10_000
 def build_app(args: AppArgs) -> Application:
     """The Serve application; `serve run deployments.app:build_app` and Serve config files fill `args`."""
     talkers = {
-        model.name: _deployment(Talker, f"talker-{model.name.replace('/', '-')}", args.talker).bind(
-            model, args.talker, args.cache_dir
+        model.name: _deployment(Talker, f"talker-{model.name.replace('/', '-')}", talker).bind(
+            model, talker, args.cache_dir
         )
-        for model in args.models
+        for model, talker in ((model, model.talker or args.talker) for model in args.models)
     }
     decoder = _deployment(CodecDecoder, "codec-decoder", args.codec_decoder).bind(
         args.models, talkers, args.codec_decoder, args.cache_dir
     )
-    application: Application = _deployment(Ingress, "ingress", args.ingress).bind(decoder, args.ingress)
+    # Where settings give every model's type and none of them clones, there is nothing to encode.
+    clones = any(model.type in (None, "base") for model in args.models)
+    encoder = (
+        _deployment(CodecEncoder, "codec-encoder", args.codec_encoder).bind(
+            args.models, args.codec_encoder, args.cache_dir
+        )
+        if clones
+        else None
+    )
+    application: Application = _deployment(Ingress, "ingress", args.ingress).bind(
+        decoder, encoder, args.ingress, args.voices, args.reference_audio
+    )
     return application
 
 
 def _deployment(cls: type, name: str, args: ReplicaArgs) -> serve.Deployment:
+    replicas: dict[str, object] = (
+        {"num_replicas": args.num_replicas}
+        if args.autoscaling is None
+        else {"autoscaling_config": args.autoscaling.model_dump()}
+    )
     decorate: Any = serve.deployment  # its stub knows only the form with keyword arguments
     deployment: serve.Deployment = decorate(cls).options(
         name=name,
-        num_replicas=args.num_replicas,
-        ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus},
+        ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus, "resources": args.resources},
         max_ongoing_requests=_UNBOUNDED_REQUESTS,
         graceful_shutdown_timeout_s=args.graceful_shutdown_s,
         graceful_shutdown_wait_loop_s=0.1,
         health_check_period_s=2.0,
+        **replicas,
     )
     return deployment

@@ -19,9 +19,9 @@ from deployments.response_stream import cancel, open_stream
 from deployments.settings import CodecDecoderArgs, ModelArgs
 from deployments.stream_decoder import Stream, StreamDecoder
 from deployments.torch_replica import prepare_torch
-from qwen_tts.checkpoint import CODEC_DIRECTORY, resolve_checkpoint
+from qwen_tts.checkpoint import CODEC_DIRECTORY, DTYPES, resolve_checkpoint
 from qwen_tts.codec.decoder import load_codec_decoder
-from qwen_tts.request import SpeechRequest
+from qwen_tts.request import ClonedVoice, SpeechRequest
 
 log = logging.getLogger("ray.serve")
 
@@ -36,7 +36,7 @@ class CodecDecoder:
         args: CodecDecoderArgs,
         cache_dir: Path,
     ) -> None:
-        device, dtype = prepare_torch(args)
+        device = prepare_torch(args)
         self._talkers = talkers
         self._decoders: dict[str, StreamDecoder] = {}
         by_content: dict[str, StreamDecoder] = {}
@@ -45,7 +45,7 @@ class CodecDecoder:
             codec = resolve_checkpoint(checkpoint, [f"{CODEC_DIRECTORY}/*"]) / CODEC_DIRECTORY
             content = _digest(codec)
             if content not in by_content:
-                decoder = load_codec_decoder(codec, device, dtype)
+                decoder = load_codec_decoder(codec, device, DTYPES[args.dtype])
                 by_content[content] = StreamDecoder(decoder, args.slots, args.max_batch)
                 by_content[content].warm_up()
             self._decoders[model.name] = by_content[content]
@@ -72,6 +72,8 @@ class CodecDecoder:
         try:
             first: FrameChunk = await anext(chunks)
             async with self._decoders[model].stream() as stream:
+                if isinstance(request.voice, ClonedVoice) and request.voice.prompt.ref_codes is not None:
+                    await stream.prime(request.voice.prompt.ref_codes)
                 yield await _audio(stream, first)
                 async for chunk in chunks:
                     yield await _audio(stream, chunk)

@@ -9,9 +9,14 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.exceptions import HTTPException
 
+from deployments.voice_store import StoreFull, VoiceExists, VoiceNotFound
 from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded, QwenTTSError
 
 log = logging.getLogger("ray.serve")
+
+
+# Status of an InvalidRequest by its code, where it is not 400.
+_INVALID_STATUS = {"unknown_voice": 404, "url_too_large": 413}
 
 
 class HttpError(Exception):
@@ -53,7 +58,15 @@ def to_http_error(error: BaseException) -> HttpError:
         case HttpError():
             return cause
         case InvalidRequest():
-            return HttpError(400, cause.message, param=cause.param, code=cause.code)
+            return HttpError(
+                _INVALID_STATUS.get(cause.code or "", 400), cause.message, param=cause.param, code=cause.code
+            )
+        case VoiceNotFound():
+            return HttpError(404, str(cause), param="voice", code="voice_not_found")
+        case VoiceExists():
+            return HttpError(409, f"{cause}; send overwrite=true to replace it", param="name", code="voice_exists")
+        case StoreFull():
+            return HttpError(507, str(cause), code="voice_library_full")
         case Overloaded():
             return _overloaded(cause.message, cause.retry_after_s)
         case BackPressureError():

@@ -19,8 +19,13 @@ from deployments.http_errors import HttpError, install_error_handlers, not_loade
 from deployments.messages import ModelCard
 from deployments.response_stream import open_stream
 from deployments.responses import audio_response
-from deployments.schemas import parse_speech
-from deployments.settings import IngressArgs
+from deployments.schemas import DesignBody, KeepBody, SpeechBody, parse_body
+from deployments.settings import IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
+from deployments.voice_choice import choose_voice
+from deployments.voice_design import VoiceDesigner
+from deployments.voice_library import VoiceLibrary
+from deployments.voice_record import show_voice
+from deployments.voice_upload import parse_upload
 
 # How long a question about loading may take before the answer is "not yet".
 _DESCRIBE_TIMEOUT_S = 2.0
@@ -33,11 +38,21 @@ install_error_handlers(app)
 
 @serve.ingress(app)
 class Ingress:
-    """One replica of the edge. It keeps nothing but the cards of the loaded models."""
+    """One replica of the edge. It keeps nothing but the cards of the loaded models and what it has read of voices."""
 
-    def __init__(self, decoder: DeploymentHandle[Any], args: IngressArgs) -> None:
+    def __init__(
+        self,
+        decoder: DeploymentHandle[Any],
+        encoder: DeploymentHandle[Any] | None,
+        args: IngressArgs,
+        voices: VoiceStoreArgs,
+        reference_audio: ReferenceAudioArgs,
+    ) -> None:
         self._decoder = decoder
+        self._encoder = encoder
         self._args = args
+        self._library = VoiceLibrary(encoder, voices, reference_audio)
+        self._designer = VoiceDesigner(decoder, self._library, voices)
         self._started = int(time.time())
         self._cards: dict[str, ModelCard] = {}
 
@@ -62,36 +77,87 @@ class Ingress:
 
     @app.get("/v1/audio/voices")
     async def voices(self) -> JSONResponse:
-        """Built-in speakers of every model, and the languages they speak."""
+        """Built-in speakers of every model with the languages they speak, and the stored voices."""
         cards = await self._loaded()
-        data = [
+        built_in: list[dict[str, object]] = [
             {"id": speaker, "object": "audio.voice", "model": name, "languages": list(card.languages)}
             for name, card in cards.items()
             for speaker in card.speakers
         ]
-        return JSONResponse({"object": "list", "voices": sorted({str(v["id"]) for v in data}), "data": data})
+        stored = [show_voice(record) for record in await self._library.list()]
+        names = sorted({str(voice["id"]) for voice in built_in + stored})
+        return JSONResponse({"object": "list", "voices": names, "data": built_in + stored, "uploaded_voices": stored})
+
+    @app.post("/v1/audio/voices")
+    async def add_voice(self, request: Request) -> JSONResponse:
+        body = await self._read_body(request, "multipart/form-data")
+        upload = await parse_upload(request.headers.get("content-type", ""), body, self._library.max_audio_bytes)
+        record = await self._library.add(
+            upload.name,
+            upload.audio,
+            await self._loaded(),
+            consent=upload.consent,
+            ref_text=upload.ref_text,
+            description=upload.description,
+            source="upload",
+            overwrite=upload.overwrite,
+        )
+        return JSONResponse({**show_voice(record), "success": True, "voice": show_voice(record)})
+
+    @app.post("/v1/audio/voices/design")
+    async def design_voice(self, request: Request) -> JSONResponse:
+        """Previews of a described voice; with a name, the best of them is stored as well."""
+        body = parse_body(DesignBody, await self._read_body(request, "application/json"))
+        self._check_length("input", body.input)
+        self._check_length("description", body.description)
+        if body.candidates > self._args.max_candidates:
+            message = f"candidates is {body.candidates}; at most {self._args.max_candidates} are made"
+            raise HttpError(400, message, param="candidates", code="out_of_range")
+        cards = await self._loaded()
+        if body.name is None:
+            previews = await self._designer.preview(body, cards)
+            return JSONResponse({"object": "list", "data": previews})
+        record, previews = await self._designer.design(body.name, body, cards)
+        return JSONResponse({**show_voice(record), "previews": previews})
+
+    @app.post("/v1/audio/voices/design/{preview_id}")
+    async def keep_preview(self, preview_id: str, request: Request) -> JSONResponse:
+        body = parse_body(KeepBody, await self._read_body(request, "application/json"))
+        cards = await self._loaded()
+        record = await self._designer.keep_preview(preview_id, body.name, cards, overwrite=body.overwrite)
+        return JSONResponse(show_voice(record))
+
+    @app.get("/v1/audio/voices/{name}")
+    async def voice(self, name: str) -> JSONResponse:
+        return JSONResponse(show_voice(await self._library.get(name)))
+
+    @app.get("/v1/audio/voices/{name}/audio")
+    async def voice_audio(self, name: str) -> Response:
+        """The recording as it was uploaded."""
+        record, audio = await self._library.audio(name)
+        headers = {"X-Content-Type-Options": "nosniff", "Content-Disposition": f'attachment; filename="{record.name}"'}
+        return Response(audio, media_type=record.mime_type, headers=headers)
+
+    @app.delete("/v1/audio/voices/{name}")
+    async def delete_voice(self, name: str) -> JSONResponse:
+        await self._library.delete(name)
+        return JSONResponse({"id": name, "object": "audio.voice.deleted", "deleted": True, "success": True})
 
     @app.post("/v1/audio/speech")
     async def speech(self, request: Request) -> Response:
-        body = parse_speech(await self._read_json(request))
-        if len(body.input) > self._args.max_input_characters:
-            message = f"input has {len(body.input)} characters; the limit is {self._args.max_input_characters}"
-            raise HttpError(400, message, param="input", code="input_too_long")
-        card = await self._card(body.model)
-        order = body.to_request(card)
+        body = parse_body(SpeechBody, await self._read_body(request, "application/json"))
+        for name, text in (("input", body.input), ("instructions", body.instructions), ("ref_text", body.ref_text)):
+            self._check_length(name, text or "")
+        card, voice = await choose_voice(body, await self._loaded(), self._library)
+        order = body.to_request(card, voice)
         chunks = open_stream(self._decoder, "synthesize", card.name, order)
         headers = {"X-Model": card.name, "X-Seed": str(order.seed)}
         return await audio_response(chunks, body.response_format, card.sample_rate_hz, headers, stream=body.stream)
 
-    async def _card(self, model: str | None) -> ModelCard:
-        """The card of `model`, by default the first. Raises HttpError 404 or 503."""
-        cards = await self._loaded()
-        if model is None:
-            return next(iter(cards.values()))
-        if model not in cards:
-            message = f"model {model!r} does not exist; models: {', '.join(cards)}"
-            raise HttpError(404, message, param="model", code="model_not_found")
-        return cards[model]
+    def _check_length(self, name: str, text: str) -> None:
+        if len(text) > self._args.max_input_characters:
+            message = f"{name} has {len(text)} characters; the limit is {self._args.max_input_characters}"
+            raise HttpError(400, message, param=name, code=f"{name}_too_long")
 
     async def _loaded(self) -> dict[str, ModelCard]:
         """Cards of the models, which do not change once they are loaded. Raises HttpError 503."""
@@ -102,6 +168,8 @@ class Ingress:
     async def _describe(self) -> dict[str, ModelCard]:
         async def ask() -> list[ModelCard]:
             cards: list[ModelCard] = await self._decoder.describe.remote()
+            if self._encoder is not None:
+                await self._encoder.describe.remote()
             return cards
 
         try:
@@ -110,13 +178,13 @@ class Ingress:
             raise not_loaded() from None
         return {card.name: card for card in cards}
 
-    async def _read_json(self, request: Request) -> bytes:
+    async def _read_body(self, request: Request, expected_type: str) -> bytes:
         """The body, bounded in type, size and time."""
         if refused := [name for name in _SERVE_HEADERS if name in request.headers]:
             raise HttpError(400, f"the header {refused[0]} is not accepted", code="header_not_accepted")
         content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-        if content_type != "application/json":
-            message = f"content type {content_type or 'missing'!r}; send application/json"
+        if content_type != expected_type:
+            message = f"content type {content_type or 'missing'!r}; send {expected_type}"
             raise HttpError(415, message, code="unsupported_media_type")
         try:
             async with asyncio.timeout(self._args.body_timeout_s):
@@ -125,10 +193,15 @@ class Ingress:
             raise HttpError(408, f"the body took longer than {self._args.body_timeout_s} s") from None
 
     async def _read_bounded(self, request: Request) -> bytes:
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._args.max_body_bytes:
+            raise self._too_large()
         body = bytearray()
         async for piece in request.stream():
             body += piece
             if len(body) > self._args.max_body_bytes:
-                message = f"the body is larger than {self._args.max_body_bytes} bytes"
-                raise HttpError(413, message, code="body_too_large")
+                raise self._too_large()
         return bytes(body)
+
+    def _too_large(self) -> HttpError:
+        return HttpError(413, f"the body is larger than {self._args.max_body_bytes} bytes", code="body_too_large")

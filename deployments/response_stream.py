@@ -8,12 +8,29 @@ from typing import Any, TypeAlias, cast
 
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
+from deployments.messages import AudioChunk
+from qwen_tts.request import FinishReason
+
 ResponseStream: TypeAlias = DeploymentResponseGenerator[Any]
 
 
 def open_stream(handle: DeploymentHandle[Any], method: str, *args: object) -> ResponseStream:
     """Call the streaming `method` of a deployment."""
     return cast("ResponseStream", getattr(handle.options(stream=True), method).remote(*args))
+
+
+async def collect(chunks: ResponseStream) -> tuple[bytes, FinishReason]:
+    """All audio of a stream of AudioChunks as 16-bit PCM, and why it ended. The stream is cancelled if this fails."""
+    pcm = bytearray()
+    try:
+        chunk: AudioChunk
+        async for chunk in chunks:
+            pcm += chunk.pcm
+    except BaseException:
+        cancel(chunks)
+        raise
+    assert chunk.finish_reason is not None, "the last chunk of a stream says why it ended"
+    return bytes(pcm), chunk.finish_reason
 
 
 def cancel(stream: ResponseStream) -> None:

@@ -7,7 +7,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from deployments.messages import AudioChunk
-from deployments.response_stream import ResponseStream, cancel
+from deployments.response_stream import ResponseStream, cancel, collect
 from qwen_tts.audio import wav_header
 
 AudioFormat = Literal["wav", "pcm"]
@@ -24,20 +24,17 @@ async def audio_response(
     when the response ends, however it ends.
     """
     media_type = _MEDIA_TYPES[audio_format]
+    if not stream:
+        pcm, finish_reason = await collect(chunks)
+        header = wav_header(sample_rate_hz, len(pcm)) if audio_format == "wav" else b""
+        return Response(header + pcm, media_type=media_type, headers={**headers, "X-Finish-Reason": finish_reason})
     try:
         first: AudioChunk = await anext(chunks)
-        if stream:
-            header = wav_header(sample_rate_hz, None) if audio_format == "wav" else b""
-            return _AudioStream(header + first.pcm, chunks, media_type, headers)
-        pcm, last = bytearray(first.pcm), first
-        async for last in chunks:
-            pcm += last.pcm
-        header = wav_header(sample_rate_hz, len(pcm)) if audio_format == "wav" else b""
-        headers = {**headers, "X-Finish-Reason": str(last.finish_reason)}
-        return Response(header + bytes(pcm), media_type=media_type, headers=headers)
     except BaseException:
         cancel(chunks)
         raise
+    header = wav_header(sample_rate_hz, None) if audio_format == "wav" else b""
+    return _AudioStream(header + first.pcm, chunks, media_type, headers)
 
 
 class _AudioStream(StreamingResponse):

@@ -1,7 +1,7 @@
 """Bodies of requests and responses. Types and names are checked here, ranges by `SpeechRequest`."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
@@ -9,10 +9,14 @@ from deployments.http_errors import HttpError
 from deployments.messages import ModelCard
 from deployments.responses import AudioFormat
 from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults
-from qwen_tts.errors import InvalidRequest
-from qwen_tts.request import CustomVoice, DesignedVoice, SpeechRequest, Voice, default_sampling, draw_seed
+from qwen_tts.request import SpeechRequest, Voice, default_sampling, draw_seed
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+# An embedding is as wide as the talker; the widest has 2048.
+SpeakerEmbedding = Annotated[list[Number], Field(min_length=1, max_length=16384)]
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class VoiceId(BaseModel):
@@ -47,19 +51,29 @@ class SpeechBody(BaseModel):
     subtalker_top_k: StrictInt | None = None
     subtalker_top_p: Number | None = None
     max_new_tokens: StrictInt | None = None
-    non_streaming_mode: StrictBool = True
+    non_streaming_mode: StrictBool | None = None
+    ref_audio: StrictStr | None = None
+    ref_text: StrictStr | None = None
+    x_vector_only_mode: StrictBool = False
+    speaker_embedding: SpeakerEmbedding | None = None
 
-    def to_request(self, card: ModelCard) -> SpeechRequest:
+    @property
+    def voice_name(self) -> str | None:
+        return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
+
+    def to_request(self, card: ModelCard, voice: Voice) -> SpeechRequest:
         """Raises InvalidRequest naming the field that this model cannot take."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(GenerationDefaults)}
         given = {name: value for name, value in own.items() if value is not None}
         merged = dataclasses.replace(card.defaults, **given)
         talker, predictor = default_sampling(merged)
+        # The released models' own habits: clones hear their text word by word, the others read all of it first.
+        whole = card.model_type != "base" if self.non_streaming_mode is None else self.non_streaming_mode
         return SpeechRequest(
             text=self.input,
-            voice=self._voice(card),
+            voice=voice,
             language=self.language,
-            text_layout="whole" if self.non_streaming_mode else "streaming",
+            text_layout="whole" if whole else "streaming",
             sampling=talker,
             predictor_sampling=predictor,
             repetition_penalty=merged.repetition_penalty,
@@ -67,33 +81,36 @@ class SpeechBody(BaseModel):
             max_frames=self.max_new_tokens,
         )
 
-    def _voice(self, card: ModelCard) -> Voice:
-        name = self.voice.id if isinstance(self.voice, VoiceId) else self.voice
-        if card.model_type == "voice_design":
-            if name is not None:
-                raise InvalidRequest(
-                    f"model {card.name} has no built-in voices; leave voice out and describe one in instructions",
-                    "voice",
-                    "voice_not_supported",
-                )
-            if not (self.instructions or "").strip():
-                raise InvalidRequest(
-                    f"model {card.name} designs a voice from its description: give one in instructions",
-                    "instructions",
-                    "missing_field",
-                )
-            return DesignedVoice(self.instructions or "")
-        if name is None:
-            raise InvalidRequest(
-                f"voice is missing; voices of model {card.name}: {', '.join(card.speakers)}", "voice", "missing_field"
-            )
-        return CustomVoice(name, self.instructions or "")
+
+class DesignBody(BaseModel):
+    """POST /v1/audio/voices/design. With `name` the best candidate is stored; without, all are previews."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: StrictStr
+    input: StrictStr
+    language: StrictStr = LANGUAGE_AUTO
+    model: StrictStr | None = None
+    candidates: Annotated[StrictInt, Field(ge=1)] = 1
+    seed: StrictInt | None = None
+    max_new_tokens: StrictInt | None = None
+    name: StrictStr | None = None
+    overwrite: StrictBool = False
 
 
-def parse_speech(body: bytes) -> SpeechBody:
-    """SpeechBody from JSON. Raises HttpError naming the field at fault and what it may be."""
+class KeepBody(BaseModel):
+    """POST /v1/audio/voices/design/{preview id}."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: StrictStr
+    overwrite: StrictBool = False
+
+
+def parse_body(kind: type[Body], body: bytes) -> Body:
+    """A `kind` from JSON. Raises HttpError naming the field at fault and what it may be."""
     try:
-        return SpeechBody.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as invalid:
         fault = invalid.errors(include_url=False)[0]
         # The second part names a member of a union (voice's string or object), which is no field of the caller's.
@@ -102,7 +119,7 @@ def parse_speech(body: bytes) -> SpeechBody:
             case "json_invalid":
                 raise HttpError(400, f"the body is not valid JSON: {fault['msg']}", code="invalid_json") from None
             case "extra_forbidden" if len(fault["loc"]) == 1:
-                names = ", ".join(SpeechBody.model_fields)
+                names = ", ".join(kind.model_fields)
                 message, code = f"unknown field {field!r}; known fields: {names}", "unknown_field"
             case "missing":
                 message, code = f"{field} is missing", "missing_field"

@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from qwen_tts.config import MODEL_TYPES, ModelType
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE
 
-# `checkpoint` of the model that `qwen-tts make-checkpoint` writes on first start: random weights, noise.
+# `checkpoint` of a model that is written on first start as `qwen-tts make-checkpoint` does: random weights, noise.
 EMBEDDED = "embedded"
-EMBEDDED_MODEL = "seeded-custom-voice"
+
+_EMBEDDED_TYPES: tuple[ModelType, ...] = ("custom_voice", "base", "voice_design")
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -24,34 +26,59 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelArgs(Settings):
-    """A model callers may name. `checkpoint` is a directory, a hub id, or "embedded"."""
+class AutoscalingArgs(Settings):
+    """Serve's policy: replicas follow the requests under way, queued ones included, to `target_ongoing_requests` each.
 
-    name: str = Field(EMBEDDED_MODEL, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")
-    checkpoint: str = EMBEDDED
+    The delays say for how long more or fewer must have been wanted.
+    """
+
+    min_replicas: PositiveInt = 1
+    max_replicas: PositiveInt
+    target_ongoing_requests: float = Field(4.0, gt=0)
+    upscale_delay_s: float = Field(5.0, ge=0)
+    downscale_delay_s: float = Field(120.0, ge=0)
+    metrics_interval_s: float = Field(1.0, gt=0)
+    look_back_period_s: float = Field(5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> "AutoscalingArgs":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        if self.look_back_period_s <= self.metrics_interval_s:
+            raise ValueError("look_back_period_s must be longer than metrics_interval_s")
+        return self
 
 
 class ReplicaArgs(Settings):
-    """Ray resources of one deployment. A fraction of `num_gpus` shares a GPU; 0 runs on the CPU."""
+    """Replicas of one deployment and the Ray resources of each. A fraction of `num_gpus` shares a GPU; 0 runs on the
+    CPU. `resources` are the cluster's custom ones. With `autoscaling`, `num_replicas` is not given."""
 
     num_replicas: PositiveInt = 1
+    autoscaling: AutoscalingArgs | None = None
     num_cpus: float = Field(0.5, ge=0)
     num_gpus: float = Field(0.0, ge=0)
+    resources: dict[str, float] = {}
     # Streams still running when a replica must go are given this long to end.
     graceful_shutdown_s: float = Field(120.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way_to_count_replicas(self) -> "ReplicaArgs":
+        if self.autoscaling is not None and self.num_replicas != 1:
+            raise ValueError("num_replicas is not for a deployment with autoscaling; set min_replicas there")
+        return self
 
 
 class TorchReplicaArgs(ReplicaArgs):
     """A deployment that computes. `threads` bounds torch's CPU threads; None takes half the cores, because talker and
     decoder compute side by side."""
 
-    dtype: Dtype = "float32"
     threads: PositiveInt | None = None
 
 
 class TalkerArgs(TorchReplicaArgs):
     """One talker replica. Beyond `slots` running and `max_waiting` queued requests, callers get 429."""
 
+    dtype: Dtype = "float32"
     attn_implementation: Literal["sdpa", "flash_attention_2"] = "sdpa"
     slots: PositiveInt = 8
     max_waiting: int = Field(16, ge=0)
@@ -64,8 +91,50 @@ class TalkerArgs(TorchReplicaArgs):
 class CodecDecoderArgs(TorchReplicaArgs):
     """One codec decoder replica: `slots` streams, of which up to `max_batch` are decoded together."""
 
+    dtype: Dtype = "float32"
     slots: PositiveInt = 32
     max_batch: PositiveInt = 16
+
+
+class CodecEncoderArgs(TorchReplicaArgs):
+    """One codec encoder replica: reference recordings, up to `max_batch` at once, become voice prompts. It computes in
+    float32 whatever the others do: it runs once per voice, and a code that differs by rounding is another code."""
+
+    max_batch: PositiveInt = 16
+
+
+class VoiceStoreArgs(Settings):
+    """The voice library. `url` is a directory that every node sees, or a bucket (s3://..., gs://... with the fsspec
+    package for it). `cache_bytes` of prompts are kept in the memory of each ingress replica."""
+
+    url: str = "~/.local/share/qwen-tts/voices"
+    cache_bytes: int = Field(64_000_000, ge=0)
+    max_voices: PositiveInt = 1000
+    preview_ttl_s: float = Field(3600.0, gt=0)
+
+
+class ReferenceAudioArgs(Settings):
+    """What callers may give as a reference recording. URLs are fetched from the public internet only."""
+
+    max_bytes: PositiveInt = 10_000_000
+    allow_http_urls: bool = False
+    url_timeout_s: float = Field(10.0, gt=0)
+
+
+class ModelArgs(Settings):
+    """A model callers may name. `checkpoint` is a directory, a hub id, or "embedded"; `type` says which kind is
+    embedded, and is compared with a checkpoint's own. `talker` replaces the application's section for this model."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")
+    checkpoint: str = EMBEDDED
+    type: ModelType | None = None
+    talker: TalkerArgs | None = None
+
+    @model_validator(mode="after")
+    def _an_embedded_model_has_a_type(self) -> "ModelArgs":
+        if self.checkpoint == EMBEDDED and self.type is None:
+            raise ValueError(f"type is missing; for an embedded checkpoint choose {', '.join(MODEL_TYPES)}")
+        return self
 
 
 class IngressArgs(ReplicaArgs):
@@ -73,17 +142,24 @@ class IngressArgs(ReplicaArgs):
 
     num_cpus: float = Field(0.1, ge=0)
     max_input_characters: PositiveInt = 4096
-    max_body_bytes: PositiveInt = 1_000_000
+    # Room for a reference recording in base64.
+    max_body_bytes: PositiveInt = 15_000_000
     body_timeout_s: float = Field(10.0, gt=0)
+    max_candidates: PositiveInt = 8
 
 
 class AppArgs(Settings):
-    """The whole application; the first model is the one used when a request names none."""
+    """The whole application. Of several models of one type, a request that names none gets the first."""
 
-    models: tuple[ModelArgs, ...] = Field((ModelArgs(),), min_length=1)
+    models: tuple[ModelArgs, ...] = Field(
+        tuple(ModelArgs(name=f"seeded-{kind.replace('_', '-')}", type=kind) for kind in _EMBEDDED_TYPES), min_length=1
+    )
     talker: TalkerArgs = TalkerArgs()
     codec_decoder: CodecDecoderArgs = CodecDecoderArgs()
+    codec_encoder: CodecEncoderArgs = CodecEncoderArgs()
     ingress: IngressArgs = IngressArgs()
+    voices: VoiceStoreArgs = VoiceStoreArgs()
+    reference_audio: ReferenceAudioArgs = ReferenceAudioArgs()
     cache_dir: Path = Path("~/.cache/qwen-tts")
 
     @model_validator(mode="after")

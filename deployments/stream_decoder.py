@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from deployments.batcher import Batcher
 from deployments.messages import Load
 from qwen_tts.audio import to_pcm16
+from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.state import DecoderState
 
@@ -27,9 +28,19 @@ class _Piece:
 class Stream:
     """One stream's place in the pool."""
 
-    def __init__(self, batcher: Batcher[_Piece, bytes], slot: int) -> None:
+    def __init__(
+        self,
+        batcher: Batcher[_Piece, bytes],
+        prime: Callable[[int, NDArray[np.int16]], Awaitable[None]],
+        slot: int,
+    ) -> None:
         self._batcher = batcher
+        self._prime = prime
         self._slot = slot
+
+    async def prime(self, codes: NDArray[np.int16]) -> None:
+        """Go on from the end of these frames, codes [F, G], of a stream that has decoded nothing yet."""
+        await self._prime(self._slot, codes)
 
     async def decode(self, codes: NDArray[np.int16]) -> bytes:
         """The next frames, codes [F, G], as 16-bit PCM of F * 1920 samples."""
@@ -64,7 +75,7 @@ class StreamDecoder:
         try:
             slot = await asyncio.wrap_future(lease)
             assert slot is not None, "the semaphore and the pool disagree"
-            yield Stream(self._batcher, slot)
+            yield Stream(self._batcher, self._prime_on_thread, slot)
         finally:
             self._thread.submit(self._release, lease)
             self._room.release()
@@ -74,6 +85,15 @@ class StreamDecoder:
         assert slot is not None
         self._decode([_Piece(slot, np.zeros((1, self._decoder.config.num_quantizers), dtype=np.int16))])
         self._state.release(slot)
+
+    async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._prime, slot, codes)
+
+    @torch.inference_mode()
+    def _prime(self, slot: int, codes: NDArray[np.int16]) -> None:
+        carry = Carry()
+        self._decoder.prime(torch.from_numpy(codes).to(self._device, torch.int64)[None], carry)
+        self._state.scatter([slot], carry)
 
     def _release(self, lease: "Future[int | None]") -> None:
         slot = lease.result()

@@ -4,14 +4,18 @@ import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
+
 from deployments.embedded import checkpoint_of
 from deployments.engine_thread import EngineThread
 from deployments.messages import FrameChunk, Load, ModelCard
 from deployments.settings import ModelArgs, TalkerArgs
 from deployments.torch_replica import prepare_torch
+from qwen_tts.checkpoint import DTYPES
 from qwen_tts.engine.engine import Engine, load_engine
-from qwen_tts.errors import EngineStopped
-from qwen_tts.request import CustomVoice, DesignedVoice, SpeechRequest
+from qwen_tts.errors import ConfigError, EngineStopped
+from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, Voice
+from qwen_tts.voice import VoicePrompt
 
 log = logging.getLogger("ray.serve")
 
@@ -22,12 +26,12 @@ class Talker:
     """Generates codes. The constructor returns when the model is loaded and has spoken once."""
 
     def __init__(self, model: ModelArgs, args: TalkerArgs, cache_dir: Path) -> None:
-        device, dtype = prepare_torch(args)
+        device = prepare_torch(args)
         self._args = args
         loaded = load_engine(
             checkpoint_of(model, cache_dir),
             device=device,
-            dtype=dtype,
+            dtype=DTYPES[args.dtype],
             attn_implementation=args.attn_implementation,
             slots=args.slots,
             positions=args.positions,
@@ -35,6 +39,8 @@ class Talker:
             max_frames=args.max_frames,
         )
         engine, config = loaded.engine, loaded.engine.config
+        if model.type not in (None, config.tts_model_type):
+            raise ConfigError(f"model {model.name} is of type {config.tts_model_type!r}, settings say {model.type!r}")
         self._card = ModelCard(
             name=model.name,
             model_type=config.tts_model_type,
@@ -71,12 +77,15 @@ class Talker:
 
 def _warm_up(engine: Engine) -> None:
     """A few frames, so that the first caller does not pay for first-time initialisation."""
-    if engine.config.speakers:
-        voice: CustomVoice | DesignedVoice = CustomVoice(engine.config.speakers[0])
-    elif engine.config.tts_model_type == "voice_design":
-        voice = DesignedVoice("A calm voice.")
-    else:
-        return  # a Base model speaks only from a voice prompt
+    config = engine.config
+    voice: Voice
+    match config.tts_model_type:
+        case "custom_voice":
+            voice = CustomVoice(config.speakers[0])
+        case "voice_design":
+            voice = DesignedVoice("A calm voice.")
+        case "base":
+            voice = ClonedVoice(VoicePrompt(np.zeros(config.talker_config.hidden_size, dtype=np.float32)))
     engine.add(SpeechRequest(text="Warm up.", voice=voice, seed=0, max_frames=_WARM_UP_FRAMES))
     while not engine.idle:
         engine.step()

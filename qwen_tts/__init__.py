@@ -1,11 +1,23 @@
 """Qwen3-TTS: text to speech at 12.5 frames a second, compatible with the released checkpoints."""
 
+import importlib
 from typing import TYPE_CHECKING
 
 from qwen_tts.errors import CheckpointError, EngineStopped, InvalidRequest, Overloaded, QwenTTSError, UnsupportedError
 
 if TYPE_CHECKING:
     from qwen_tts.api import Qwen3TTSModel
+    from qwen_tts.tokenizer import Qwen3TTSTokenizer
+    from qwen_tts.voice import VoicePrompt
+    from qwen_tts.voice_clone import VoiceClonePromptItem
+
+# Imported on first use: a process at the HTTP edge needs the request types but not torch.
+_HOMES = {
+    "Qwen3TTSModel": "qwen_tts.api",
+    "Qwen3TTSTokenizer": "qwen_tts.tokenizer",
+    "VoiceClonePromptItem": "qwen_tts.voice_clone",
+    "VoicePrompt": "qwen_tts.voice",
+}
 
 __all__ = [
     "CheckpointError",
@@ -13,15 +25,15 @@ __all__ = [
     "InvalidRequest",
     "Overloaded",
     "Qwen3TTSModel",
+    "Qwen3TTSTokenizer",
     "QwenTTSError",
     "UnsupportedError",
+    "VoiceClonePromptItem",
+    "VoicePrompt",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Import the model on first use: a process at the HTTP edge needs the request types but not torch."""
-    if name == "Qwen3TTSModel":
-        from qwen_tts.api import Qwen3TTSModel
-
-        return Qwen3TTSModel
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'qwen_tts' has no attribute {name!r}")

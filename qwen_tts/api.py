@@ -5,21 +5,23 @@ This is the only home of scalar-or-list input. Everything behind it takes one Sp
 
 import dataclasses
 import threading
-from collections.abc import Iterator
-from typing import TypedDict, TypeVar, Unpack
+from collections.abc import Iterable, Iterator
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from qwen_tts.checkpoint import DTYPES
+from qwen_tts.arguments import as_list, broadcast, plain, spread, to_device, to_dtype
+from qwen_tts.audio import AudioSource, Samples, load_audio
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder, load_codec_decoder
 from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults
 from qwen_tts.engine.engine import Engine, load_engine
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE, Frame, Sequence, chunk_sizes
 from qwen_tts.errors import EngineStopped, InvalidRequest, UnsupportedError
+from qwen_tts.reference_audio import LONGEST_S, check_reference
 from qwen_tts.request import (
+    ClonedVoice,
     CustomVoice,
     DesignedVoice,
     SamplingParams,
@@ -28,9 +30,9 @@ from qwen_tts.request import (
     default_sampling,
     draw_seed,
 )
-
-Samples = NDArray[np.float32]
-T = TypeVar("T")
+from qwen_tts.voice import VoicePrompt
+from qwen_tts.voice_clone import VoiceClonePrompt, VoiceClonePromptItem, to_item, to_prompts
+from qwen_tts.voice_encoder import VoiceEncoder, load_voice_encoder
 
 _LEAST_POSITIONS = 64
 _DECODE_FRAMES = 64  # frames decoded at once when nobody is listening yet; bounds memory, changes no sample
@@ -60,10 +62,16 @@ class Qwen3TTSModel:
     """A checkpoint ready to speak. One instance may be used from several threads; their requests share batches."""
 
     def __init__(
-        self, engine: Engine, decoder: CodecDecoder, defaults: GenerationDefaults, sample_rate_hz: int
+        self,
+        engine: Engine,
+        decoder: CodecDecoder,
+        voice_encoder: VoiceEncoder | None,
+        defaults: GenerationDefaults,
+        sample_rate_hz: int,
     ) -> None:
         self._engine = engine
         self._decoder = decoder
+        self._voice_encoder = voice_encoder  # of models of type "base"
         self._defaults = defaults
         self._device = decoder.pre_conv.conv.weight.device
         self._step_lock = threading.Lock()
@@ -90,22 +98,24 @@ class Qwen3TTSModel:
         Their KV cache is allocated on a GPU at once: at the released shapes 56 KiB * slots * positions * 2 in 16 bits.
         Raises CheckpointError or UnsupportedError.
         """
-        device, torch_dtype = _device(device_map), _dtype(dtype)
+        torch_device, torch_dtype = to_device(device_map), to_dtype(dtype)
         if slots < 1 or positions < _LEAST_POSITIONS:
             raise UnsupportedError(
                 f"slots is {slots} and positions {positions}; they must be at least 1 and {_LEAST_POSITIONS}"
             )
         loaded = load_engine(
             str(pretrained_model_name_or_path),
-            device=device,
+            device=torch_device,
             dtype=torch_dtype,
             attn_implementation=attn_implementation or "sdpa",
             slots=slots,
             positions=positions,
             max_waiting=1_000_000,  # the caller's own list is the bound here
         )
-        decoder = load_codec_decoder(loaded.codec_directory, device, torch.float32)
-        return cls(loaded.engine, decoder, loaded.defaults, loaded.codec_config.output_sample_rate)
+        decoder = load_codec_decoder(loaded.codec_directory, torch_device, torch.float32)
+        clones = loaded.engine.config.tts_model_type == "base"
+        voice_encoder = load_voice_encoder(loaded.codec_directory.parent, torch_device) if clones else None
+        return cls(loaded.engine, decoder, voice_encoder, loaded.defaults, loaded.codec_config.output_sample_rate)
 
     def get_supported_speakers(self) -> list[str]:
         """Built-in speaker names, sorted; empty for models that have none."""
@@ -128,9 +138,9 @@ class Qwen3TTSModel:
 
         Every other argument is one value for all texts or a list of the same length. Raises InvalidRequest.
         """
-        texts = _as_list(text)
-        speakers = _broadcast("speaker", speaker, len(texts))
-        instructions = _broadcast("instruct", "" if instruct is None else instruct, len(texts))
+        texts = as_list(text)
+        speakers = broadcast("speaker", speaker, len(texts))
+        instructions = broadcast("instruct", "" if instruct is None else instruct, len(texts))
         instructions = ["" if words is None else words for words in instructions]  # the reference lets some be None
         voices = [CustomVoice(one, words) for one, words in zip(speakers, instructions, strict=True)]
         return self._generate(self._requests(texts, voices, language, non_streaming_mode, kwargs))
@@ -144,8 +154,60 @@ class Qwen3TTSModel:
         **kwargs: Unpack[GenerationOptions],
     ) -> tuple[list[Samples], int]:
         """Speak each text with a voice made from its description `instruct`; otherwise as generate_custom_voice."""
-        texts = _as_list(text)
-        voices = [DesignedVoice(description=words) for words in _broadcast("instruct", instruct, len(texts))]
+        texts = as_list(text)
+        voices = [DesignedVoice(description=words) for words in broadcast("instruct", instruct, len(texts))]
+        return self._generate(self._requests(texts, voices, language, non_streaming_mode, kwargs))
+
+    def create_voice_clone_prompt(
+        self,
+        ref_audio: AudioSource | list[AudioSource],
+        ref_text: str | list[str | None] | None = None,
+        x_vector_only_mode: bool | list[bool] = False,
+    ) -> list[VoiceClonePromptItem]:
+        """What generate_voice_clone needs of each reference recording, to be used again and again.
+
+        ref_audio: path, URL, base64, data URL or (samples, sample rate in Hz); 1 to 60 s of speech. ref_text: the words
+        spoken in it. x_vector_only_mode: clone from the speaker embedding alone, without words. The last two are one
+        value for all recordings or a list of the same length. Raises InvalidRequest, also with the reason why a
+        recording is unfit.
+        """
+        if self._voice_encoder is None:
+            raise InvalidRequest(
+                f"this model is of type {self._engine.config.tts_model_type!r} and cannot clone a voice; "
+                "a model of type 'base' can",
+                "ref_audio",
+                "voice_not_supported",
+            )
+        sources = ref_audio if isinstance(ref_audio, list) else [ref_audio]
+        texts = broadcast("ref_text", ref_text, len(sources))
+        x_vectors = broadcast("x_vector_only_mode", x_vector_only_mode, len(sources))
+        clips = [load_audio(source, LONGEST_S) for source in sources]
+        for clip in clips:
+            check_reference(clip)
+        return [
+            to_item(encoded.x_vector_prompt() if x_vector else encoded.icl_prompt(text or ""), text)
+            for encoded, text, x_vector in zip(self._voice_encoder.encode(clips), texts, x_vectors, strict=True)
+        ]
+
+    def generate_voice_clone(
+        self,
+        text: str | list[str],
+        language: str | list[str] | None = None,
+        ref_audio: AudioSource | list[AudioSource] | None = None,
+        ref_text: str | list[str | None] | None = None,
+        x_vector_only_mode: bool | list[bool] = False,
+        voice_clone_prompt: VoiceClonePrompt | None = None,
+        non_streaming_mode: bool = False,
+        **kwargs: Unpack[GenerationOptions],
+    ) -> tuple[list[Samples], int]:
+        """Speak each text with the voice of a recording, given as such or as a prompt made of it before.
+
+        The recording's arguments are those of create_voice_clone_prompt; `voice_clone_prompt` is its result, or
+        VoicePrompts. One recording or prompt serves all texts. Otherwise as generate_custom_voice.
+        """
+        texts = as_list(text)
+        prompts = self._voice_prompts(ref_audio, ref_text, x_vector_only_mode, voice_clone_prompt)
+        voices = [ClonedVoice(prompt) for prompt in spread("voice_clone_prompt", prompts, len(texts))]
         return self._generate(self._requests(texts, voices, language, non_streaming_mode, kwargs))
 
     def stream_custom_voice(
@@ -177,20 +239,49 @@ class Qwen3TTSModel:
         (request,) = self._requests([text], [DesignedVoice(instruct)], language, non_streaming_mode, kwargs)
         return self._stream(self._engine.prepare(request))
 
+    def stream_voice_clone(
+        self,
+        text: str,
+        language: str | None = None,
+        ref_audio: AudioSource | None = None,
+        ref_text: str | None = None,
+        x_vector_only_mode: bool = False,
+        voice_clone_prompt: VoiceClonePrompt | None = None,
+        non_streaming_mode: bool = False,
+        **kwargs: Unpack[GenerationOptions],
+    ) -> Iterator[tuple[Samples, int]]:
+        """generate_voice_clone of one text, streamed as stream_custom_voice does."""
+        prompts = self._voice_prompts(ref_audio, ref_text, x_vector_only_mode, voice_clone_prompt)
+        (prompt,) = spread("voice_clone_prompt", prompts, 1)
+        (request,) = self._requests([text], [ClonedVoice(prompt)], language, non_streaming_mode, kwargs)
+        return self._stream(self._engine.prepare(request))
+
+    def _voice_prompts(
+        self,
+        ref_audio: AudioSource | list[AudioSource] | None,
+        ref_text: str | list[str | None] | None,
+        x_vector_only_mode: bool | list[bool],
+        voice_clone_prompt: VoiceClonePrompt | None,
+    ) -> list[VoicePrompt]:
+        if voice_clone_prompt is None:
+            if ref_audio is None:
+                raise InvalidRequest("give ref_audio or voice_clone_prompt", "ref_audio", "missing_field")
+            voice_clone_prompt = self.create_voice_clone_prompt(ref_audio, ref_text, x_vector_only_mode)
+        return to_prompts(voice_clone_prompt)
+
     def _requests(
         self,
         texts: list[str],
-        voices: list[CustomVoice] | list[DesignedVoice],
+        voices: Iterable[Voice],
         language: str | list[str] | None,
         non_streaming_mode: bool,
         options: GenerationOptions,
     ) -> list[SpeechRequest]:
         count = len(texts)
-        languages = _broadcast("language", LANGUAGE_AUTO if language is None else language, count)
+        languages = broadcast("language", LANGUAGE_AUTO if language is None else language, count)
         seed = options.get("seed")
-        seeds = [draw_seed() for _ in texts] if seed is None else _broadcast("seed", seed, count)
+        seeds = [draw_seed() for _ in texts] if seed is None else broadcast("seed", seed, count)
         talker, predictor, repetition_penalty = self._sampling(options)
-        all_voices: list[Voice] = list(voices)
         return [
             SpeechRequest(
                 text=text,
@@ -200,10 +291,10 @@ class Qwen3TTSModel:
                 sampling=talker,
                 predictor_sampling=predictor,
                 repetition_penalty=repetition_penalty,
-                seed=_plain(one_seed),
-                max_frames=_plain(options.get("max_new_tokens")),
+                seed=plain(one_seed),
+                max_frames=plain(options.get("max_new_tokens")),
             )
-            for text, voice, one_language, one_seed in zip(texts, all_voices, languages, seeds, strict=True)
+            for text, voice, one_language, one_seed in zip(texts, voices, languages, seeds, strict=True)
         ]
 
     def _sampling(self, options: GenerationOptions) -> tuple[SamplingParams, SamplingParams, float]:
@@ -214,7 +305,7 @@ class Qwen3TTSModel:
         for name in ("do_sample", "subtalker_dosample"):
             if not isinstance(options.get(name), bool | None):
                 raise InvalidRequest(f"{name} must be True or False, not {options.get(name)!r}", name, "invalid_value")
-        given = {name: _plain(value) for name, value in options.items() if value is not None}
+        given = {name: plain(value) for name, value in options.items() if value is not None}
         merged = dataclasses.asdict(self._defaults) | given
         names = {field.name for field in dataclasses.fields(GenerationDefaults)}
         defaults = GenerationDefaults(**{name: value for name, value in merged.items() if name in names})
@@ -230,12 +321,12 @@ class Qwen3TTSModel:
         finally:
             for sequence in sequences:
                 self._engine.cancel(sequence)
-        return [self._decode_whole(sequence.frames) for sequence in sequences], self.sample_rate_hz
+        return [self._decode_whole(sequence) for sequence in sequences], self.sample_rate_hz
 
     def _stream(self, sequence: Sequence) -> Iterator[tuple[Samples, int]]:
         self._engine.submit(sequence)  # here, since a generator closed before it starts runs no `finally`
         try:
-            sent, carry = 0, Carry()
+            sent, carry = 0, self._start(sequence)
             for size in chunk_sizes(CHUNK_SCHEDULE):
                 self._run_until(sequence, sent + size)
                 frames = sequence.frames[sent : sent + size]
@@ -256,10 +347,19 @@ class Qwen3TTSModel:
         if sequence.finish_reason == "cancelled":
             raise EngineStopped("a step of the engine was interrupted; the utterance is not complete")
 
-    def _decode_whole(self, frames: list[Frame]) -> Samples:
-        pieces, carry = [np.zeros(0, dtype=np.float32)], Carry()
-        for start in range(0, len(frames), _DECODE_FRAMES):
-            pieces.append(self._decode(frames[start : start + _DECODE_FRAMES], carry))
+    @torch.inference_mode()
+    def _start(self, sequence: Sequence) -> Carry:
+        """Where the decoder begins: at silence, or at the end of the reference that the sequence continues."""
+        carry, prompt = Carry(), sequence.layout.voice_prompt
+        if prompt is None or prompt.ref_codes is None:
+            return carry
+        self._decoder.prime(torch.from_numpy(prompt.ref_codes).to(self._device, torch.int64)[None], carry)
+        return Carry(carry.kept)
+
+    def _decode_whole(self, sequence: Sequence) -> Samples:
+        pieces, carry = [np.zeros(0, dtype=np.float32)], self._start(sequence)
+        for start in range(0, len(sequence.frames), _DECODE_FRAMES):
+            pieces.append(self._decode(sequence.frames[start : start + _DECODE_FRAMES], carry))
             carry = Carry(carry.kept)
         return np.concatenate(pieces)
 
@@ -268,52 +368,3 @@ class Qwen3TTSModel:
         codes = torch.tensor(frames, device=self._device)[None]  # [1, F, G]
         samples: Samples = self._decoder(codes, carry)[0].float().cpu().numpy()
         return samples
-
-
-def _device(device_map: str | int | torch.device | None) -> torch.device:
-    if device_map == "auto":
-        device_map = "cuda" if torch.cuda.is_available() else "cpu"
-    elif isinstance(device_map, int):
-        device_map = f"cuda:{device_map}"
-    device: torch.device | None
-    try:
-        device = torch.device("cpu" if device_map is None else device_map)
-    except (RuntimeError, TypeError):
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UnsupportedError(f"device_map {device_map!r} is not offered; choose 'cpu', 'cuda', 'cuda:N' or 'auto'")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UnsupportedError(f"device_map {device_map!r}: this machine has no CUDA device")
-    return device
-
-
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
-    if found not in DTYPES.values():
-        raise UnsupportedError(f"dtype {dtype!r} is not offered; choose {', '.join(DTYPES)}")
-    assert found is not None
-    return found
-
-
-def _as_list(text: str | list[str]) -> list[str]:
-    if not isinstance(text, str | list | tuple):
-        raise InvalidRequest(f"text must be a string or a list of strings, not {text!r}", "text", "invalid_value")
-    texts = [text] if isinstance(text, str) else list(text)
-    if not texts:
-        raise InvalidRequest("text is an empty list", "text")
-    return texts
-
-
-def _plain(value: T) -> T:
-    """A NumPy number as Python's own."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _broadcast(name: str, value: T | list[T], count: int) -> list[T]:
-    """`value` for each of `count` texts. Raises InvalidRequest when a list has another length."""
-    values = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
-    if len(values) == 1:
-        return values * count
-    if len(values) != count:
-        raise InvalidRequest(f"{name} has {len(values)} entries for {count} texts", name)
-    return values

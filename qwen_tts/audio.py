@@ -1,16 +1,204 @@
-"""Samples in other clothes: float to 16-bit PCM, and the WAV header before it."""
+"""Audio in and out: any container to float samples, resampling, 16-bit PCM, and the WAV header."""
 
+import base64
+import binascii
+import io
+import math
+import os
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+import av
 import numpy as np
+import soxr
+from av.error import FFmpegError
 from numpy.typing import NDArray
+
+from qwen_tts.errors import InvalidRequest
+from qwen_tts.fetch import fetch
+
+Samples = NDArray[np.float32]
 
 # RIFF and data sizes of a stream whose length is not known when its header is sent.
 UNKNOWN_LENGTH = 0xFFFFFFFF
 _HEADER_BYTES = 44
 
+# FFmpeg's demuxers that read one self-contained file. Its playlist formats (hls, concat, dash, ...) would open the
+# files and addresses that a stranger's upload names.
+_CONTAINERS = (
+    "aac,aiff,amr,asf,au,caf,flac,matroska,webm,mov,mp4,m4a,mp3,mpegts,ogg,opus,voc,w64,wav,wv,ape,tta,ac3,eac3"
+)
+_MIME_TYPES = {
+    "wav": "audio/wav",
+    "mp3": "audio/mpeg",
+    "ogg": "audio/ogg",
+    "flac": "audio/flac",
+    "aac": "audio/aac",
+    "mp4": "audio/mp4",
+    "webm": "audio/webm",
+}
+_RATES_HZ = (4_000, 768_000)
+_MAX_CHANNELS = 64
+# Shorter strings that are no path and no URL are taken for misspelt paths.
+_LEAST_BASE64 = 256
 
-def to_pcm16(samples: NDArray[np.float32]) -> bytes:
+# What a caller may give as audio: a path, a URL, base64, a data URL, or (samples, sample rate in Hz).
+AudioSource = str | os.PathLike[str] | tuple[NDArray[np.generic], int]
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Mono audio: samples [S] float32, full scale 1."""
+
+    samples: Samples
+    sample_rate_hz: int
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.sample_rate_hz
+
+    def resampled(self, sample_rate_hz: int) -> "Clip":
+        """At another rate, with as many samples as librosa would give: ceil(S * new rate / old rate)."""
+        if sample_rate_hz == self.sample_rate_hz:
+            return self
+        samples = soxr.resample(self.samples, self.sample_rate_hz, sample_rate_hz, quality="HQ")
+        wanted = math.ceil(len(self.samples) * (sample_rate_hz / self.sample_rate_hz))
+        return Clip(np.pad(samples[:wanted], (0, max(0, wanted - len(samples)))), sample_rate_hz)
+
+
+def load_audio(source: AudioSource, max_s: float = math.inf) -> Clip:
+    """Mono audio of `source` in any form of AudioSource. Raises InvalidRequest; `max_s` is for decode_audio."""
+    if isinstance(source, tuple) and len(source) == 2:
+        return _from_array(*source)
+    if not isinstance(source, str | os.PathLike):
+        raise _refusal(
+            "must be a path, a URL, base64 text or a pair (samples, sample rate in Hz), not " + type(source).__name__
+        )
+    return decode_audio(_read(source), max_s)
+
+
+def decode_audio(data: bytes, max_s: float = math.inf) -> Clip:
+    """Mono audio of a file in any container of _CONTAINERS; channels are averaged.
+
+    Raises InvalidRequest when it is not audio, or as soon as it has run longer than `max_s` seconds.
+    """
+    pieces: list[Samples] = []
+    rate_hz, total = 0, 0
+    try:
+        for piece, rate_hz in _decoded(data):
+            pieces.append(piece)
+            total += len(piece)
+            if total > max_s * rate_hz:
+                raise _refusal(f"is longer than {max_s:g} s", "audio_too_long")
+    except (FFmpegError, ValueError, EOFError, OSError) as error:
+        if isinstance(error, InvalidRequest):
+            raise
+        raise _refusal("is not an audio file that can be read", "invalid_audio") from None
+    if not total:
+        raise _refusal("holds no audio", "invalid_audio")
+    return _clip(np.concatenate(pieces), rate_hz)
+
+
+def audio_type(data: bytes) -> str:
+    """MIME type of a file that decode_audio reads; "application/octet-stream" for what is not known to browsers."""
+    try:
+        with av.open(io.BytesIO(data), mode="r", options={"format_whitelist": _CONTAINERS}) as container:
+            names = container.format.name.split(",")
+    except (FFmpegError, ValueError, OSError):
+        names = []
+    return next((_MIME_TYPES[name] for name in names if name in _MIME_TYPES), "application/octet-stream")
+
+
+def decode_base64(text: str) -> bytes:
+    """Bytes of base64 text, with or without "data:...;base64," before it. Raises InvalidRequest."""
+    head, comma, body = text.partition(",")
+    if comma and head.startswith("data:") and not head.endswith(";base64"):
+        raise _refusal("is a data URL without ';base64'", "invalid_audio")
+    try:
+        return base64.b64decode(body if head.startswith("data:") else text, validate=True)
+    except (binascii.Error, ValueError):
+        raise _refusal("is not valid base64", "invalid_audio") from None
+
+
+def _read(source: str | os.PathLike[str]) -> bytes:
+    if isinstance(source, str):
+        if source.startswith(("http://", "https://")):
+            data: bytes = fetch(source)
+            return data
+        if source.startswith("data:"):
+            return decode_base64(source)
+    try:
+        return Path(source).expanduser().read_bytes()
+    except (OSError, ValueError, RuntimeError) as error:  # no such file, a NUL in the name, "~nobody"
+        if isinstance(source, str) and len(source) > _LEAST_BASE64:
+            return decode_base64(source)
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise _refusal(f"{os.fspath(source)!r} cannot be read: {reason}", "invalid_audio") from None
+
+
+def _decoded(data: bytes) -> Iterator[tuple[Samples, int]]:
+    """Mono pieces and their rate."""
+    with av.open(io.BytesIO(data), mode="r", options={"format_whitelist": _CONTAINERS}) as container:
+        if not container.streams.audio:
+            return
+        expected: int | None = None
+        for frame in container.decode(container.streams.audio[0]):
+            if expected not in (None, frame.sample_rate):
+                raise _refusal("changes its sample rate on the way", "invalid_audio")
+            expected = frame.sample_rate
+            yield _mono(frame), frame.sample_rate
+
+
+def _mono(frame: av.AudioFrame) -> Samples:
+    samples = frame.to_ndarray()
+    channels = frame.layout.nb_channels
+    if channels > _MAX_CHANNELS:
+        raise _refusal(f"has {channels} channels", "invalid_audio")
+    if frame.format.is_packed:
+        samples = samples.reshape(-1, channels).T
+    mono: Samples = _full_scale_1(samples).mean(axis=0, dtype=np.float32)
+    return mono
+
+
+def _full_scale_1(samples: NDArray[np.generic]) -> Samples:
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128.0) / 128.0
+    if np.issubdtype(samples.dtype, np.signedinteger):
+        scaled: NDArray[np.float64] = samples / (float(np.iinfo(samples.dtype).max) + 1.0)  # type: ignore[type-var, operator]
+        return scaled.astype(np.float32)
+    if np.issubdtype(samples.dtype, np.floating):
+        return samples.astype(np.float32)
+    raise _refusal(f"has samples of type {samples.dtype}; give floats in [-1, 1] or signed integers", "invalid_audio")
+
+
+def _from_array(samples: NDArray[np.generic], sample_rate_hz: int) -> Clip:
+    """Of two axes the shorter one is the channels."""
+    if not isinstance(samples, np.ndarray) or samples.ndim not in (1, 2) or not samples.size:
+        raise _refusal("must hold a non-empty array [S], [S, channels] or [channels, S]", "invalid_audio")
+    mono = _full_scale_1(samples)
+    if mono.ndim == 2:
+        mono = mono.mean(axis=int(np.argmin(mono.shape)), dtype=np.float32)
+    if isinstance(sample_rate_hz, bool) or int(sample_rate_hz) != sample_rate_hz:
+        raise _refusal(f"has the sample rate {sample_rate_hz!r}; give whole Hz", "invalid_audio")
+    return _clip(mono, int(sample_rate_hz))
+
+
+def _clip(samples: Samples, sample_rate_hz: int) -> Clip:
+    low, high = _RATES_HZ
+    if not low <= sample_rate_hz <= high:
+        raise _refusal(f"has a sample rate of {sample_rate_hz} Hz; from {low} to {high} can be read", "invalid_audio")
+    if not np.isfinite(samples).all():
+        raise _refusal("holds samples that are not finite numbers", "invalid_audio")
+    return Clip(np.ascontiguousarray(samples), sample_rate_hz)
+
+
+def _refusal(reason: str, code: str = "invalid_value") -> InvalidRequest:
+    return InvalidRequest(f"ref_audio {reason}", "ref_audio", code)
+
+
+def to_pcm16(samples: Samples) -> bytes:
     """float samples in [-1, 1] -> signed 16-bit little-endian bytes."""
     return (np.clip(samples, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes()
 

@@ -128,6 +128,8 @@ class ModelConfig:
             raise ConfigError(f"tts_model_type is {self.tts_model_type!r}; known types: {', '.join(MODEL_TYPES)}")
         if self.tts_model_type == "base" and self.speaker_encoder_config is None:
             raise ConfigError("speaker_encoder_config is missing, which a model of type 'base' has")
+        if self.speaker_encoder_config and self.speaker_encoder_config.enc_dim != self.talker_config.hidden_size:
+            raise ConfigError("speaker_encoder_config.enc_dim differs from talker_config.hidden_size")
         text_vocab = self.talker_config.text_vocab_size
         for f in dataclasses.fields(self):
             if f.name.endswith("_token_id") and not 0 <= getattr(self, f.name) < text_vocab:
@@ -192,7 +194,9 @@ class CodecDecoderConfig:
 class CodecConfig:
     """config.json of the codec. `encoder_config` stays a mapping: transformers' MimiConfig reads it."""
 
+    input_sample_rate: int
     output_sample_rate: int
+    encode_downsample_rate: int
     decode_upsample_rate: int
     encoder_valid_num_quantizers: int
     decoder_config: CodecDecoderConfig

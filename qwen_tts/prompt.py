@@ -10,7 +10,14 @@ Every prompt row is the sum of a text part and, from the tag rows on, a codec pa
                   tts_pad                         codec_bos
     "streaming":  body[0]                         codec_bos       and body[1:], tts_eos trail behind, one per frame
 
-Source: the reference's prompt assembly for custom voice and voice design, both text layouts.
+A cloned voice puts its speaker embedding where a built-in one has its speaker id. With reference codes the last part
+becomes, "text" being the reference's body, the body and tts_eos, and "frames" codec_bos and the reference's frames:
+
+    "whole":      text, then tts_pad …            codec_pad …, then frames
+    "streaming":  text beside                     frames; where text is longer the rest of it trails behind, one per
+                                                  frame, and where it is shorter tts_pad fills it up
+
+Source: the reference's prompt assembly for custom voice, voice design and voice clone, both text layouts.
 """
 
 from dataclasses import dataclass
@@ -20,25 +27,35 @@ from numpy.typing import NDArray
 
 from qwen_tts.config import LANGUAGE_AUTO, ModelConfig, TalkerConfig
 from qwen_tts.errors import InvalidRequest
-from qwen_tts.request import CustomVoice, DesignedVoice, SpeechRequest, Voice
+from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, Voice
 from qwen_tts.text import SpokenText, TextTokenizer
+from qwen_tts.voice import VoicePrompt
 
+# In place of a codec id:
 NO_CODEC = -1  # this row has no codec part
+SPEAKER_EMBEDDING = -2  # its codec part is the speaker embedding
+REFERENCE_FRAME = -3  # its codec part is the next frame of the reference codes
+
+Rows = list[tuple[int, int]]  # text id, codec id
 
 
 @dataclass(frozen=True)
 class PromptLayout:
-    """`text_ids` [T], `codec_ids` [T] (NO_CODEC where a row has none), `trailing_text_ids` [N]; all int64.
+    """`text_ids` [T], `codec_ids` [T] (or what stands in place of an id), `trailing_text_ids` [N]; all int64.
 
     Row n of the trailing text is added to the input of decode step n; after the last, tts_pad is added for ever.
+    `voice_prompt` holds what SPEAKER_EMBEDDING and REFERENCE_FRAME refer to.
     """
 
     text_ids: NDArray[np.int64]
     codec_ids: NDArray[np.int64]
     trailing_text_ids: NDArray[np.int64]
+    voice_prompt: VoicePrompt | None = None
 
     def __post_init__(self) -> None:
         assert self.text_ids.shape == self.codec_ids.shape, (self.text_ids.shape, self.codec_ids.shape)
+        codes = None if self.voice_prompt is None else self.voice_prompt.ref_codes
+        assert (self.codec_ids == REFERENCE_FRAME).sum() == (0 if codes is None else len(codes))
 
     def __len__(self) -> int:
         return len(self.text_ids)
@@ -48,6 +65,7 @@ def build_prompt(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechR
     """Lay out `request` for this model. Raises InvalidRequest when the model cannot speak it, naming what it can."""
     talker = config.talker_config
     instructions, speaker = _resolve_voice(config, request.voice)
+    voice_prompt = request.voice.prompt if isinstance(request.voice, ClonedVoice) else None
     spoken = tokenizer.spoken(request.text)
 
     text_ids = tokenizer.instruction(instructions) if instructions else []
@@ -57,30 +75,47 @@ def build_prompt(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechR
     tags = _language_tags(talker, _language_id(config, request.language, speaker))
     if speaker is not None:
         tags.append(talker.spk_id[speaker])
+    if voice_prompt is not None:
+        tags.append(SPEAKER_EMBEDDING)
     text_ids += [config.tts_pad_token_id] * len(tags) + [config.tts_bos_token_id]
     codec_ids += [*tags, talker.codec_pad_id]
 
-    match request.text_layout:
-        case "whole":
+    match request.text_layout, voice_prompt:
+        case layout, VoicePrompt(ref_codes=np.ndarray() as codes, ref_text=str(ref_text)):
+            text = [*tokenizer.spoken(ref_text).body, *spoken.body, config.tts_eos_token_id]
+            rows, trailing = _continued_reference(config, text, len(codes), streaming=layout == "streaming")
+        case "whole", _:
             rows, trailing = _whole_text(config, spoken)
-        case "streaming":
+        case _:
             rows, trailing = _streaming_text(config, spoken)
     return PromptLayout(
         text_ids=np.array(text_ids + [text for text, _ in rows], dtype=np.int64),
         codec_ids=np.array(codec_ids + [codec for _, codec in rows], dtype=np.int64),
         trailing_text_ids=np.array(trailing, dtype=np.int64),
+        voice_prompt=voice_prompt,
     )
 
 
-def _whole_text(config: ModelConfig, spoken: SpokenText) -> tuple[list[tuple[int, int]], list[int]]:
+def _whole_text(config: ModelConfig, spoken: SpokenText) -> tuple[Rows, list[int]]:
     talker = config.talker_config
     rows = [(text, talker.codec_pad_id) for text in (*spoken.body, config.tts_eos_token_id)]
     return [*rows, (config.tts_pad_token_id, talker.codec_bos_id)], []
 
 
-def _streaming_text(config: ModelConfig, spoken: SpokenText) -> tuple[list[tuple[int, int]], list[int]]:
+def _streaming_text(config: ModelConfig, spoken: SpokenText) -> tuple[Rows, list[int]]:
     rows = [(spoken.body[0], config.talker_config.codec_bos_id)]
     return rows, [*spoken.body[1:], config.tts_eos_token_id]
+
+
+def _continued_reference(
+    config: ModelConfig, text: list[int], reference_frames: int, *, streaming: bool
+) -> tuple[Rows, list[int]]:
+    talker, pad = config.talker_config, config.tts_pad_token_id
+    frames = [talker.codec_bos_id] + [REFERENCE_FRAME] * reference_frames
+    if not streaming:
+        return [*((one, talker.codec_pad_id) for one in text), *((pad, frame) for frame in frames)], []
+    beside = text[: len(frames)] + [pad] * (len(frames) - len(text))
+    return list(zip(beside, frames, strict=True)), text[len(frames) :]
 
 
 def _resolve_voice(config: ModelConfig, voice: Voice) -> tuple[str, str | None]:
@@ -111,6 +146,37 @@ def _resolve_voice(config: ModelConfig, voice: Voice) -> tuple[str, str | None]:
                     "voice_required",
                 )
             return description, None
+        case ClonedVoice(prompt=prompt):
+            _check_prompt(config, prompt)
+            return "", None
+
+
+def _check_prompt(config: ModelConfig, prompt: VoicePrompt) -> None:
+    talker = config.talker_config
+    if config.tts_model_type != "base":
+        raise InvalidRequest(
+            f"this model is of type {config.tts_model_type!r} and cannot clone a voice; a model of type 'base' can",
+            "voice",
+            "voice_not_supported",
+        )
+    width = len(prompt.speaker_embedding)
+    if width != talker.hidden_size:
+        raise InvalidRequest(
+            f"the voice prompt was made with another model: its speaker embedding has {width} numbers, and this model "
+            f"needs {talker.hidden_size}",
+            "voice",
+            "voice_of_another_model",
+        )
+    if prompt.ref_codes is None:
+        return
+    groups, codes = prompt.ref_codes.shape[1], talker.code_predictor_config.vocab_size
+    if groups != talker.num_code_groups or prompt.ref_codes.max() >= codes:
+        raise InvalidRequest(
+            f"the voice prompt was made with another codec: its frames have {groups} codes up to "
+            f"{prompt.ref_codes.max()}, and this model needs {talker.num_code_groups} below {codes}",
+            "voice",
+            "voice_of_another_model",
+        )
 
 
 def _language_id(config: ModelConfig, language: str, speaker: str | None) -> int | None:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults
 from qwen_tts.errors import ConfigError, InvalidRequest
+from qwen_tts.voice import VoicePrompt
 
 FinishReason = Literal["stop", "length", "cancelled"]
 # Where the text stands in the prompt: all of it before the first frame, or one row beside every frame.
@@ -75,7 +76,14 @@ class DesignedVoice:
     description: str
 
 
-Voice = CustomVoice | DesignedVoice
+@dataclass(frozen=True)
+class ClonedVoice:
+    """The voice of a reference recording, spoken by a Base model."""
+
+    prompt: VoicePrompt
+
+
+Voice = CustomVoice | DesignedVoice | ClonedVoice
 
 
 def draw_seed() -> int:
@@ -124,6 +132,8 @@ class SpeechRequest:
                 return {"input": self.text, "voice": name, "instructions": words}
             case DesignedVoice(description=words):
                 return {"input": self.text, "instructions": words}
+            case ClonedVoice(prompt=prompt):
+                return {"input": self.text, "ref_text": prompt.ref_text or ""}
 
 
 def default_sampling(defaults: GenerationDefaults) -> tuple[SamplingParams, SamplingParams]:

@@ -16,6 +16,11 @@ from qwen_tts.codec.quantizer import SplitQuantizer
 from qwen_tts.codec.transformer import DecoderTransformer
 from qwen_tts.config import CodecDecoderConfig, read_codec_config
 
+# The convolutions after the transformer see this many frames back, at most: 3 + 1.5 in the two upsampling stages
+# (kernel 7 at 25 and 50 Hz), 1.5 in the first convolution, and 0.28 + 2.44 + 0.49 + 0.12 + 0.04 in the four blocks
+# (at 400, 2000, 8000 and 24000 Hz; three units of kernel 7, dilations 1, 3, 9).
+_CONVOLUTION_FRAMES = 12
+
 
 class CodecDecoder(nn.Module):
     """`decoder.*` of the codec."""
@@ -37,8 +42,23 @@ class CodecDecoder(nn.Module):
 
     def forward(self, codes: Tensor, carry: Carry) -> Tensor:
         """codes [B, F, G] int64 -> samples [B, F * 1920] in [-1, 1]; `carry` takes and keeps the streams' state."""
+        return self._upsample(self._latents(codes, carry), carry)
+
+    def prime(self, codes: Tensor, carry: Carry) -> None:
+        """Leave `carry`, of new streams, as forward(codes) would, without making the samples.
+
+        What the convolutions keep depends on the last frames alone, and they are nearly all of the cost.
+        """
+        latents = self._latents(codes, carry)
+        self._upsample(latents[:, :, -_CONVOLUTION_FRAMES:], carry)
+
+    def _latents(self, codes: Tensor, carry: Carry) -> Tensor:
+        """codes [B, F, G] -> [B, latent_dim, F]."""
         x = self.pre_conv(self.quantizer(codes), carry)
-        x = self.pre_transformer(x.transpose(1, 2), carry).transpose(1, 2)
+        out: Tensor = self.pre_transformer(x.transpose(1, 2), carry).transpose(1, 2)
+        return out
+
+    def _upsample(self, x: Tensor, carry: Carry) -> Tensor:
         for stage in self.upsample:
             assert isinstance(stage, nn.ModuleList)
             for layer in stage:

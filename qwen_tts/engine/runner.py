@@ -16,7 +16,7 @@ from qwen_tts.engine.sampling import SamplingRows, draw, penalise_repetition, un
 from qwen_tts.engine.scheduler import Plan
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.models.talker import Talker
-from qwen_tts.prompt import NO_CODEC
+from qwen_tts.prompt import REFERENCE_FRAME, SPEAKER_EMBEDDING, PromptLayout
 
 # The reference refuses end of speech before this many frames (min_new_tokens of its generate call).
 MIN_FRAMES = 2
@@ -78,10 +78,7 @@ class TalkerRunner:
         """Read the prompt into the sequence's slot and set the slot's row of every pool."""
         slot, layout, request = _slot(sequence), sequence.layout, sequence.request
         length = len(layout)
-        codec_ids = torch.from_numpy(layout.codec_ids).to(self.device)
-        rows = self.talker.embed_text(torch.from_numpy(layout.text_ids).to(self.device))  # [T, D]
-        has_codec = codec_ids != NO_CODEC
-        rows[has_codec] += self.talker.embed_code(codec_ids[has_codec])
+        rows = self._embed(layout)
         positions = torch.arange(length, device=self.device)[None]
         hidden = self.talker.model(rows[None], positions, self.kv[:, :, slot : slot + 1, :length], None)
         self.hidden[slot] = hidden[0, -1]
@@ -96,6 +93,19 @@ class TalkerRunner:
         self.repetition_penalty[slot] = request.repetition_penalty
         self.sampling.set(slot, request.sampling)
         self.predictor_sampling.set(slot, request.predictor_sampling)
+
+    def _embed(self, layout: PromptLayout) -> Tensor:
+        """The prompt's rows [T, D]."""
+        rows = self.talker.embed_text(torch.from_numpy(layout.text_ids).to(self.device))
+        codec_ids = torch.from_numpy(layout.codec_ids).to(self.device)
+        is_id = codec_ids >= 0
+        rows[is_id] += self.talker.embed_code(codec_ids[is_id])
+        if (prompt := layout.voice_prompt) is not None:
+            rows[codec_ids == SPEAKER_EMBEDDING] += torch.from_numpy(prompt.speaker_embedding).to(rows)
+            if prompt.ref_codes is not None:
+                codes = torch.from_numpy(prompt.ref_codes).to(self.device, torch.int64)  # [F, G]
+                rows[codec_ids == REFERENCE_FRAME] += self.talker.embed_frame(codes)
+        return rows
 
     def _wipe(self, slot: int) -> None:
         for kv in (self.kv, self.predictor_kv):

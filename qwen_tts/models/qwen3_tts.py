@@ -8,10 +8,8 @@ from torch import nn
 from qwen_tts.checkpoint import WEIGHTS_FILE, load_weights
 from qwen_tts.config import ModelConfig
 from qwen_tts.layers import Attend, sdpa
-from qwen_tts.models.speaker_encoder import SpeakerEncoder
+from qwen_tts.models.speaker_encoder import SPEAKER_ENCODER_PREFIX, SpeakerEncoder
 from qwen_tts.models.talker import Talker
-
-_SPEAKER_ENCODER = "speaker_encoder."
 
 
 class Qwen3TTS(nn.Module):
@@ -30,6 +28,6 @@ def load_talker(
     """The talker of a checkpoint directory, without its speaker encoder. Raises CheckpointError."""
     with torch.device("meta"):
         talker = Talker(config.talker_config, attend)
-    ignore = (_SPEAKER_ENCODER,) if config.speaker_encoder_config is not None else ()
+    ignore = (SPEAKER_ENCODER_PREFIX,) if config.speaker_encoder_config is not None else ()
     load_weights(talker, directory / WEIGHTS_FILE, device=device, dtype=dtype, prefix="talker.", ignore=ignore)
     return talker

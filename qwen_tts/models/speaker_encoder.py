@@ -1,10 +1,37 @@
 """ECAPA-TDNN speaker encoder (arXiv:2005.07143): log-mel -> speaker embedding. Parameter names are the checkpoint's."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.audio_utils import mel_filter_bank
 
+from qwen_tts.checkpoint import WEIGHTS_FILE, load_weights
 from qwen_tts.config import SpeakerEncoderConfig
+
+SPEAKER_ENCODER_PREFIX = "speaker_encoder."
+
+# The mel front end, which no config holds: the reference's constants at its one call site.
+_FFT, _HOP, _HIGHEST_HZ = 1024, 256, 12000.0
+_LEAST_POWER, _LEAST_MEL = 1e-9, 1e-5
+
+
+def log_mel(samples: Tensor, config: SpeakerEncoderConfig) -> Tensor:
+    """samples [B, S] at config.sample_rate -> log-mel [B, T, mel_dim], a frame each 256 samples.
+
+    Reflect-padded so that T = S // 256; magnitudes through a Slaney-normalised filterbank, then the natural log.
+    """
+    edge = (_FFT - _HOP) // 2
+    padded = F.pad(samples[:, None], (edge, edge), mode="reflect")[:, 0]
+    window = torch.hann_window(_FFT, device=samples.device)
+    spectrum = torch.stft(padded, _FFT, hop_length=_HOP, window=window, center=False, return_complex=True)
+    magnitude = (torch.view_as_real(spectrum).square().sum(dim=-1) + _LEAST_POWER).sqrt()  # [B, bins, T]
+    bank = mel_filter_bank(
+        _FFT // 2 + 1, config.mel_dim, 0.0, _HIGHEST_HZ, config.sample_rate, norm="slaney", mel_scale="slaney"
+    )
+    mel = torch.from_numpy(bank.T).float().to(samples.device) @ magnitude
+    return mel.clamp(min=_LEAST_MEL).log().transpose(1, 2)
 
 
 class TDNN(nn.Module):
@@ -97,6 +124,7 @@ class SpeakerEncoder(nn.Module):
         self.mfa = TDNN(channels[-1], channels[-1], kernels[-1], dilations[-1])
         self.asp = AttentiveStatistics(channels[-1], config.enc_attention_channels)
         self.fc = nn.Conv1d(2 * channels[-1], config.enc_dim, 1)
+        self.config = config
 
     def forward(self, mel: Tensor) -> Tensor:
         """mel [B, T, mel_dim] -> speaker embedding [B, enc_dim], not normalised."""
@@ -108,3 +136,24 @@ class SpeakerEncoder(nn.Module):
         x = self.asp(self.mfa(torch.cat(outputs, dim=1)))
         out: Tensor = self.fc(x).squeeze(2)
         return out
+
+    @torch.inference_mode()
+    def embed(self, samples: Tensor) -> Tensor:
+        """One clip, samples [S] at config.sample_rate -> speaker embedding [enc_dim]."""
+        out: Tensor = self(log_mel(samples[None], self.config))[0]
+        return out
+
+
+def load_speaker_encoder(directory: Path, config: SpeakerEncoderConfig, device: torch.device) -> SpeakerEncoder:
+    """The speaker encoder of a Base checkpoint, in float32. Raises CheckpointError."""
+    with torch.device("meta"):
+        encoder = SpeakerEncoder(config)
+    load_weights(
+        encoder,
+        directory / WEIGHTS_FILE,
+        device=device,
+        dtype=torch.float32,
+        prefix=SPEAKER_ENCODER_PREFIX,
+        ignore=("talker.",),
+    )
+    return encoder

@@ -130,4 +130,5 @@ def test_serve_build_writes_a_config_that_serve_accepts(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": PATH}, check=True, timeout=120)
     (application,) = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text())).applications
     names = {deployment.name for deployment in application.deployments}
-    assert names == {"ingress", "codec-decoder", "talker-seeded-custom-voice"}
+    talkers = {f"talker-seeded-{kind}" for kind in ("custom-voice", "base", "voice-design")}
+    assert names == {"ingress", "codec-decoder", "codec-encoder", *talkers}

@@ -27,6 +27,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,15 +99,22 @@ CASES = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    run(__file__, __doc__ or "", ("custom_voice", "voice_design"), Path(__file__).parent / "goldens", record)
+
+
+def run(
+    script: str, description: str, model_types: tuple[str, ...], out: Path, record: Callable[[Path, Path], None]
+) -> None:
+    """The command line of a golden script, whose second half is `record(checkpoints, out)`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--oracle", type=Path, help="python of an environment with the reference")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "goldens")
+    parser.add_argument("--out", type=Path, default=out)
     parser.add_argument("--record", type=Path, metavar="CHECKPOINTS", help="run only the second half, on these")
     args = parser.parse_args()
     if args.record is not None:
         record(args.record, args.out)
     elif args.oracle is not None:
-        write_and_record(args.oracle, args.out)
+        write_and_record(script, model_types, args.oracle, args.out)
     else:
         parser.error("--oracle is needed")
 
@@ -114,22 +122,25 @@ def main() -> None:
 # First half: our environment.
 
 
-def write_and_record(oracle: Path, out: Path) -> None:
+def write_and_record(script: str, model_types: tuple[str, ...], oracle: Path, out: Path) -> None:
+    """Write the checkpoints of these types and run `script` on them with the oracle's python."""
     from shapes import CHECKPOINTS  # imports our qwen_tts, so not at the top
+
+    wanted = {key: checkpoint for key, checkpoint in CHECKPOINTS.items() if checkpoint.model_type in model_types}
 
     with tempfile.TemporaryDirectory(prefix="parity-") as name:
         root = Path(name)
         checkpoints, stub = root / "checkpoints", root / "stub"
         checkpoints.mkdir()
-        for key, checkpoint in CHECKPOINTS.items():
+        for key, checkpoint in wanted.items():
             checkpoint.write(checkpoints / key)
         described = {
             key: {**dataclasses.asdict(checkpoint), "sha256": digests(checkpoints / key)}
-            for key, checkpoint in CHECKPOINTS.items()
+            for key, checkpoint in wanted.items()
         }
         write_json(checkpoints / "checkpoints.json", described)
         write_torchaudio_stub(stub)
-        command = [str(oracle), __file__, "--record", str(checkpoints), "--out", str(out.resolve())]
+        command = [str(oracle), script, "--record", str(checkpoints), "--out", str(out.resolve())]
         subprocess.run(command, check=True, cwd=root, env=os.environ | {"PYTHONPATH": str(stub)})
 
 
@@ -160,6 +171,12 @@ class Recorder:
 
     def generate(self, model: Any, case: Case) -> Tensor:
         """Run `case`; returns its codes [F, G]."""
+        method = model.generate_voice_design if case.speaker is None else model.generate_custom_voice
+        (codes,) = self.call(model, method, case.arguments())
+        return codes
+
+    def call(self, model: Any, method: Callable[..., object], arguments: dict[str, Any]) -> list[Tensor]:
+        """Call `method` greedily; returns the codes [F, G] that it handed to the codec, one tensor per text."""
         talker = model.model.talker
         heads = talker.code_predictor.lm_head
         self.groups = {index + 1: [] for index in range(len(heads))}
@@ -170,14 +187,12 @@ class Recorder:
         tokenizer = model.model.speech_tokenizer
         tokenizer.decode = lambda encoded: self._decode(encoded)
         try:
-            method = model.generate_voice_design if case.speaker is None else model.generate_custom_voice
-            method(**case.arguments(), **GREEDY)
+            method(**arguments, **GREEDY)
         finally:
             del tokenizer.decode  # the class's own again
             for hook in hooks:
                 hook.remove()
-        (codes,) = self.codes
-        return codes
+        return self.codes
 
     def _decode(self, encoded: list[dict[str, Tensor]]) -> tuple[list[np.ndarray], int]:
         self.codes.extend(item["audio_codes"] for item in encoded)

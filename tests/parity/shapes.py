@@ -4,7 +4,7 @@ Inside each network (talker with code predictor, codec decoder) no width equals 
 hidden, heads x head_dim, key-value heads x head_dim. Head dims, head ratios and depths differ between talker and code
 predictor. So a transposed weight or a size taken from the wrong config key cannot pass unseen. Shape A has
 `small_to_mtp_projection`; in shape B the talker is as wide as the code predictor and there is none, and its size name
-makes the reference drop instructions. Encoder and speaker encoder are written but compared with nothing.
+makes the reference drop instructions. The encoders are compared on the base checkpoints.
 """
 
 from dataclasses import dataclass
@@ -51,4 +51,6 @@ CHECKPOINTS: dict[str, ParityCheckpoint] = {
     "A-custom_voice": ParityCheckpoint("A", "custom_voice", seed=1),
     "A-voice_design": ParityCheckpoint("A", "voice_design", seed=2),
     "B-custom_voice": ParityCheckpoint("B", "custom_voice", seed=3),
+    "A-base": ParityCheckpoint("A", "base", seed=4),
+    "B-base": ParityCheckpoint("B", "base", seed=5),
 }

@@ -6,7 +6,7 @@ see a wrong epsilon in a norm), all in float32.
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def test_decoded_samples(checkpoints: dict[str, Path], decode: dict[str, Any]) -
     np.testing.assert_allclose(samples[:: decode["stride"]], golden["samples"], atol=3e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", INDEX["checkpoints"])
 def test_speakers_and_languages(checkpoints: dict[str, Path], name: str) -> None:
     model = Qwen3TTSModel.from_pretrained(str(checkpoints[name]))
     golden = INDEX["checkpoints"][name]
@@ -141,13 +141,16 @@ def test_speakers_and_languages(checkpoints: dict[str, Path], name: str) -> None
 
 @pytest.mark.parametrize("method", ["generate_custom_voice", "generate_voice_design", "get_supported_speakers"])
 def test_signatures(method: str) -> None:
-    ours = [
+    assert parameters(getattr(Qwen3TTSModel, method)) == SIGNATURES["Qwen3TTSModel"][method]
+
+
+def parameters(method: Callable[..., object]) -> list[dict[str, str | None]]:
+    return [
         {
             "name": parameter.name,
             "kind": parameter.kind.name,
             "default": None if parameter.default is parameter.empty else repr(parameter.default),
         }
-        for parameter in inspect.signature(getattr(Qwen3TTSModel, method)).parameters.values()
+        for parameter in inspect.signature(method).parameters.values()
         if parameter.name != "self"
     ]
-    assert ours == SIGNATURES["Qwen3TTSModel"][method]

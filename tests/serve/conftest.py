@@ -1,4 +1,4 @@
-"""One Ray per test session, and on it one service with a custom-voice and a voice-design model."""
+"""One Ray per test session, and on it one service with a model of each type."""
 
 import functools
 import socket
@@ -15,11 +15,22 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.app import APP_NAME, build_app
 from deployments.messages import Load
-from deployments.settings import AppArgs, CodecDecoderArgs, IngressArgs, ModelArgs, TalkerArgs
+from deployments.settings import (
+    AppArgs,
+    CodecDecoderArgs,
+    CodecEncoderArgs,
+    IngressArgs,
+    ModelArgs,
+    ReferenceAudioArgs,
+    TalkerArgs,
+    VoiceStoreArgs,
+)
+from qwen_tts.config import ModelType
 from qwen_tts.seeded import SHAPES, write_checkpoint
 
-CUSTOM, DESIGN = "tiny-custom", "tiny-design"
+CUSTOM, DESIGN, BASE = "tiny-custom", "tiny-design", "tiny-base"
 SLOTS = 4
+MAX_BODY_BYTES, MAX_AUDIO_BYTES = 1_500_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -43,11 +54,12 @@ def _handle(deployment: str, app: str) -> DeploymentHandle[Any]:
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     directory = tmp_path_factory.mktemp("checkpoints")
-    write_checkpoint(directory / CUSTOM, SHAPES["small"], "custom_voice")
-    write_checkpoint(directory / DESIGN, SHAPES["small"], "voice_design")
-    return directory / CUSTOM, directory / DESIGN
+    types: dict[str, ModelType] = {CUSTOM: "custom_voice", DESIGN: "voice_design", BASE: "base"}
+    for name, model_type in types.items():
+        write_checkpoint(directory / name, SHAPES["small"], model_type)
+    return {name: directory / name for name in types}
 
 
 @pytest.fixture(scope="session")
@@ -64,13 +76,21 @@ def ray_port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def service(ray_port: int, checkpoints: tuple[Path, Path]) -> Service:
-    custom, design = checkpoints
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the service keeps its voices."""
+    return tmp_path_factory.mktemp("voices")
+
+
+@pytest.fixture(scope="session")
+def service(ray_port: int, checkpoints: dict[str, Path], voices: Path) -> Service:
     args = AppArgs(
-        models=(ModelArgs(name=CUSTOM, checkpoint=str(custom)), ModelArgs(name=DESIGN, checkpoint=str(design))),
+        models=tuple(ModelArgs(name=name, checkpoint=str(path)) for name, path in checkpoints.items()),
         talker=TalkerArgs(slots=SLOTS, threads=1, graceful_shutdown_s=1),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
-        ingress=IngressArgs(graceful_shutdown_s=1, max_body_bytes=20_000, body_timeout_s=2),
+        codec_encoder=CodecEncoderArgs(threads=1, graceful_shutdown_s=1),
+        ingress=IngressArgs(graceful_shutdown_s=1, max_body_bytes=MAX_BODY_BYTES, body_timeout_s=2),
+        voices=VoiceStoreArgs(url=str(voices)),
+        reference_audio=ReferenceAudioArgs(max_bytes=MAX_AUDIO_BYTES),
     )
     serve.run(build_app(args), name=APP_NAME, route_prefix="/")
     return Service(f"http://127.0.0.1:{ray_port}", APP_NAME)

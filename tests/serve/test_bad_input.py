@@ -6,7 +6,7 @@ import socket
 import httpx
 import pytest
 
-from tests.serve.conftest import CUSTOM, DESIGN, Service
+from tests.serve.conftest import CUSTOM, DESIGN, MAX_BODY_BYTES, Service
 
 JSON = {"content-type": "application/json"}
 
@@ -19,7 +19,7 @@ CASES: dict[str, tuple[dict[str, object], int, str | None, list[str]]] = {
     "input of another type": ({"input": 5}, 400, "input", ["string"]),
     "unknown field": ({"inptu": "x"}, 400, "inptu", ["unknown field", "temperature"]),
     "unknown model": ({"model": "gpt"}, 404, "model", [CUSTOM, DESIGN]),
-    "unknown voice": ({"voice": "bob"}, 400, "voice", ["bob", "ryan", "vivian"]),
+    "unknown voice": ({"voice": "bob"}, 404, "voice", ["bob", "ryan", "vivian"]),
     "missing voice": ({"voice": None}, 400, "voice", ["ryan"]),
     "voice of another type": ({"voice": 3}, 400, "voice", []),
     "unknown language": ({"language": "klingon"}, 400, "language", ["klingon", "english", "auto"]),
@@ -74,7 +74,7 @@ def test_bad_field(client: httpx.Client, case: str) -> None:
         (b'{"input": "\\ud800", "voice": "ryan"}', 400, []),
         (b'{"input": "Hi", "voice": "ryan", "temperature": NaN}', 400, []),
         (b"\xff\xfe", 400, ["JSON"]),
-        (json.dumps({"input": "a" * 30_000}).encode(), 413, ["20000"]),
+        (json.dumps({"input": "a" * MAX_BODY_BYTES}).encode(), 413, [str(MAX_BODY_BYTES)]),
     ],
     ids=["cut off", "empty", "array", "surrogate", "NaN", "not UTF-8", "too large"],
 )

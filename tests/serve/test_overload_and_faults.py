@@ -12,17 +12,17 @@ from ray import serve
 
 from deployments.app import build_app
 from deployments.settings import AppArgs, CodecDecoderArgs, IngressArgs, ModelArgs, TalkerArgs
-from tests.serve.conftest import Service
+from tests.serve.conftest import CUSTOM, Service
 
 APP = "small-queue"
 MODEL = "one-slot"
 
 
 @pytest.fixture(scope="module")
-def one_slot(ray_port: int, checkpoints: tuple[Path, Path]) -> Iterator[Service]:
+def one_slot(ray_port: int, checkpoints: dict[str, Path]) -> Iterator[Service]:
     """A service with one slot and room for one waiting request. Yielded before it has loaded."""
     args = AppArgs(
-        models=(ModelArgs(name=MODEL, checkpoint=str(checkpoints[0])),),
+        models=(ModelArgs(name=MODEL, checkpoint=str(checkpoints[CUSTOM]), type="custom_voice"),),
         talker=TalkerArgs(slots=1, max_waiting=1, threads=1, graceful_shutdown_s=1),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
         ingress=IngressArgs(graceful_shutdown_s=1),

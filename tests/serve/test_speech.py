@@ -11,7 +11,7 @@ import openai
 import pytest
 import soundfile
 
-from tests.serve.conftest import CUSTOM, DESIGN, SLOTS, Service
+from tests.serve.conftest import BASE, CUSTOM, DESIGN, SLOTS, Service
 
 FRAME_SAMPLES = 1920
 LONG = {"input": "Hello there. " * 20, "voice": "ryan", "seed": 7, "max_new_tokens": 2000}
@@ -99,11 +99,12 @@ def test_voice_design_takes_a_description(client: httpx.Client) -> None:
 
 def test_models_voices_and_health(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "alive"}
-    assert client.get("/readyz").json() == {"status": "ready", "models": [CUSTOM, DESIGN]}
+    assert client.get("/readyz").json() == {"status": "ready", "models": [CUSTOM, DESIGN, BASE]}
     models = client.get("/v1/models").json()
     assert [(m["id"], m["object"], m["type"]) for m in models["data"]] == [
         (CUSTOM, "model", "custom_voice"),
         (DESIGN, "model", "voice_design"),
+        (BASE, "model", "base"),
     ]
     voices = client.get("/v1/audio/voices").json()
     assert {"ryan", "serena", "eric"} < set(voices["voices"])
@@ -116,8 +117,8 @@ def test_the_official_openai_client_works(service: Service) -> None:
             model=CUSTOM, voice="serena", input="Hello", response_format="pcm", extra_body={"max_new_tokens": 5}
         ) as response:
             assert len(response.read()) == 5 * FRAME_SAMPLES * 2
-        assert [model.id for model in api.models.list()] == [CUSTOM, DESIGN]
-        with pytest.raises(openai.BadRequestError) as refused:
+        assert [model.id for model in api.models.list()] == [CUSTOM, DESIGN, BASE]
+        with pytest.raises(openai.NotFoundError) as refused:
             api.audio.speech.create(model=CUSTOM, voice="bob", input="Hello", response_format="wav")
         assert refused.value.param == "voice"
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 # The modules of qwen_tts, lowest layer first; a name stands for a module or for all modules below it.
 # A module imports from its own layer and from lower ones.
 LAYERS = (
-    ("errors", "config"),
-    ("request",),
-    ("text", "audio", "prompt", "layers", "checkpoint", "seeded_tokenizer"),
+    ("errors", "config", "voice"),
+    ("request", "fetch"),
+    ("text", "audio", "reference_audio", "prompt", "layers", "checkpoint", "seeded_tokenizer", "arguments"),
     ("models", "codec"),
-    ("engine", "seeded"),
-    ("api",),
+    ("engine", "seeded", "voice_encoder", "voice_clone"),
+    ("api", "tokenizer"),
 )
 # Layers whose members do not know each other.
 APART = (3, 4)

@@ -12,7 +12,8 @@ import torch
 
 import qwen_tts
 from qwen_tts import EngineStopped, InvalidRequest, Qwen3TTSModel
-from qwen_tts.api import GenerationOptions, Samples
+from qwen_tts.api import GenerationOptions
+from qwen_tts.audio import Samples
 from tests.unit.decoding import FRAME_SAMPLES, TOLERANCE
 from tests.unit.tiny import NEVER, set_eos_bias
 
@@ -53,8 +54,11 @@ def test_public_names() -> None:
         "InvalidRequest",
         "Overloaded",
         "Qwen3TTSModel",
+        "Qwen3TTSTokenizer",
         "QwenTTSError",
         "UnsupportedError",
+        "VoiceClonePromptItem",
+        "VoicePrompt",
     ]
     assert all(hasattr(qwen_tts, name) for name in qwen_tts.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Qwen4'"):

@@ -21,7 +21,10 @@ def faults(settings: object) -> str:
         ({"talker": {"slot": 4}}, "talker.slot"),
         ({"codec_decoder": {"max_batches": 4}}, "codec_decoder.max_batches"),
         ({"ingress": {"max_body": 4}}, "ingress.max_body"),
-        ({"models": [{"name": "a"}, {"name": "b", "checkpiont": "c"}]}, "models.1.checkpiont"),
+        (
+            {"models": [{"name": "a", "type": "base"}, {"name": "b", "type": "base", "checkpiont": "c"}]},
+            "models.1.checkpiont",
+        ),
     ],
 )
 def test_misspelt_key_is_named(settings: object, where: str) -> None:
@@ -39,7 +42,12 @@ def test_misspelt_key_is_named(settings: object, where: str) -> None:
         ({"codec_decoder": {"num_gpus": -1}}, "codec_decoder.num_gpus"),
         ({"ingress": {"body_timeout_s": 0}}, "ingress.body_timeout_s"),
         ({"models": []}, "models"),
-        ({"models": [{"name": "a b"}]}, "models.0.name"),
+        ({"models": [{"name": "a b", "type": "base"}]}, "models.0.name"),
+        ({"models": [{"name": "a", "type": "basic"}]}, "models.0.type"),
+        ({"models": [{"name": "a"}]}, "models.0"),
+        ({"talker": {"autoscaling": {"max_replicas": 1, "min_replicas": 2}}}, "talker.autoscaling"),
+        ({"talker": {"autoscaling": {"max_replicas": 2}, "num_replicas": 2}}, "talker"),
+        ({"voices": {"cache_bytes": -1}}, "voices.cache_bytes"),
     ],
 )
 def test_impossible_value_is_refused_by_its_key(settings: object, where: str) -> None:
@@ -53,14 +61,18 @@ def test_every_fault_has_a_line() -> None:
 
 def test_defaults() -> None:
     args = AppArgs()
-    assert [(model.name, model.checkpoint) for model in args.models] == [("seeded-custom-voice", "embedded")]
+    assert [(model.name, model.checkpoint, model.type) for model in args.models] == [
+        ("seeded-custom-voice", "embedded", "custom_voice"),
+        ("seeded-base", "embedded", "base"),
+        ("seeded-voice-design", "embedded", "voice_design"),
+    ]
     assert args.talker.chunk_schedule == (1, 2, 4, 8)
     assert args.talker.threads is args.codec_decoder.threads is None
     assert (args.talker.num_gpus, args.codec_decoder.num_gpus, args.ingress.num_gpus) == (0, 0, 0)
 
 
 def test_two_models_of_one_name_are_refused() -> None:
-    assert "names must differ, got a, b, a" in faults({"models": [{"name": name} for name in "aba"]})
+    assert "names must differ, got a, b, a" in faults({"models": [{"name": name, "checkpoint": "c"} for name in "aba"]})
 
 
 def test_settings_are_frozen() -> None:
@@ -73,9 +85,12 @@ def test_settings_are_frozen() -> None:
 
 def test_yaml_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text("models: [{name: a, checkpoint: /c}, {name: b/c}]\ntalker:\n  slots: 3\n  chunk_schedule: [2, 5]\n")
+    file.write_text(
+        "models: [{name: a, checkpoint: /c}, {name: b/c, checkpoint: d}]\n"
+        "talker:\n  slots: 3\n  chunk_schedule: [2, 5]\n"
+    )
     args = load_settings(file)
-    assert args.models == (ModelArgs(name="a", checkpoint="/c"), ModelArgs(name="b/c"))
+    assert args.models == (ModelArgs(name="a", checkpoint="/c"), ModelArgs(name="b/c", checkpoint="d"))
     assert (args.talker.slots, args.talker.chunk_schedule) == (3, (2, 5))
     assert args.talker.max_waiting == TalkerArgs().max_waiting
     assert args.codec_decoder == AppArgs().codec_decoder

@@ -1,0 +1,99 @@
+"""Files below a URL that many processes on many nodes read and write: a directory, s3://, gs://, memory:// (in tests).
+
+A directory on several nodes must allow hard links; on NFS mount it with `lookupcache=positive`, or a node that asked
+for a file before it was written goes on not seeing it for a while.
+"""
+
+import logging
+import os
+import secrets
+from pathlib import Path
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+log = logging.getLogger("ray.serve")
+
+
+class SharedFiles:
+    """Whole files by their path below `url` ("~" is expanded). Nothing is cached; any number of threads may call.
+
+    What storage raises (OSError, or an error of the file system's client) passes through except where stated.
+    """
+
+    def __init__(self, url: str) -> None:
+        # Clients of object stores would remember listings, and not show what other nodes have added.
+        self._fs, self._root = url_to_fs(url, use_listings_cache=False)
+
+    def put(self, path: str, data: bytes, *, exclusive: bool = False) -> None:
+        """Write a file at once: others see all of `data` or what was there before, also after a crash.
+
+        `exclusive` raises FileExistsError if there is such a file, of two writers at once for one of them. (memory://
+        looks before it writes, so there two threads may both succeed.)
+        """
+        if isinstance(self._fs, LocalFileSystem):
+            _put_local(Path(self._at(path)), data, exclusive)
+        else:
+            self._fs.pipe_file(self._at(path), data, mode="create" if exclusive else "overwrite")
+
+    def read(self, path: str) -> bytes:
+        """Raises FileNotFoundError."""
+        return bytes(self._fs.cat_file(self._at(path)))
+
+    def read_all(self, paths: list[str]) -> list[bytes | None]:
+        """Their contents in order, None for a missing file. Clients of object stores read them concurrently."""
+        if not paths:
+            return []
+        # Of whole files. (`cat` would take a path for a pattern.)
+        found = self._fs.cat_ranges([self._at(path) for path in paths], None, None, on_error="return")
+        for outcome in found:
+            if isinstance(outcome, Exception) and not isinstance(outcome, FileNotFoundError):
+                raise outcome
+        return [None if isinstance(outcome, Exception) else bytes(outcome) for outcome in found]
+
+    def names(self, folder: str) -> list[str]:
+        """Names of what is in `folder`, in any order and temporary files included; none if there is no such folder."""
+        try:
+            return [str(path).rsplit("/", 1)[-1] for path in self._fs.ls(self._at(folder), detail=False)]
+        except FileNotFoundError:
+            return []
+
+    def delete(self, path: str) -> None:
+        """Remove a file. Raises FileNotFoundError (object stores may not tell)."""
+        self._fs.rm_file(self._at(path))
+
+    def discard(self, path: str) -> None:
+        """Remove a file or a folder that nobody needs; a failure is logged, not raised."""
+        try:
+            self._fs.rm(self._at(path), recursive=True)
+        except FileNotFoundError:
+            pass
+        except Exception as error:
+            log.warning("%s could not be removed and stays: %r", path, error)
+
+    def _at(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+
+def _put_local(target: Path, data: bytes, exclusive: bool) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if exclusive:
+            os.link(temporary, target)
+        else:
+            temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    # The names too must outlast a power cut: a record must not come back without its content. The second folder is
+    # for the name of the first, which may be new.
+    for folder in (target.parent, target.parent.parent):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

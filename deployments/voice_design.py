@@ -1,0 +1,128 @@
+"""Design, then keep: previews of a described voice, and a Base voice made of the one chosen."""
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.messages import ModelCard
+from deployments.model_routing import is_auto, model_of, named_model, require
+from deployments.preview_store import PreviewStore
+from deployments.response_stream import collect, open_stream
+from deployments.schemas import DesignBody
+from deployments.settings import VoiceStoreArgs
+from deployments.voice_library import VoiceLibrary
+from deployments.voice_record import VoiceRecord
+from qwen_tts.audio import decode_audio, wav_header
+from qwen_tts.errors import InvalidRequest
+from qwen_tts.reference_audio import check_reference
+from qwen_tts.request import MAX_SEED, DesignedVoice, FinishReason, SpeechRequest, default_sampling, draw_seed
+
+# What stands in the record of a voice that is nobody's.
+_CONSENT = "designed"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way the described voice may sound."""
+
+    seed: int
+    wav: bytes
+    finish_reason: FinishReason
+
+    def is_fit(self) -> bool:
+        """It ended by itself, and an upload of it would be taken."""
+        try:
+            check_reference(decode_audio(self.wav))
+        except InvalidRequest:
+            return False
+        return self.finish_reason == "stop"
+
+
+class VoiceDesigner:
+    """One ingress replica's way from a description to a stored voice."""
+
+    def __init__(self, decoder: DeploymentHandle[Any], library: VoiceLibrary, voices: VoiceStoreArgs) -> None:
+        self._decoder = decoder
+        self._library = library
+        self._previews = PreviewStore(voices.url, ttl_s=voices.preview_ttl_s)
+
+    async def preview(self, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[dict[str, object]]:
+        """Candidates to listen to, kept for a while under their ids."""
+        described = {"description": body.description, "ref_text": body.input}
+        candidates = await self._candidates(body, cards)
+        ids = await asyncio.gather(*(asyncio.to_thread(self._previews.add, described, one.wav) for one in candidates))
+        return [_shown(one) | {"id": id_} for one, id_ in zip(candidates, ids, strict=True)]
+
+    async def keep_preview(
+        self, preview_id: str, name: str, cards: Mapping[str, ModelCard], *, overwrite: bool
+    ) -> VoiceRecord:
+        """Store a preview as a voice. Raises VoiceNotFound and what VoiceLibrary.add raises."""
+        described, wav = await asyncio.to_thread(self._previews.get, preview_id)
+        record = await self._keep(name, wav, described["description"], described["ref_text"], cards, overwrite)
+        await asyncio.to_thread(self._previews.delete, preview_id)
+        return record
+
+    async def design(
+        self, name: str, body: DesignBody, cards: Mapping[str, ModelCard]
+    ) -> tuple[VoiceRecord, list[dict[str, object]]]:
+        """In one call: the first candidate that is fit to clone from, else the first, is stored."""
+        model_of("base", cards)  # before the work
+        candidates = await self._candidates(body, cards)
+        fits = await asyncio.gather(*(asyncio.to_thread(one.is_fit) for one in candidates))
+        chosen = next((one for one, fit in zip(candidates, fits, strict=True) if fit), candidates[0])
+        record = await self._keep(name, chosen.wav, body.description, body.input, cards, body.overwrite)
+        return record, [_shown(one) | {"chosen": one is chosen} for one in candidates]
+
+    async def _candidates(self, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[Candidate]:
+        card = (
+            model_of("voice_design", cards)
+            if is_auto(body.model, cards)
+            else require(named_model(str(body.model), cards), "voice_design", cards, "model")
+        )
+        talker, predictor = default_sampling(card.defaults)
+        first = draw_seed() if body.seed is None else body.seed
+        orders = [
+            SpeechRequest(
+                body.input,
+                DesignedVoice(body.description),
+                body.language,
+                sampling=talker,
+                predictor_sampling=predictor,
+                repetition_penalty=card.defaults.repetition_penalty,
+                seed=(first + index) % (MAX_SEED + 1),
+                max_frames=body.max_new_tokens,
+            )
+            for index in range(body.candidates)
+        ]
+        return list(await asyncio.gather(*(self._speak(card, order) for order in orders)))
+
+    async def _speak(self, card: ModelCard, order: SpeechRequest) -> Candidate:
+        pcm, finish_reason = await collect(open_stream(self._decoder, "synthesize", card.name, order))
+        return Candidate(order.seed, wav_header(card.sample_rate_hz, len(pcm)) + pcm, finish_reason)
+
+    async def _keep(
+        self, name: str, wav: bytes, description: str, text: str, cards: Mapping[str, ModelCard], overwrite: bool
+    ) -> VoiceRecord:
+        return await self._library.add(
+            name,
+            wav,
+            cards,
+            consent=_CONSENT,
+            ref_text=text,
+            description=description,
+            source="design",
+            overwrite=overwrite,
+        )
+
+
+def _shown(candidate: Candidate) -> dict[str, object]:
+    return {
+        "object": "audio.voice_preview",
+        "seed": candidate.seed,
+        "finish_reason": candidate.finish_reason,
+        "audio": base64.b64encode(candidate.wav).decode(),
+    }

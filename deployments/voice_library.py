@@ -1,0 +1,156 @@
+"""Voices at the HTTP edge: stored ones, inline references, and the prompts a Base model speaks them from."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.http_errors import HttpError
+from deployments.messages import ModelCard
+from deployments.model_routing import model_of, models_of
+from deployments.once_each import OnceEach
+from deployments.settings import ReferenceAudioArgs, VoiceStoreArgs
+from deployments.voice_record import Source, VoiceRecord, check_voice_name
+from deployments.voice_store import VoiceExists, VoiceNotFound, VoiceStore
+from qwen_tts.audio import audio_type, decode_base64
+from qwen_tts.errors import InvalidRequest
+from qwen_tts.fetch import FetchLimits, fetch
+from qwen_tts.voice import EncodedReference, VoicePrompt
+
+_REFERENCES_REMEMBERED = 256  # about 10 kB each
+
+
+class VoiceLibrary:
+    """One ingress replica's view of the store and of the codec encoder. Storage is asked in threads."""
+
+    def __init__(
+        self, encoder: DeploymentHandle[Any] | None, voices: VoiceStoreArgs, reference_audio: ReferenceAudioArgs
+    ) -> None:
+        self._encoder = encoder
+        self._store = VoiceStore(voices.url, cache_bytes=voices.cache_bytes, max_voices=voices.max_voices)
+        self._limits = FetchLimits(
+            max_bytes=reference_audio.max_bytes,
+            timeout_s=reference_audio.url_timeout_s,
+            allow_http=reference_audio.allow_http_urls,
+        )
+        self._encoded = OnceEach[tuple[str, str], EncodedReference](_REFERENCES_REMEMBERED)
+        self._fingerprints: dict[str, str] = {}
+
+    @property
+    def max_audio_bytes(self) -> int:
+        return self._limits.max_bytes
+
+    async def list(self) -> "list[VoiceRecord]":
+        return await asyncio.to_thread(self._store.list)
+
+    async def get(self, name: str) -> VoiceRecord:
+        """Raises VoiceNotFound."""
+        return await asyncio.to_thread(self._store.get, name)
+
+    async def delete(self, name: str) -> None:
+        """Raises VoiceNotFound."""
+        await asyncio.to_thread(self._store.delete, name)
+
+    async def audio(self, name: str) -> tuple[VoiceRecord, bytes]:
+        """A voice's recording as it was uploaded. Raises VoiceNotFound."""
+        return await asyncio.to_thread(self._store.read, name, lambda record: (record, self._store.audio(record)))
+
+    async def add(
+        self,
+        name: str,
+        audio: bytes,
+        cards: Mapping[str, ModelCard],
+        *,
+        consent: str,
+        ref_text: str | None,
+        description: str | None,
+        source: Source,
+        overwrite: bool,
+    ) -> VoiceRecord:
+        """Encode a recording for every Base model and store it; an upload, not a design of ours, is checked.
+
+        Raises InvalidRequest, HttpError, VoiceExists or StoreFull.
+        """
+        check_voice_name(name)
+        for card in cards.values():
+            if name.lower() in (speaker.lower() for speaker in card.speakers):
+                message = f"{name!r} is the name of a built-in voice of model {card.name}; choose another"
+                raise InvalidRequest(message, "name", "invalid_name")
+        model_of("base", cards)
+        if not overwrite and await self._exists(name):
+            raise VoiceExists(name)  # before the work; the store itself decides between two at once
+        prompts = {}
+        for card in models_of("base", cards):
+            encoded = await self._encode(card.name, audio, check=source == "upload")
+            prompts[encoded.fingerprint] = _prompt(encoded, ref_text).to_bytes()
+        return await asyncio.to_thread(
+            self._store.add,
+            name,
+            audio=audio,
+            mime_type=await asyncio.to_thread(audio_type, audio),
+            consent=consent,
+            ref_text=ref_text,
+            description=description,
+            source=source,
+            prompts=prompts,
+            overwrite=overwrite,
+        )
+
+    async def stored_prompt(self, name: str, model: str) -> VoicePrompt:
+        """The prompt of a stored voice, made now where it was stored before `model` was. Raises VoiceNotFound."""
+        fingerprint = await self._fingerprint(model)
+        store = self._store
+
+        def read(record: VoiceRecord) -> tuple[VoiceRecord, bytes | None, bytes]:
+            prompt = store.prompt(record, fingerprint)
+            return record, prompt, b"" if prompt is not None else store.audio(record)
+
+        record, data, audio = await asyncio.to_thread(store.read, name, read)
+        if data is None:
+            encoded = await self._encode(model, audio, check=False)
+            data = _prompt(encoded, record.ref_text).to_bytes()
+            with suppress(VoiceNotFound):  # deleted or replaced meanwhile; this request still began with it
+                await asyncio.to_thread(store.add_prompt, record, fingerprint, data)
+        return VoicePrompt.from_bytes(data)
+
+    async def inline_prompt(self, ref_audio: str, ref_text: str | None, model: str) -> VoicePrompt:
+        """The prompt of a recording given with the request; the same one is encoded once. Raises InvalidRequest."""
+        audio = await self._reference_bytes(ref_audio)
+        key = (model, hashlib.sha256(audio).hexdigest())
+        return _prompt(await self._encoded.get(key, lambda: self._encode(model, audio, check=True)), ref_text)
+
+    async def _reference_bytes(self, ref_audio: str) -> bytes:
+        """Of an https URL, a data URL or base64."""
+        if ref_audio.startswith("data:") or "://" not in ref_audio[:32]:
+            audio = decode_base64(ref_audio)
+        else:
+            audio = await asyncio.to_thread(fetch, ref_audio, self._limits)
+        if len(audio) > self._limits.max_bytes:
+            message = f"ref_audio has {len(audio)} bytes; the limit is {self._limits.max_bytes}"
+            raise HttpError(413, message, param="ref_audio", code="audio_too_large")
+        return audio
+
+    async def _encode(self, model: str, audio: bytes, *, check: bool) -> EncodedReference:
+        assert self._encoder is not None, "an application with a Base model has an encoder"
+        encoded: EncodedReference = await self._encoder.encode.remote(model, audio, check=check)
+        return encoded
+
+    async def _fingerprint(self, model: str) -> str:
+        if not self._fingerprints:
+            assert self._encoder is not None, "an application with a Base model has an encoder"
+            self._fingerprints = await self._encoder.describe.remote()
+        return self._fingerprints[model]
+
+    async def _exists(self, name: str) -> bool:
+        try:
+            await self.get(name)
+        except VoiceNotFound:
+            return False
+        return True
+
+
+def _prompt(encoded: EncodedReference, ref_text: str | None) -> VoicePrompt:
+    return encoded.x_vector_prompt() if ref_text is None else encoded.icl_prompt(ref_text)

@@ -1,0 +1,64 @@
+"""What callers may write in several ways, as the one thing that is meant."""
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from qwen_tts.checkpoint import DTYPES
+from qwen_tts.errors import InvalidRequest, UnsupportedError
+
+T = TypeVar("T")
+
+
+def to_device(device_map: str | int | torch.device | None) -> torch.device:
+    if device_map == "auto":
+        device_map = "cuda" if torch.cuda.is_available() else "cpu"
+    elif isinstance(device_map, int):
+        device_map = f"cuda:{device_map}"
+    device: torch.device | None
+    try:
+        device = torch.device("cpu" if device_map is None else device_map)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UnsupportedError(f"device_map {device_map!r} is not offered; choose 'cpu', 'cuda', 'cuda:N' or 'auto'")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UnsupportedError(f"device_map {device_map!r}: this machine has no CUDA device")
+    return device
+
+
+def to_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
+    if found not in DTYPES.values():
+        raise UnsupportedError(f"dtype {dtype!r} is not offered; choose {', '.join(DTYPES)}")
+    assert found is not None
+    return found
+
+
+def as_list(text: str | list[str]) -> list[str]:
+    if not isinstance(text, str | list | tuple):
+        raise InvalidRequest(f"text must be a string or a list of strings, not {text!r}", "text", "invalid_value")
+    texts = [text] if isinstance(text, str) else list(text)
+    if not texts:
+        raise InvalidRequest("text is an empty list", "text")
+    return texts
+
+
+def plain(value: T) -> T:
+    """A NumPy number as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def broadcast(name: str, value: T | list[T], count: int) -> list[T]:
+    """`value` for each of `count` texts. Raises InvalidRequest when a list has another length."""
+    return spread(name, list(value) if isinstance(value, list | tuple | np.ndarray) else [value], count)
+
+
+def spread(name: str, values: list[T], count: int) -> list[T]:
+    """One value for each of `count` texts, of a list of that length or of one. Raises InvalidRequest."""
+    if len(values) == 1:
+        return values * count
+    if len(values) != count:
+        raise InvalidRequest(f"{name} has {len(values)} entries for {count} texts", name)
+    return values

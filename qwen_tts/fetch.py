@@ -1,0 +1,199 @@
+"""Download a clip that a stranger named, from the public internet and from nowhere else.
+
+The name is resolved once per connection, every address it has is checked, and the connection goes to a checked address:
+a name that changes its mind in between (DNS rebinding) gains nothing. Redirects pass the same checks, hop by hop.
+"""
+
+import ipaddress
+import socket
+import ssl
+import string
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from urllib.parse import quote, urljoin, urlsplit
+
+import httpcore
+
+from qwen_tts.errors import InvalidRequest
+
+_MAX_REDIRECTS = 3
+_REDIRECTS = (301, 302, 303, 307, 308)
+_LONGEST_URL = 8000  # characters: signed URLs fit, and a request goes into the socket's buffer at once
+_PORTS = {"https": 443, "http": 80}
+_HEADERS = (("User-Agent", "qwen-tts"), ("Accept", "*/*"), ("Accept-Encoding", "identity"), ("Connection", "close"))
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# What `ipaddress` takes for public, at least in some versions of Python.
+_NOT_PUBLIC = (
+    ipaddress.ip_network("192.0.0.0/24"),  # protocol assignments; Oracle's cloud keeps its metadata service there
+    ipaddress.ip_network("192.88.99.0/24"),  # relays of 6to4
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's host, as seen from its guests
+    ipaddress.ip_network("fec0::/10"),  # site-local
+    ipaddress.ip_network("3fff::/20"),  # documentation
+)
+
+
+@dataclass(frozen=True)
+class FetchLimits:
+    """`timeout_s` seconds are for the whole fetch, from resolving the name to the last byte of the last redirect."""
+
+    max_bytes: int = 10_000_000
+    timeout_s: float = 10.0
+    allow_http: bool = False
+
+
+def fetch(url: str, limits: FetchLimits = FetchLimits()) -> bytes:
+    """The body behind `url`; blocks for at most `limits.timeout_s`.
+
+    Raises InvalidRequest, and nothing else, with one of the codes
+        url_not_allowed   the URL, or one it redirects to, is not one that is fetched
+        url_fetch_failed  no name, no connection, no valid TLS, no 200, no end in time
+        url_too_large     more than `limits.max_bytes`
+    """
+    try:
+        deadline = time.monotonic() + limits.timeout_s
+        here = quote(url, safe=string.punctuation)  # encodes what may not stand in a URL, line breaks included
+        with httpcore.ConnectionPool(network_backend=_PublicInternet(deadline)) as pool:
+            for _ in range(1 + _MAX_REDIRECTS):
+                with closing(pool.handle_request(_request(here, limits.allow_http))) as response:
+                    headers = {name.lower(): value for name, value in response.headers}
+                    if response.status not in _REDIRECTS or b"location" not in headers:
+                        return _body(response, headers, limits.max_bytes)
+                here = urljoin(here, quote(headers[b"location"], safe=string.punctuation))
+            raise _refusal(f"the URL redirects more than {_MAX_REDIRECTS} times")
+    except InvalidRequest:
+        raise
+    except (httpcore.TimeoutException, Empty):  # Empty: no answer from the resolver
+        raise _refusal(f"the fetch took longer than {limits.timeout_s:g} s") from None
+    except httpcore.ConnectError:  # from start_tls; _PublicInternet keeps those from connecting to itself
+        raise _refusal("no TLS connection with a valid certificate can be made to the host") from None
+    except Exception:  # httpcore's errors have no common root, and h11, ssl and urllib let some of theirs through it
+        raise _refusal("the URL could not be fetched") from None
+
+
+def _request(url: str, allow_http: bool) -> httpcore.Request:
+    """Raises InvalidRequest for a URL that is refused by its looks."""
+    try:
+        parts = urlsplit(url)
+        port = _PORTS.get(parts.scheme) if parts.port is None else parts.port
+    except ValueError:
+        raise _refusal("the URL is not valid", "url_not_allowed") from None
+    if len(url) > _LONGEST_URL:
+        raise _refusal(f"the URL is longer than {_LONGEST_URL} characters", "url_not_allowed")
+    if parts.scheme != "https" and not (allow_http and parts.scheme == "http"):
+        raise _refusal(f"the URL must begin with https://{' or http://' if allow_http else ''}", "url_not_allowed")
+    if not parts.hostname or "%" in parts.hostname:  # a zone id, or a name that is not ASCII
+        raise _refusal("the URL names no host, or not in plain ASCII", "url_not_allowed")
+    if "@" in parts.netloc:
+        raise _refusal("the URL holds credentials", "url_not_allowed")
+    if port is None or (port not in _PORTS.values() and port < 1024):  # mail, files and the like
+        raise _refusal("the URL's port is neither 80, 443 nor one from 1024 on", "url_not_allowed")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    checked = httpcore.URL(scheme=parts.scheme, host=parts.hostname, port=port, target=target)
+    return httpcore.Request("GET", checked, headers=[("Host", parts.netloc), *_HEADERS])
+
+
+def _body(response: httpcore.Response, headers: dict[bytes, bytes], max_bytes: int) -> bytes:
+    if response.status != 200:
+        raise _refusal(f"the host answered with status {response.status}")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise _refusal("the host compressed the audio though asked not to")
+    too_large = _refusal(f"the URL holds more than {max_bytes} bytes", "url_too_large")
+    if int(headers.get(b"content-length", 0)) > max_bytes:
+        raise too_large
+    body = bytearray()
+    for chunk in response.iter_stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def _left(deadline: float, at_most: float | None = None) -> float:
+    """Seconds, more than 0, to the monotonic time `deadline`. Raises httpcore.TimeoutException when there are none."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise httpcore.TimeoutException
+    return left if at_most is None else min(left, at_most)
+
+
+class _PublicInternet(httpcore.NetworkBackend):
+    """Connects to public addresses only; Unix sockets are refused by the base class."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        # The resolver can be neither interrupted nor given a time limit, so a thread waits for it.
+        answer: SimpleQueue[list[str]] = SimpleQueue()
+        threading.Thread(target=lambda: answer.put(_resolve(host, port)), daemon=True).start()
+        addresses = answer.get(timeout=_left(self._deadline, timeout))
+        if not addresses:
+            raise _refusal("the host's name does not resolve")
+        if not all(map(_is_public, addresses)):
+            raise _refusal("the host is not on the public internet", "url_not_allowed")
+        for index, address in enumerate(addresses):
+            # An address that swallows packets leaves the others their share of the time.
+            share = _left(self._deadline, timeout) / (len(addresses) - index)
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return _TimedStream(httpcore.SyncBackend().connect_tcp(address, port, share), self._deadline)
+        raise _refusal("the host cannot be connected to")
+
+
+class _TimedStream(httpcore.NetworkStream):
+    """Every operation ends by the deadline, and none begins after it."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _left(self._deadline, timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, _left(self._deadline, timeout))
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        try:
+            secured = self._stream.start_tls(ssl_context, server_hostname, _left(self._deadline, timeout))
+        except BaseException:
+            self.close()  # httpcore has forgotten it
+            raise
+        return _TimedStream(secured, self._deadline)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _resolve(host: str, port: int) -> list[str]:
+    """Numeric addresses of a name, or of an address in any spelling the system knows (127.1, 0x7f000001), or none."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):  # UnicodeError: the name has an empty or an overlong part
+        return []
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+
+def _is_public(address: str) -> bool:
+    """Is this numeric address globally routable, and the IPv4 address inside it too? Teredo is not public at all."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inside = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped or ip.sixtofour
+        ip = inside or ip
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in network for network in _NOT_PUBLIC))
+
+
+def _refusal(reason: str, code: str = "url_fetch_failed") -> InvalidRequest:
+    return InvalidRequest(f"ref_audio: {reason}", "ref_audio", code)

@@ -1,0 +1,154 @@
+"""Qwen3TTSTokenizer: the codec on its own, with the reference's names. Audio to 12.5 Hz codes and back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qwen_tts.arguments import to_device, to_dtype
+from qwen_tts.audio import AudioSource, Clip, Samples, load_audio
+from qwen_tts.checkpoint import CODEC_DIRECTORY, resolve_checkpoint
+from qwen_tts.codec.carry import Carry
+from qwen_tts.codec.decoder import CodecDecoder, load_codec_decoder
+from qwen_tts.codec.encoder import CodecEncoder, load_codec_encoder
+from qwen_tts.config import CodecConfig
+from qwen_tts.errors import InvalidRequest
+
+Codes = Tensor | NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class EncodedAudio:
+    """`audio_codes`: per clip, codes [F, G] int64."""
+
+    audio_codes: list[Tensor]
+
+
+class Qwen3TTSTokenizer:
+    """A codec directory (Qwen3-TTS-Tokenizer-12Hz), or the one inside a model's directory, ready to encode and decode.
+
+    Samples are float32 at 24 kHz; 1,920 of them make a frame of 16 codes.
+    """
+
+    def __init__(self, encoder: CodecEncoder, decoder: CodecDecoder, config: CodecConfig) -> None:
+        self._encoder = encoder
+        self._decoder = decoder
+        self._config = config
+        self._device = decoder.pre_conv.conv.weight.device
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str,
+        *,
+        device_map: str | int | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> "Qwen3TTSTokenizer":
+        """Load a codec or model directory, or a Hugging Face hub id.
+
+        device_map: as in Qwen3TTSModel.from_pretrained. dtype: of the decoder; the encoder computes in float32.
+        Raises CheckpointError or UnsupportedError.
+        """
+        device = to_device(device_map)
+        directory = resolve_checkpoint(str(pretrained_model_name_or_path))
+        if (directory / CODEC_DIRECTORY).is_dir():
+            directory = directory / CODEC_DIRECTORY
+        encoder, config = load_codec_encoder(directory, device)
+        return cls(encoder, load_codec_decoder(directory, device, to_dtype(dtype)), config)
+
+    def encode(
+        self,
+        audios: AudioSource | NDArray[np.generic] | Sequence[AudioSource | NDArray[np.generic]],
+        sr: int | None = None,
+        return_dict: bool = True,
+    ) -> EncodedAudio | tuple[list[Tensor]]:
+        """Codes of each clip: ceil(S / 1920) frames of S samples at 24 kHz.
+
+        audios: one or a list of paths, URLs, base64 texts, data URLs, (samples, sample rate) or arrays of samples,
+        whose rate in Hz is then `sr`. return_dict False gives a tuple of the field. Raises InvalidRequest.
+        """
+        clips = [self._clip(audio, sr) for audio in (audios if isinstance(audios, list) else [audios])]
+        waves = [torch.from_numpy(clip.samples).to(self._device) for clip in clips]
+        codes = self._encoder.encode(waves, self._config.encoder_valid_num_quantizers) if waves else []
+        return EncodedAudio(codes) if return_dict else (codes,)
+
+    def decode(
+        self, encoded: EncodedAudio | Mapping[str, Codes | Sequence[Codes]] | Sequence[Mapping[str, Codes]]
+    ) -> tuple[list[Samples], int]:
+        """(samples [F * 1920] of each, sample rate in Hz) of what `encode` gave.
+
+        Also takes {"audio_codes": codes} or a list of such, codes being [F, G], [B, F, G] (frames of -1 are padding) or
+        a list of [F, G]; tensors or arrays. Raises InvalidRequest.
+        """
+        samples = [self._decode(codes) for codes in _code_list(encoded)]
+        return samples, self._config.output_sample_rate
+
+    def get_model_type(self) -> str:
+        return "qwen3_tts_tokenizer_12hz"
+
+    def get_input_sample_rate(self) -> int:
+        return self._config.input_sample_rate
+
+    def get_output_sample_rate(self) -> int:
+        return self._config.output_sample_rate
+
+    def get_encode_downsample_rate(self) -> int:
+        return self._config.encode_downsample_rate
+
+    def get_decode_upsample_rate(self) -> int:
+        return self._config.decode_upsample_rate
+
+    def load_audio(self, x: AudioSource, target_sr: int) -> Samples:
+        """Mono samples of `x` at target_sr Hz."""
+        return load_audio(x).resampled(target_sr).samples
+
+    def _clip(self, audio: object, sample_rate_hz: int | None) -> Clip:
+        if isinstance(audio, np.ndarray):
+            if sample_rate_hz is None:
+                raise InvalidRequest("sr is missing: give the sample rate of the samples in Hz", "sr", "missing_field")
+            audio = (audio, sample_rate_hz)
+        return load_audio(audio).resampled(self._config.input_sample_rate)  # type: ignore[arg-type]  # checked there
+
+    @torch.inference_mode()
+    def _decode(self, codes: Tensor) -> Samples:
+        groups, size = self._config.decoder_config.num_quantizers, self._config.decoder_config.codebook_size
+        if codes.ndim != 2 or codes.shape[1] != groups or codes.is_floating_point():
+            raise InvalidRequest(
+                f"audio_codes must be integers [F, {groups}], not {list(codes.shape)} {codes.dtype}", "audio_codes"
+            )
+        codes = codes[codes[:, 0] >= 0].to(self._device, torch.int64)
+        if not len(codes):
+            return np.zeros(0, dtype=np.float32)
+        if int(codes.min()) < 0 or int(codes.max()) >= size:
+            raise InvalidRequest(f"audio_codes must lie in [0, {size})", "audio_codes", "out_of_range")
+        pieces, carry = [], Carry()
+        for frames in torch.split(codes, _DECODE_FRAMES):
+            pieces.append(self._decoder(frames[None], carry)[0].float().cpu().numpy())
+            carry = Carry(carry.kept)
+        return np.concatenate(pieces)
+
+
+_DECODE_FRAMES = 64  # at once; bounds memory, changes no sample
+
+
+def _code_list(encoded: object) -> list[Tensor]:
+    codes: object
+    match encoded:
+        case EncodedAudio():
+            return encoded.audio_codes
+        case {"audio_codes": found}:
+            codes = found
+        case [*entries] if entries and all(isinstance(entry, Mapping) and "audio_codes" in entry for entry in entries):
+            codes = [cast("Mapping[str, object]", entry)["audio_codes"] for entry in entries]
+        case _:
+            raise InvalidRequest(
+                "encoded must be what encode gave, {'audio_codes': ...} or a list of such", "encoded", "invalid_value"
+            )
+    if isinstance(codes, list | tuple):
+        return [torch.as_tensor(one) for one in codes]
+    tensor = torch.as_tensor(codes)
+    return [tensor] if tensor.ndim == 2 else list(tensor)

@@ -1,0 +1,96 @@
+"""VoicePrompt: what a Base model must know of a speaker to clone them, and its .safetensors form."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from qwen_tts.errors import InvalidRequest
+
+_EMBEDDING, _CODES = "speaker_embedding", "ref_codes"
+
+
+@dataclass(frozen=True, eq=False)
+class VoicePrompt:
+    """speaker_embedding [D] float32; ref_codes [F, G] int16 and the ref_text they speak, or None for both.
+
+    Without reference codes the voice is cloned from the speaker embedding alone ("x-vector only"); with them the
+    talker continues the reference recording (in-context learning). `fingerprint` names the encoders that made it,
+    None where the embedding came from elsewhere. Raises InvalidRequest.
+    """
+
+    speaker_embedding: NDArray[np.float32]
+    ref_codes: NDArray[np.int16] | None = None
+    ref_text: str | None = None
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        embedding = np.asarray(self.speaker_embedding)
+        if embedding.ndim != 1 or not np.issubdtype(embedding.dtype, np.floating) or not np.isfinite(embedding).all():
+            raise InvalidRequest(
+                "speaker_embedding must be a list of finite numbers", "speaker_embedding", "invalid_value"
+            )
+        if self.ref_codes is None:
+            return
+        if self.ref_codes.ndim != 2 or not len(self.ref_codes) or self.ref_codes.min() < 0:
+            raise InvalidRequest("reference codes must be frames [F, G] of non-negative integers", "ref_audio")
+        if not (self.ref_text or "").strip():
+            raise InvalidRequest(
+                "ref_text is missing: give the words spoken in ref_audio, or set x_vector_only_mode to clone from the "
+                "sound of the voice alone",
+                "ref_text",
+                "missing_field",
+            )
+
+    def to_bytes(self) -> bytes:
+        """A .safetensors file: the tensors, and text and fingerprint as its metadata."""
+        tensors: dict[str, NDArray[np.generic]] = {_EMBEDDING: self.speaker_embedding}
+        if self.ref_codes is not None:
+            tensors[_CODES] = self.ref_codes
+        texts = {"ref_text": self.ref_text, "fingerprint": self.fingerprint}
+        return save(tensors, {name: text for name, text in texts.items() if text is not None})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "VoicePrompt":
+        """Raises InvalidRequest when `data` is not a voice prompt."""
+        try:
+            tensors, texts = load(data), _metadata(data)
+            return cls(tensors[_EMBEDDING], tensors.get(_CODES), texts.get("ref_text"), texts.get("fingerprint"))
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise InvalidRequest(f"this is not a saved voice prompt: {error}", "voice", "invalid_voice") from None
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "VoicePrompt":
+        """Raises InvalidRequest when the file is not a voice prompt, OSError when it cannot be read."""
+        return cls.from_bytes(Path(path).read_bytes())
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedReference:
+    """What a recording says of its speaker: speaker_embedding [D] float32 and codes [F, G] int16."""
+
+    speaker_embedding: NDArray[np.float32]
+    codes: NDArray[np.int16]
+    fingerprint: str
+
+    def icl_prompt(self, ref_text: str) -> VoicePrompt:
+        """With the words spoken in the recording. Raises InvalidRequest when there are none."""
+        return VoicePrompt(self.speaker_embedding, self.codes, ref_text, self.fingerprint)
+
+    def x_vector_prompt(self) -> VoicePrompt:
+        """From the speaker embedding alone."""
+        return VoicePrompt(self.speaker_embedding, fingerprint=self.fingerprint)
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """Of a valid .safetensors file: eight bytes of length, then the header as JSON."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    texts: dict[str, str] = header.get("__metadata__", {})
+    return texts

@@ -1,0 +1,86 @@
+"""The reference's form of a voice prompt, and what generate_voice_clone takes in its place."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwen_tts.errors import InvalidRequest
+from qwen_tts.voice import VoicePrompt
+
+
+@dataclass
+class VoiceClonePromptItem:
+    """ref_code [F, G] int64 (None in x-vector mode), ref_spk_embedding [D] float32; as the reference's class.
+
+    `icl_mode` is the opposite of `x_vector_only_mode`.
+    """
+
+    ref_code: Tensor | None
+    ref_spk_embedding: Tensor
+    x_vector_only_mode: bool
+    icl_mode: bool
+    ref_text: str | None = None
+
+
+VoiceClonePrompt = Mapping[str, Sequence[object]] | Sequence[VoiceClonePromptItem | VoicePrompt] | VoicePrompt
+
+
+def to_item(prompt: VoicePrompt, ref_text: str | None) -> VoiceClonePromptItem:
+    icl = prompt.ref_codes is not None
+    return VoiceClonePromptItem(
+        ref_code=None if prompt.ref_codes is None else torch.from_numpy(prompt.ref_codes).long(),
+        ref_spk_embedding=torch.from_numpy(prompt.speaker_embedding),
+        x_vector_only_mode=not icl,
+        icl_mode=icl,
+        ref_text=ref_text,
+    )
+
+
+def to_prompts(given: VoiceClonePrompt | VoiceClonePromptItem) -> list[VoicePrompt]:
+    """Voice prompts of a list of items, of one item, or of the reference's dict of lists. Raises InvalidRequest."""
+    if isinstance(given, VoicePrompt | VoiceClonePromptItem):
+        given = [given]
+    if isinstance(given, Mapping):
+        given = _items(given)
+    return [_to_prompt(item) for item in given]
+
+
+def _to_prompt(item: object) -> VoicePrompt:
+    match item:
+        case VoicePrompt():
+            return item
+        case VoiceClonePromptItem():
+            embedding = np.asarray(torch.as_tensor(item.ref_spk_embedding).detach().float().cpu()).reshape(-1)
+            if item.x_vector_only_mode or item.ref_code is None:
+                return VoicePrompt(embedding)
+            codes = np.asarray(torch.as_tensor(item.ref_code).detach().cpu()).astype(np.int16)
+            return VoicePrompt(embedding, codes, item.ref_text)
+        case _:
+            raise InvalidRequest(
+                f"voice_clone_prompt holds {type(item).__name__}; give what create_voice_clone_prompt returns",
+                "voice_clone_prompt",
+                "invalid_value",
+            )
+
+
+def _items(lists: Mapping[str, Sequence[object]]) -> list[VoiceClonePromptItem | VoicePrompt]:
+    """Of a dict with the item's fields as lists; ref_text, which the reference's own dict lacks, is needed for ICL."""
+    fields = ("ref_code", "ref_spk_embedding", "x_vector_only_mode", "icl_mode", "ref_text")
+    count = len(lists.get("ref_spk_embedding", ()))
+    columns = [lists.get(name) or [None] * count for name in fields]
+    if not count or any(len(column) != count for column in columns):
+        raise InvalidRequest(
+            f"voice_clone_prompt must have lists of one length under {', '.join(fields)}",
+            "voice_clone_prompt",
+            "invalid_value",
+        )
+    return [
+        VoiceClonePromptItem(
+            cast("Tensor | None", code), cast("Tensor", embedding), bool(x_vector), bool(icl), cast("str | None", text)
+        )
+        for code, embedding, x_vector, icl, text in zip(*columns, strict=True)
+    ]
