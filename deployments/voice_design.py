@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,13 +34,16 @@ class Candidate:
     wav: bytes
     finish_reason: FinishReason
 
-    def is_fit(self) -> bool:
-        """It ended by itself, and an upload of it would be taken."""
+    @functools.cached_property
+    def flaw(self) -> str | None:
+        """Why this is poor to clone from, None if it is not."""
+        if self.finish_reason != "stop":
+            return "the speech was cut off at its longest"
         try:
             check_reference(decode_audio(self.wav))
-        except InvalidRequest:
-            return False
-        return self.finish_reason == "stop"
+        except InvalidRequest as refusal:
+            return refusal.message
+        return None
 
 
 class VoiceDesigner:
@@ -69,11 +73,10 @@ class VoiceDesigner:
     async def design(
         self, name: str, body: DesignBody, cards: Mapping[str, ModelCard]
     ) -> tuple[VoiceRecord, list[dict[str, object]]]:
-        """In one call: the first candidate that is fit to clone from, else the first, is stored."""
-        model_of("base", cards)  # before the work
+        """In one call: the first candidate without a flaw, else the first, is stored."""
+        await self._library.check_free(name, cards, overwrite=body.overwrite)  # before the work
         candidates = await self._candidates(body, cards)
-        fits = await asyncio.gather(*(asyncio.to_thread(one.is_fit) for one in candidates))
-        chosen = next((one for one, fit in zip(candidates, fits, strict=True) if fit), candidates[0])
+        chosen = next((one for one in candidates if one.flaw is None), candidates[0])
         record = await self._keep(name, chosen.wav, body.description, body.input, cards, body.overwrite)
         return record, [_shown(one) | {"chosen": one is chosen} for one in candidates]
 
@@ -83,6 +86,8 @@ class VoiceDesigner:
             if is_auto(body.model, cards)
             else require(named_model(str(body.model), cards), "voice_design", cards, "model")
         )
+        if not body.description.strip():
+            raise InvalidRequest("description is empty: say how the voice sounds", "description", "missing_field")
         talker, predictor = default_sampling(card.defaults)
         first = draw_seed() if body.seed is None else body.seed
         orders = [
@@ -102,7 +107,9 @@ class VoiceDesigner:
 
     async def _speak(self, card: ModelCard, order: SpeechRequest) -> Candidate:
         pcm, finish_reason = await collect(open_stream(self._decoder, "synthesize", card.name, order))
-        return Candidate(order.seed, wav_header(card.sample_rate_hz, len(pcm)) + pcm, finish_reason)
+        candidate = Candidate(order.seed, wav_header(card.sample_rate_hz, len(pcm)) + pcm, finish_reason)
+        await asyncio.to_thread(lambda: candidate.flaw)  # it reads the whole recording
+        return candidate
 
     async def _keep(
         self, name: str, wav: bytes, description: str, text: str, cards: Mapping[str, ModelCard], overwrite: bool
@@ -124,5 +131,6 @@ def _shown(candidate: Candidate) -> dict[str, object]:
         "object": "audio.voice_preview",
         "seed": candidate.seed,
         "finish_reason": candidate.finish_reason,
+        "flaw": candidate.flaw,
         "audio": base64.b64encode(candidate.wav).decode(),
     }

@@ -74,14 +74,7 @@ class VoiceLibrary:
 
         Raises InvalidRequest, HttpError, VoiceExists or StoreFull.
         """
-        check_voice_name(name)
-        for card in cards.values():
-            if name.lower() in (speaker.lower() for speaker in card.speakers):
-                message = f"{name!r} is the name of a built-in voice of model {card.name}; choose another"
-                raise InvalidRequest(message, "name", "invalid_name")
-        model_of("base", cards)
-        if not overwrite and await self._exists(name):
-            raise VoiceExists(name)  # before the work; the store itself decides between two at once
+        await self.check_free(name, cards, overwrite=overwrite)
         prompts = {}
         for card in models_of("base", cards):
             encoded = await self._encode(card.name, audio, check=source == "upload")
@@ -98,6 +91,20 @@ class VoiceLibrary:
             prompts=prompts,
             overwrite=overwrite,
         )
+
+    async def check_free(self, name: str, cards: Mapping[str, ModelCard], *, overwrite: bool) -> None:
+        """Before the work of making a voice; the store itself decides between two at once.
+
+        Raises InvalidRequest, HttpError or VoiceExists.
+        """
+        check_voice_name(name)
+        for card in cards.values():
+            if name.lower() in (speaker.lower() for speaker in card.speakers):
+                message = f"{name!r} is the name of a built-in voice of model {card.name}; choose another"
+                raise InvalidRequest(message, "name", "invalid_name")
+        model_of("base", cards)
+        if not overwrite and await self._exists(name):
+            raise VoiceExists(name)
 
     async def stored_prompt(self, name: str, model: str) -> VoicePrompt:
         """The prompt of a stored voice, made now where it was stored before `model` was. Raises VoiceNotFound."""

@@ -36,7 +36,8 @@ class VoicePrompt:
             )
         if self.ref_codes is None:
             return
-        if self.ref_codes.ndim != 2 or not len(self.ref_codes) or self.ref_codes.min() < 0:
+        codes = self.ref_codes
+        if codes.ndim != 2 or not codes.size or not np.issubdtype(codes.dtype, np.integer) or codes.min() < 0:
             raise InvalidRequest("reference codes must be frames [F, G] of non-negative integers", "ref_audio")
         if not (self.ref_text or "").strip():
             raise InvalidRequest(
@@ -48,9 +49,10 @@ class VoicePrompt:
 
     def to_bytes(self) -> bytes:
         """A .safetensors file: the tensors, and text and fingerprint as its metadata."""
-        tensors: dict[str, NDArray[np.generic]] = {_EMBEDDING: self.speaker_embedding}
+        # safetensors writes an array's memory as it lies, whatever its strides.
+        tensors: dict[str, NDArray[np.generic]] = {_EMBEDDING: np.ascontiguousarray(self.speaker_embedding, np.float32)}
         if self.ref_codes is not None:
-            tensors[_CODES] = self.ref_codes
+            tensors[_CODES] = np.ascontiguousarray(self.ref_codes, np.int16)
         texts = {"ref_text": self.ref_text, "fingerprint": self.fingerprint}
         return save(tensors, {name: text for name, text in texts.items() if text is not None})
 

@@ -22,12 +22,12 @@ def encode(
     """A file of `samples` [S] on every channel."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as file:
-        stream = file.add_stream(codec, rate=rate_hz, layout="mono" if channels == 1 else "stereo")
+        layout = "mono" if channels == 1 else "stereo"
+        stream = file.add_stream(codec, rate=rate_hz, layout=layout, options={"strict": "experimental"})  # for vorbis
         assert isinstance(stream, av.AudioStream)
         frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(np.tile(samples, (channels, 1)).astype(np.float32)), format="fltp",
-            layout="mono" if channels == 1 else "stereo",
-        )  # fmt: skip
+            np.ascontiguousarray(np.tile(samples, (channels, 1)).astype(np.float32)), "fltp", layout
+        )
         frame.sample_rate = rate_hz
         resampler = av.AudioResampler(
             format=stream.format, layout=stream.layout, rate=rate_hz, frame_size=stream.frame_size

@@ -30,13 +30,13 @@ def upload(client: httpx.Client, name: str = "anna", audio: bytes | None = None,
 
 def speak(client: httpx.Client, **body: object) -> bytes:
     response = client.post("/v1/audio/speech", json=SHORT | body)
-    assert response.status_code == 200, response.text
+    assert response.status_code == 200, response.text[:500]
     assert len(response.content) == 3 * FRAME_BYTES
     return response.content
 
 
 def fault(response: httpx.Response, status: int, param: str | None = None) -> dict[str, Any]:
-    assert response.status_code == status, response.text
+    assert response.status_code == status, response.text[:500]
     error: dict[str, Any] = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert "Traceback" not in response.text
@@ -92,7 +92,7 @@ CONTAINERS = {
     "mp3 44.1 kHz stereo": ("mp3", "libmp3lame", 44100, 2),
     "mp3 16 kHz": ("mp3", "libmp3lame", 16000, 1),
     "ogg opus": ("ogg", "libopus", 48000, 1),
-    "ogg vorbis": ("ogg", "libvorbis", 44100, 2),
+    "ogg vorbis": ("ogg", "vorbis", 44100, 2),
     "flac": ("flac", "flac", 24000, 1),
     "m4a": ("mp4", "aac", 44100, 1),
     "webm": ("webm", "libopus", 48000, 1),
@@ -185,7 +185,7 @@ HOSTILE_AUDIO = {
         encode(np.random.default_rng(0).standard_normal(72000).astype(np.float32) * 0.1, 24000), 400,
         "audio_without_speech",
     ),
-    "too many bytes": (wav("long") * 3, 413, "audio_too_large"),
+    "too many bytes": (wav() + bytes(MAX_AUDIO_BYTES), 413, "audio_too_large"),
 }  # fmt: skip
 
 
@@ -259,7 +259,8 @@ def test_an_identical_reference_is_encoded_once(service: Service, client: httpx.
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         said = list(pool.map(lambda _: speak(client, ref_audio=inline, ref_text="Words."), range(6)))
     speak(client, ref_audio=inline, ref_text="Other words.")
-    assert len(set(said)) == 1
+    one, *others = (np.frombuffer(pcm, np.int16).astype(int) for pcm in said)
+    assert all(abs(other - one).max() <= 1 for other in others), "a batch rounds as it pleases, by one step"
     assert encoded() - before == 1
 
 
@@ -355,7 +356,7 @@ def test_routing(client: httpx.Client, case: str) -> None:
     model, body, expected = ROUTES[case]
     upload(client, "anna")
     response = client.post("/v1/audio/speech", json=SHORT | body | ({} if model is None else {"model": model}))
-    assert response.status_code == 200, response.text
+    assert response.status_code == 200, response.text[:500]
     assert response.headers["x-model"] == expected
 
 
@@ -396,6 +397,7 @@ def test_design_then_keep_in_two_calls(client: httpx.Client) -> None:
     assert [preview["seed"] for preview in previews] == [5, 6, 7]
     sounds = [base64.b64decode(preview["audio"]) for preview in previews]
     assert len(set(sounds)) == 3
+    assert "cut off" in previews[0]["flaw"]
     for sound in sounds:
         with wave.open(io.BytesIO(sound)) as file:
             assert (file.getframerate(), file.getnframes()) == (24000, 20 * 1920)
@@ -425,7 +427,7 @@ def test_design_and_keep_in_one_call(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "param"),
     [
-        ({"description": ""}, 400, "instructions"),
+        ({"description": ""}, 400, "description"),
         ({"input": " "}, 400, "input"),
         ({"input": "a" * 5000}, 400, "input"),
         ({"candidates": 0}, 400, "candidates"),
