@@ -4,6 +4,7 @@ ingress -> codec-decoder -> talker-<model>, one per model
         -> codec-encoder
 """
 
+import warnings
 from typing import Any
 
 from ray import serve
@@ -54,13 +55,16 @@ def _deployment(cls: type, name: str, args: ReplicaArgs) -> serve.Deployment:
         else {"autoscaling_config": args.autoscaling.model_dump()}
     )
     decorate: Any = serve.deployment  # its stub knows only the form with keyword arguments
-    deployment: serve.Deployment = decorate(cls).options(
-        name=name,
-        ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus, "resources": args.resources},
-        max_ongoing_requests=_UNBOUNDED_REQUESTS,
-        graceful_shutdown_timeout_s=args.graceful_shutdown_s,
-        graceful_shutdown_wait_loop_s=0.1,
-        health_check_period_s=2.0,
-        **replicas,
-    )
+    with warnings.catch_warnings():
+        # metrics_interval_s gives way to environment variables "in a future release"; Ray 2.60 does not read those.
+        warnings.filterwarnings("ignore", ".*metrics_interval_s", DeprecationWarning)
+        deployment: serve.Deployment = decorate(cls).options(
+            name=name,
+            ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus, "resources": args.resources},
+            max_ongoing_requests=_UNBOUNDED_REQUESTS,
+            graceful_shutdown_timeout_s=args.graceful_shutdown_s,
+            graceful_shutdown_wait_loop_s=0.1,
+            health_check_period_s=2.0,
+            **replicas,
+        )
     return deployment

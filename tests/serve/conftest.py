@@ -63,16 +63,24 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def ray_port() -> Iterator[int]:
-    """A Ray of our own with Serve on a free port."""
+def ray_session() -> Iterator[Path]:
+    """A Ray of our own; its directory."""
+    context: Any = ray.init(
+        address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, configure_logging=False
+    )
+    yield Path(context.address_info["session_dir"])
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_port(ray_session: Path) -> Iterator[int]:
+    """Serve on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, configure_logging=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     yield port
     serve.shutdown()  # type: ignore[no-untyped-call]
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,131 @@
+"""Several replicas: what one stores the others know, and talkers that come and go with the load."""
+
+import concurrent.futures
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from ray import serve
+
+from deployments.app import build_app
+from deployments.settings import (
+    AppArgs,
+    AutoscalingArgs,
+    CodecDecoderArgs,
+    CodecEncoderArgs,
+    IngressArgs,
+    ModelArgs,
+    TalkerArgs,
+    VoiceStoreArgs,
+)
+from tests.serve.conftest import BASE, Service
+from tests.serve.recordings import wav
+
+APP = "cluster"
+FRAME_BYTES = 1920 * 2
+
+
+@pytest.fixture(scope="module")
+def cluster(ray_port: int, checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Two edges, two codec encoders and one or two talkers of a Base model."""
+    scaling = AutoscalingArgs(
+        max_replicas=2,
+        target_ongoing_requests=2,
+        upscale_delay_s=0.5,
+        downscale_delay_s=1,
+        metrics_interval_s=0.5,
+        look_back_period_s=2,
+    )
+    args = AppArgs(
+        models=(ModelArgs(name=BASE, checkpoint=str(checkpoints[BASE]), type="base"),),
+        talker=TalkerArgs(autoscaling=scaling, slots=4, max_waiting=64, threads=1),
+        codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
+        codec_encoder=CodecEncoderArgs(num_replicas=2, threads=1, graceful_shutdown_s=1),
+        ingress=IngressArgs(num_replicas=2, graceful_shutdown_s=1),
+        voices=VoiceStoreArgs(url=str(tmp_path_factory.mktemp("shared-voices"))),
+    )
+    serve.run(build_app(args), name=APP, route_prefix="/cluster")
+    yield Service(f"http://127.0.0.1:{ray_port}/cluster", APP)
+    serve.delete(APP)
+
+
+def running(deployment: str) -> int:
+    states = serve.status().applications[APP].deployments[deployment].replica_states
+    return sum(count for state, count in states.items() if state == "RUNNING")
+
+
+def replicas_with(line: str, deployment: str, ray_session: Path) -> int:
+    """How many replicas have `line` in their access log."""
+    logs = (ray_session / "logs" / "serve").glob(f"replica_{APP}_{deployment}_*.log")
+    return sum(line in log.read_text() for log in logs)
+
+
+def upload(client: httpx.Client, name: str, recording: bytes) -> httpx.Response:
+    fields = {"name": name, "consent": "given", "ref_text": "Words."}
+    return client.post("/v1/audio/voices", data=fields, files={"audio_sample": recording})
+
+
+def speak(client: httpx.Client, frames: int, **body: object) -> httpx.Response:
+    request = {"input": "Hello", "seed": 1, "max_new_tokens": frames, "response_format": "pcm"}
+    return client.post("/v1/audio/speech", json=request | body)
+
+
+def test_a_voice_is_known_everywhere_at_once(cluster: Service, ray_session: Path) -> None:
+    """Every answer right after an upload, an overwrite and a delete is from after it, whichever replicas give it."""
+    with cluster.client() as client, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for round_ in range(3):
+            assert upload(client, "anna", wav("high" if round_ % 2 else "low")).status_code == 200
+            for answer in pool.map(lambda _: client.get("/v1/audio/voices/anna"), range(16)):
+                assert answer.status_code == 200
+            for answer in pool.map(lambda _: speak(client, 2, voice="anna"), range(8)):
+                assert (answer.status_code, len(answer.content)) == (200, 2 * FRAME_BYTES)
+            assert client.delete("/v1/audio/voices/anna").status_code == 200
+            for answer in pool.map(lambda _: speak(client, 2, voice="anna"), range(8)):
+                assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_voice")
+            for answer in pool.map(lambda _: client.get("/v1/audio/voices"), range(8)):
+                assert answer.json()["uploaded_voices"] == []
+        list(pool.map(lambda index: upload(client, f"voice-{index}", wav("low")), range(8)))
+    assert replicas_with("POST /cluster/v1/audio/speech 200", "ingress", ray_session) == 2
+    assert replicas_with("POST /cluster/v1/audio/speech 404", "ingress", ray_session) == 2
+    assert replicas_with("CALL encode OK", "codec-encoder", ray_session) == 2
+
+
+def test_talkers_follow_the_load_and_no_request_fails(cluster: Service, ray_session: Path) -> None:
+    talker = f"talker-{BASE}"
+    embedding = [0.5] * 128
+    stop_load, stop = threading.Event(), threading.Event()
+    frames = 24
+
+    def caller(until: threading.Event) -> list[tuple[int, int]]:
+        answers = []
+        with cluster.client() as client:
+            while not until.is_set():
+                answer = speak(client, frames, speaker_embedding=embedding)
+                answers.append((answer.status_code, len(answer.content)))
+        return answers
+
+    def wait_for(replicas: int) -> None:
+        deadline = time.monotonic() + 60
+        while running(talker) != replicas:
+            assert time.monotonic() < deadline, f"{running(talker)} talkers, not {replicas}"
+            time.sleep(0.1)
+
+    wait_for(1)
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        # One caller goes on while replicas come and go; it alone wants no second talker.
+        callers = [pool.submit(caller, stop)] + [pool.submit(caller, stop_load) for _ in range(8)]
+        try:
+            wait_for(2)
+            stop_load.set()
+            wait_for(1)
+            time.sleep(1)
+        finally:
+            stop_load.set()
+            stop.set()
+        answers = [answer for each in callers for answer in each.result()]
+    assert len(answers) > 20
+    assert set(answers) == {(200, frames * FRAME_BYTES)}
+    assert replicas_with("CALL generate OK", talker, ray_session) == 2, "the second talker spoke"
