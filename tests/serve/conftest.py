@@ -30,7 +30,7 @@ from qwen_tts.seeded import SHAPES, write_checkpoint
 
 CUSTOM, DESIGN, BASE = "tiny-custom", "tiny-design", "tiny-base"
 SLOTS = 4
-MAX_BODY_BYTES, MAX_AUDIO_BYTES = 1_500_000, 1_000_000
+MAX_BODY_BYTES, MAX_AUDIO_BYTES = 2_000_000, 1_400_000
 
 
 @dataclass(frozen=True)
