@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import io
+import math
 import threading
 import wave
 from collections.abc import Iterator
@@ -262,6 +263,17 @@ def test_an_identical_reference_is_encoded_once(service: Service, client: httpx.
     one, *others = (np.frombuffer(pcm, np.int16).astype(int) for pcm in said)
     assert all(abs(other - one).max() <= 1 for other in others), "a batch rounds as it pleases, by one step"
     assert encoded() - before == 1
+
+
+def test_batches_of_references_fill_while_the_model_is_busy(service: Service) -> None:
+    encoder = serve.get_deployment_handle("codec-encoder", service.app)
+    before = len(encoder.batch_sizes.remote().result(timeout_s=10))
+    answers = [encoder.encode.remote(BASE, wav(seconds=1 + index / 10)) for index in range(12)]
+    codes = [answer.result(timeout_s=60).codes for answer in answers]
+    assert [len(frames) for frames in codes] == [math.ceil((1 + index / 10) * 12.5) for index in range(12)]
+    sizes = encoder.batch_sizes.remote().result(timeout_s=10)[before:]
+    assert sum(sizes) == 12
+    assert len(sizes) < 6, sizes
 
 
 def test_a_raw_speaker_embedding(client: httpx.Client) -> None:
