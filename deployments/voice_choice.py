@@ -15,11 +15,14 @@ from deployments.model_routing import is_auto, model_of, models_of, named_model,
 from deployments.schemas import SpeechBody
 from deployments.voice_library import VoiceLibrary
 from deployments.voice_store import VoiceNotFound
+from qwen_tts.config import ModelType
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, Voice
 from qwen_tts.voice import VoicePrompt
 
 _NAMES_LISTED = 30
+
+_NEEDED: tuple[tuple[ModelType, str], ...] = (("custom_voice", "built-in"), ("base", "stored"))
 
 Cards = Mapping[str, ModelCard]
 
@@ -62,6 +65,9 @@ async def _voice_of_name(
             message = f"{name!r} is a built-in voice of model {owners[0].name}, not of {named.name}; or leave model out"
             raise InvalidRequest(message, "voice", "voice_not_supported") from None
         message = f"voice {name!r} is unknown; voices: {await _names(cards, library)}"
+        for kind, voices in _NEEDED:
+            if not models_of(kind, cards):
+                message += f"; {voices} voices need a model of type {kind!r}, and none is loaded"
         raise InvalidRequest(message, "voice", "unknown_voice") from None
     card = _base(named, cards, "voice")
     _refuse_instructions(body)
