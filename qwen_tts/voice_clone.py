@@ -16,7 +16,7 @@ from qwen_tts.voice import VoicePrompt
 class VoiceClonePromptItem:
     """ref_code [F, G] int64 (None in x-vector mode), ref_spk_embedding [D] float32; as the reference's class.
 
-    `icl_mode` is the opposite of `x_vector_only_mode`.
+    `icl_mode` is the opposite of `x_vector_only_mode`. `fingerprint` is ours: VoicePrompt's.
     """
 
     ref_code: Tensor | None
@@ -24,6 +24,15 @@ class VoiceClonePromptItem:
     x_vector_only_mode: bool
     icl_mode: bool
     ref_text: str | None = None
+    fingerprint: str | None = None
+
+    def to_voice_prompt(self) -> VoicePrompt:
+        """The same as arrays, which can be saved to a file. Raises InvalidRequest."""
+        embedding = np.asarray(torch.as_tensor(self.ref_spk_embedding).detach().float().cpu()).reshape(-1)
+        if self.x_vector_only_mode or self.ref_code is None:
+            return VoicePrompt(embedding, fingerprint=self.fingerprint)
+        codes = np.asarray(torch.as_tensor(self.ref_code).detach().cpu()).astype(np.int16)
+        return VoicePrompt(embedding, codes, self.ref_text, self.fingerprint)
 
 
 VoiceClonePrompt = Mapping[str, Sequence[object]] | Sequence[VoiceClonePromptItem | VoicePrompt] | VoicePrompt
@@ -37,6 +46,7 @@ def to_item(prompt: VoicePrompt, ref_text: str | None) -> VoiceClonePromptItem:
         x_vector_only_mode=not icl,
         icl_mode=icl,
         ref_text=ref_text,
+        fingerprint=prompt.fingerprint,
     )
 
 
@@ -54,11 +64,7 @@ def _to_prompt(item: object) -> VoicePrompt:
         case VoicePrompt():
             return item
         case VoiceClonePromptItem():
-            embedding = np.asarray(torch.as_tensor(item.ref_spk_embedding).detach().float().cpu()).reshape(-1)
-            if item.x_vector_only_mode or item.ref_code is None:
-                return VoicePrompt(embedding)
-            codes = np.asarray(torch.as_tensor(item.ref_code).detach().cpu()).astype(np.int16)
-            return VoicePrompt(embedding, codes, item.ref_text)
+            return item.to_voice_prompt()
         case _:
             raise InvalidRequest(
                 f"voice_clone_prompt holds {type(item).__name__}; give what create_voice_clone_prompt returns",

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from deployments.settings import AppArgs
+from tests.serve.recordings import wav
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -82,14 +83,15 @@ def test_ready_says_where_and_that_it_is_noise(serving: Running) -> None:
 
 def test_every_snippet_of_the_readme_runs(serving: Running, tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": PATH}
+    (tmp_path / "reference.wav").write_bytes(wav("high"))
     shell = [block.replace("127.0.0.1:8000", f"127.0.0.1:{serving.port}") for block in blocks("bash")]
-    assert len(shell) == 3
+    assert len(shell) == 5
     for block in shell:
         subprocess.run(["bash", "-euc", block], cwd=tmp_path, env=environment, check=True, timeout=120)
     for block in blocks("python"):
         command = [sys.executable, "-W", "error", "-c", block]
         subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
-    for name in ("speech.wav", "hi.wav"):
+    for name in ("speech.wav", "hi.wav", "anna.wav", "warm.wav"):
         with wave.open(str(tmp_path / name)) as file:
             assert (file.getnchannels(), file.getframerate()) == (1, 24000)
             assert len(file.readframes(file.getnframes())) > 24000
@@ -98,7 +100,7 @@ def test_every_snippet_of_the_readme_runs(serving: Running, tmp_path: Path) -> N
 
 def test_the_settings_of_the_readme_are_valid() -> None:
     (block,) = blocks("yaml")
-    assert AppArgs.model_validate(yaml.safe_load(block)).talker.num_replicas == 2
+    assert len(AppArgs.model_validate(yaml.safe_load(block)).models) == 3
 
 
 def test_ctrl_c_leaves_no_process(serving: Running) -> None:
