@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.http_errors import HttpError
@@ -142,7 +143,10 @@ class VoiceLibrary:
 
     async def _encode(self, model: str, audio: bytes, *, check: bool) -> EncodedReference:
         assert self._encoder is not None, "an application with a Base model has an encoder"
-        encoded: EncodedReference = await self._encoder.encode.remote(model, audio, check=check)
+        try:
+            encoded: EncodedReference = await self._encoder.encode.remote(model, audio, check=check)
+        except RayActorError:  # the replica died with it; another, or its successor, encodes the same
+            encoded = await self._encoder.encode.remote(model, audio, check=check)
         return encoded
 
     async def _fingerprint(self, model: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import ray
 from ray import serve
 
 from deployments.app import build_app
@@ -91,6 +92,41 @@ def test_a_voice_is_known_everywhere_at_once(cluster: Service, ray_session: Path
     assert replicas_with("POST /cluster/v1/audio/speech 200", "ingress", ray_session) == 2
     assert replicas_with("POST /cluster/v1/audio/speech 404", "ingress", ray_session) == 2
     assert replicas_with("CALL encode OK", "codec-encoder", ray_session) == 2
+
+
+def test_an_encoder_that_dies_loses_no_upload(cluster: Service) -> None:
+    """Uploads stay under way until the replica is gone and has been replaced."""
+    names = [
+        actor["name"]
+        for actor in ray.util.list_named_actors(all_namespaces=True)
+        if f"{APP}#codec-encoder" in actor["name"]
+    ]
+    assert len(names) == 2
+    stop = threading.Event()
+
+    def uploader(name: str) -> set[int]:
+        statuses = set()
+        with cluster.client() as client:
+            while not stop.is_set():
+                statuses.add(upload(client, name, wav("high")).status_code)
+                statuses.add(client.delete(f"/v1/audio/voices/{name}").status_code)
+        return statuses
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        uploaders = [pool.submit(uploader, f"caller-{index}") for index in range(6)]
+        try:
+            time.sleep(0.5)
+            ray.kill(ray.get_actor(names[0], namespace="serve"))
+            deadline = time.monotonic() + 60
+            while running("codec-encoder") == 2:  # until Serve has noticed
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            while running("codec-encoder") < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            stop.set()
+        assert set().union(*(each.result() for each in uploaders)) == {200}
 
 
 def test_talkers_follow_the_load_and_no_request_fails(cluster: Service, ray_session: Path) -> None:

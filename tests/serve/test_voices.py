@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import io
 import math
+import socket
 import threading
 import wave
 from collections.abc import Iterator
@@ -226,9 +227,24 @@ def test_bad_forms(service: Service, client: httpx.Client) -> None:
     fault(client.post("/v1/audio/voices", content=b"x" * (MAX_BODY_BYTES + 1), headers=head), 413)
 
 
-def test_a_declared_gigabyte_is_refused_before_it_is_sent(service: Service) -> None:
-    import socket
+def test_an_upload_that_breaks_off_leaves_nothing(service: Service, client: httpx.Client, voices: Path) -> None:
+    content = client.build_request(
+        "POST", "/v1/audio/voices", data={"name": "anna", "consent": "given"}, files={"audio_sample": wav()}
+    )
+    body = content.read()
+    head = "".join(f"{name}: {value}\r\n" for name, value in content.headers.items())
+    for sent in (0, 100, len(body) // 2, len(body) - 1):
+        with socket.create_connection((content.url.host, content.url.port or 80), timeout=20) as connection:
+            connection.sendall(f"POST /v1/audio/voices HTTP/1.1\r\n{head}\r\n".encode() + body[:sent])
+    with socket.create_connection((content.url.host, content.url.port or 80), timeout=20) as stalled:
+        stalled.sendall(f"POST /v1/audio/voices HTTP/1.1\r\n{head}\r\n".encode() + body[:1000])
+        assert stalled.recv(4096).decode().startswith("HTTP/1.1 408"), "it need not break off to be given up"
+    fault(client.get("/v1/audio/voices/anna"), 404)
+    assert files(voices) == []
+    assert upload(client).status_code == 200
 
+
+def test_a_declared_gigabyte_is_refused_before_it_is_sent(service: Service) -> None:
     url = httpx.URL(service.url)
     with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
         connection.sendall(
