@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from deployments.settings import AppArgs
-from tests.serve.recordings import wav
+from tests.recordings import wav
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

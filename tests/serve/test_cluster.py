@@ -22,8 +22,8 @@ from deployments.settings import (
     TalkerArgs,
     VoiceStoreArgs,
 )
+from tests.recordings import wav
 from tests.serve.conftest import BASE, Service
-from tests.serve.recordings import wav
 
 APP = "cluster"
 FRAME_BYTES = 1920 * 2

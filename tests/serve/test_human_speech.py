@@ -7,8 +7,8 @@ import pytest
 
 from qwen_tts.audio import Clip
 from tests.human_speech import Reading, readings
+from tests.recordings import encode
 from tests.serve.conftest import Service
-from tests.serve.recordings import encode
 
 FRAME_BYTES = 1920 * 2
 

@@ -18,8 +18,8 @@ import openai
 import pytest
 from ray import serve
 
+from tests.recordings import encode, recording, wav
 from tests.serve.conftest import BASE, CUSTOM, DESIGN, MAX_AUDIO_BYTES, MAX_BODY_BYTES, Service
-from tests.serve.recordings import encode, recording, wav
 
 FRAME_BYTES = 1920 * 2
 SHORT = {"input": "Hello", "seed": 1, "max_new_tokens": 3, "response_format": "pcm"}
