@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast, overload
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from qwen_tts.config import CodecConfig
 from qwen_tts.errors import InvalidRequest
 
 Codes = Tensor | NDArray[np.generic]
+Audios = AudioSource | NDArray[np.generic] | Sequence[AudioSource | NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,14 @@ class Qwen3TTSTokenizer:
         encoder, config = load_codec_encoder(directory, device)
         return cls(encoder, load_codec_decoder(directory, device, to_dtype(dtype)), config)
 
+    @overload
+    def encode(self, audios: Audios, sr: int | None = None, return_dict: Literal[True] = True) -> EncodedAudio: ...
+
+    @overload
+    def encode(self, audios: Audios, sr: int | None = None, *, return_dict: Literal[False]) -> tuple[list[Tensor]]: ...
+
     def encode(
-        self,
-        audios: AudioSource | NDArray[np.generic] | Sequence[AudioSource | NDArray[np.generic]],
-        sr: int | None = None,
-        return_dict: bool = True,
+        self, audios: Audios, sr: int | None = None, return_dict: bool = True
     ) -> EncodedAudio | tuple[list[Tensor]]:
         """Codes of each clip: ceil(S / 1920) frames of S samples at 24 kHz.
 

@@ -1,0 +1,122 @@
+"""Voice prompts and their files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from qwen_tts.errors import InvalidRequest
+from qwen_tts.voice import EncodedReference, VoicePrompt
+from qwen_tts.voice_clone import VoiceClonePromptItem, to_item, to_prompts
+
+RNG = np.random.default_rng(0)
+EMBEDDING: NDArray[np.float32] = RNG.standard_normal(8).astype(np.float32)
+CODES: NDArray[np.int16] = RNG.integers(0, 128, (5, 4)).astype(np.int16)
+ICL = VoicePrompt(EMBEDDING, CODES, "Wörter, 词.", "ab12")
+X_VECTOR = VoicePrompt(EMBEDDING, fingerprint="ab12")
+
+
+def same(one: VoicePrompt, other: VoicePrompt) -> bool:
+    return (
+        np.array_equal(one.speaker_embedding, other.speaker_embedding)
+        and one.speaker_embedding.dtype == other.speaker_embedding.dtype
+        and (one.ref_codes is None) == (other.ref_codes is None)
+        and (one.ref_codes is None or other.ref_codes is None or np.array_equal(one.ref_codes, other.ref_codes))
+        and (one.ref_text, one.fingerprint) == (other.ref_text, other.fingerprint)
+    )
+
+
+@pytest.mark.parametrize("prompt", [ICL, X_VECTOR, VoicePrompt(EMBEDDING)], ids=["icl", "x-vector", "bare"])
+def test_files(prompt: VoicePrompt, tmp_path: Path) -> None:
+    assert same(VoicePrompt.from_bytes(prompt.to_bytes()), prompt)
+    prompt.save(tmp_path / "voice.safetensors")
+    assert same(VoicePrompt.load(tmp_path / "voice.safetensors"), prompt)
+    with pytest.raises(OSError, match="nowhere"):
+        VoicePrompt.load(tmp_path / "nowhere.safetensors")
+
+
+def test_arrays_are_saved_as_they_read_however_they_lie() -> None:
+    strided: NDArray[Any] = np.repeat(EMBEDDING.astype(np.float64), 2)[::2]
+    lying = VoicePrompt(strided, np.asfortranarray(CODES).astype(np.int64, order="F"), ICL.ref_text, "ab12")
+    assert same(VoicePrompt.from_bytes(lying.to_bytes()), ICL)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not a voice",
+        ICL.to_bytes()[:-1],
+        save({"ref_codes": CODES}, {"ref_text": "a"}),
+        save({"speaker_embedding": CODES}),
+        save({"speaker_embedding": EMBEDDING[None]}),
+        save({"speaker_embedding": np.array([np.nan], np.float32)}),
+        save({"speaker_embedding": EMBEDDING, "ref_codes": CODES}),
+        save({"speaker_embedding": EMBEDDING, "ref_codes": CODES[0]}, {"ref_text": "a"}),
+        save({"speaker_embedding": EMBEDDING, "ref_codes": CODES[:0]}, {"ref_text": "a"}),
+        save({"speaker_embedding": EMBEDDING, "ref_codes": CODES - 128}, {"ref_text": "a"}),
+        save({"speaker_embedding": EMBEDDING, "ref_codes": CODES.astype(np.float32)}, {"ref_text": "a"}),
+    ],
+    ids=[
+        "empty", "text", "cut off", "no embedding", "integer embedding", "two axes", "nan", "no words", "one axis",
+        "no frames", "negative codes", "float codes",
+    ],
+)  # fmt: skip
+def test_what_is_no_voice_prompt(data: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        VoicePrompt.from_bytes(data)
+
+
+def test_an_encoded_reference_becomes_either_kind_of_prompt() -> None:
+    reference = EncodedReference(EMBEDDING, CODES, "ab12")
+    assert same(reference.icl_prompt("Wörter, 词."), ICL)
+    assert same(reference.x_vector_prompt(), X_VECTOR)
+    for words in ("", "  "):
+        with pytest.raises(InvalidRequest, match="x_vector_only_mode") as caught:
+            reference.icl_prompt(words)
+        assert caught.value.param == "ref_text"
+
+
+@pytest.mark.parametrize("prompt", [ICL, X_VECTOR], ids=["icl", "x-vector"])
+def test_items_and_prompts_are_the_same_thing(prompt: VoicePrompt) -> None:
+    item = to_item(prompt, prompt.ref_text)
+    assert (item.icl_mode, item.x_vector_only_mode) == (prompt is ICL, prompt is X_VECTOR)
+    assert same(item.to_voice_prompt(), prompt)
+    for given in (item, [item], prompt, [prompt]):
+        (back,) = to_prompts(given)
+        assert same(back, prompt)
+
+
+def test_items_as_the_reference_makes_them() -> None:
+    """A batch axis on the embedding, a dtype of its own, positional fields."""
+    item = VoiceClonePromptItem(torch.from_numpy(CODES).long(), torch.from_numpy(EMBEDDING)[None], False, True, "Words")
+    assert same(item.to_voice_prompt(), VoicePrompt(EMBEDDING, CODES, "Words"))
+    item = VoiceClonePromptItem(None, torch.from_numpy(EMBEDDING).bfloat16(), True, False)
+    assert item.to_voice_prompt().speaker_embedding.dtype == np.float32
+
+
+def test_the_references_dict_of_lists() -> None:
+    columns: dict[str, list[Any]] = {
+        "ref_code": [torch.from_numpy(CODES), None],
+        "ref_spk_embedding": [torch.from_numpy(EMBEDDING)] * 2,
+        "x_vector_only_mode": [False, True],
+        "icl_mode": [True, False],
+        "ref_text": ["Words", None],
+    }
+    first, second = to_prompts(columns)
+    assert same(first, VoicePrompt(EMBEDDING, CODES, "Words"))
+    assert same(second, VoicePrompt(EMBEDDING))
+    broken_ones: list[dict[str, list[Any]]] = [{}, columns | {"ref_code": [None]}, {"ref_code": [None]}]
+    for broken in broken_ones:
+        with pytest.raises(InvalidRequest, match="lists of one length"):
+            to_prompts(broken)
+
+
+@pytest.mark.parametrize("given", [["anna"], [None], [EMBEDDING]])
+def test_other_things_are_refused(given: Any) -> None:
+    with pytest.raises(InvalidRequest, match="create_voice_clone_prompt"):
+        to_prompts(given)
