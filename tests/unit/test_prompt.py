@@ -8,10 +8,11 @@ import pytest
 
 from qwen_tts.config import ModelConfig
 from qwen_tts.errors import InvalidRequest
-from qwen_tts.prompt import NO_CODEC, PromptLayout, build_prompt
-from qwen_tts.request import CustomVoice, DesignedVoice, SpeechRequest, TextLayout, Voice
+from qwen_tts.prompt import NO_CODEC, REFERENCE_FRAME, SPEAKER_EMBEDDING, PromptLayout, build_prompt
+from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, TextLayout, Voice
 from qwen_tts.seeded import SHAPES
 from qwen_tts.text import TextTokenizer
+from qwen_tts.voice import VoicePrompt
 from tests.unit.released_vocabulary import released_config
 
 # Text ids.
@@ -93,6 +94,52 @@ def test_streaming_a_single_token_leaves_only_the_end_to_trail(tokenizer: TextTo
     layout = build_prompt(CUSTOM, tokenizer, request(CustomVoice("ryan"), layout="streaming", text="Hello"))
     assert rows(layout) == ROLE + AUTO + speaker(RYAN) + STREAMING_TEXT
     assert layout.trailing_text_ids.tolist() == [TTS_EOS]
+
+
+def reference(words: str, frames: int) -> ClonedVoice:
+    """A voice whose recording says `words` in so many frames."""
+    width = BASE.talker_config.hidden_size
+    return ClonedVoice(VoicePrompt(np.zeros(width, np.float32), np.zeros((frames, 16), np.int16), words))
+
+
+EMBEDDING: Rows = [(TTS_PAD, SPEAKER_EMBEDDING)]
+FRAME = REFERENCE_FRAME
+
+
+def test_a_cloned_voice_stands_where_a_built_in_one_does(tokenizer: TextTokenizer) -> None:
+    voice = ClonedVoice(VoicePrompt(np.zeros(BASE.talker_config.hidden_size, np.float32)))
+    assert rows(build_prompt(BASE, tokenizer, request(voice))) == ROLE + AUTO + EMBEDDING + WHOLE_TEXT
+    streaming = build_prompt(BASE, tokenizer, request(voice, "english", "streaming"))
+    assert rows(streaming) == ROLE + language(ENGLISH) + EMBEDDING + STREAMING_TEXT
+    assert streaming.trailing_text_ids.tolist() == [WORLD, TTS_EOS]
+    assert streaming.voice_prompt is voice.prompt
+
+
+def test_the_whole_text_stands_before_the_frames_of_the_reference(tokenizer: TextTokenizer) -> None:
+    layout = build_prompt(BASE, tokenizer, request(reference("Hi", frames=3), "english"))
+    assert rows(layout) == [
+        *ROLE, *language(ENGLISH), *EMBEDDING, (TTS_BOS, PAD),
+        (HI, PAD), (HELLO, PAD), (WORLD, PAD), (TTS_EOS, PAD),
+        (TTS_PAD, BOS), (TTS_PAD, FRAME), (TTS_PAD, FRAME), (TTS_PAD, FRAME),
+    ]  # fmt: skip
+    assert layout.trailing_text_ids.tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "beside", "trailing"),
+    [
+        (1, [(HI, BOS), (HELLO, FRAME)], [WORLD, TTS_EOS]),
+        (2, [(HI, BOS), (HELLO, FRAME), (WORLD, FRAME)], [TTS_EOS]),
+        (3, [(HI, BOS), (HELLO, FRAME), (WORLD, FRAME), (TTS_EOS, FRAME)], []),
+        (4, [(HI, BOS), (HELLO, FRAME), (WORLD, FRAME), (TTS_EOS, FRAME), (TTS_PAD, FRAME)], []),
+    ],
+)
+def test_streamed_text_stands_beside_the_frames_of_the_reference(
+    tokenizer: TextTokenizer, frames: int, beside: Rows, trailing: list[int]
+) -> None:
+    layout = build_prompt(BASE, tokenizer, request(reference("Hi", frames), layout="streaming"))
+    assert rows(layout) == [*ROLE, *AUTO, *EMBEDDING, (TTS_BOS, PAD), *beside]
+    assert layout.trailing_text_ids.tolist() == trailing
 
 
 @pytest.mark.parametrize(
