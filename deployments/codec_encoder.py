@@ -15,7 +15,7 @@ from deployments.torch_replica import prepare_torch
 from qwen_tts.audio import Clip, decode_audio
 from qwen_tts.checkpoint import resolve_checkpoint
 from qwen_tts.config import read_model_config
-from qwen_tts.errors import InvalidRequest
+from qwen_tts.errors import InvalidRequest, Overloaded
 from qwen_tts.reference_audio import LONGEST_S, check_reference
 from qwen_tts.voice import EncodedReference
 from qwen_tts.voice_encoder import VoiceEncoder, load_voice_encoder
@@ -46,6 +46,8 @@ class CodecEncoder:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-encoder")
         self._batcher = Batcher(self._encode, thread, args.max_batch)
         self._batch_sizes: deque[int] = deque(maxlen=_BATCHES_REMEMBERED)
+        self._max_waiting = args.max_waiting
+        self._under_way = 0
         log.info("codec encoder ready: %s on %s", ", ".join(self._encoders) or "no model clones", device)
 
     async def describe(self) -> dict[str, str]:
@@ -55,13 +57,19 @@ class CodecEncoder:
     async def encode(self, model: str, audio: bytes, *, check: bool = True) -> EncodedReference:
         """What `model` must know of the speaker recorded in `audio`, a file in any container.
 
-        `check` refuses recordings unfit to clone from. Raises InvalidRequest.
+        `check` refuses recordings unfit to clone from. Raises InvalidRequest or Overloaded.
         """
         if model not in self._encoders:
             raise InvalidRequest(f"model {model!r} does not clone voices", "model", "voice_not_supported")
-        rate_hz = self._encoders[model].sample_rate_hz
-        clip = await asyncio.get_running_loop().run_in_executor(self._readers, _read, audio, rate_hz, check)
-        return await self._batcher.submit(_Recording(model, clip))
+        if self._under_way >= self._max_waiting:
+            raise Overloaded(f"{self._under_way} reference recordings are waiting already")
+        self._under_way += 1
+        try:
+            rate_hz = self._encoders[model].sample_rate_hz
+            clip = await asyncio.get_running_loop().run_in_executor(self._readers, _read, audio, rate_hz, check)
+            return await self._batcher.submit(_Recording(model, clip))
+        finally:
+            self._under_way -= 1
 
     async def batch_sizes(self) -> list[int]:
         """Sizes of the latest batches, oldest first."""

@@ -97,10 +97,12 @@ class CodecDecoderArgs(TorchReplicaArgs):
 
 
 class CodecEncoderArgs(TorchReplicaArgs):
-    """One codec encoder replica: reference recordings, up to `max_batch` at once, become voice prompts. It computes in
-    float32 whatever the others do: it runs once per voice, and a code that differs by rounding is another code."""
+    """One codec encoder replica: reference recordings, up to `max_batch` at once, become voice prompts; with
+    `max_waiting` of them under way, callers get 429. It computes in float32 whatever the others do: it runs once per
+    voice, and a code that differs by rounding is another code."""
 
     max_batch: PositiveInt = 16
+    max_waiting: PositiveInt = 64
 
 
 class VoiceStoreArgs(Settings):
@@ -114,11 +116,13 @@ class VoiceStoreArgs(Settings):
 
 
 class ReferenceAudioArgs(Settings):
-    """What callers may give as a reference recording. URLs are fetched from the public internet only."""
+    """What callers may give as a reference recording: up to `max_bytes` (a minute of 48 kHz stereo WAV has 11.6 MB).
+    URLs are fetched from the public internet only, at most `max_fetches` at once by an ingress replica; beyond, 429."""
 
-    max_bytes: PositiveInt = 10_000_000
+    max_bytes: PositiveInt = 12_000_000
     allow_http_urls: bool = False
     url_timeout_s: float = Field(10.0, gt=0)
+    max_fetches: PositiveInt = 32
 
 
 class ModelArgs(Settings):
@@ -143,7 +147,7 @@ class IngressArgs(ReplicaArgs):
     num_cpus: float = Field(0.1, ge=0)
     max_input_characters: PositiveInt = 4096
     # Room for a reference recording in base64.
-    max_body_bytes: PositiveInt = 15_000_000
+    max_body_bytes: PositiveInt = 17_000_000
     body_timeout_s: float = Field(10.0, gt=0)
     max_candidates: PositiveInt = 8
 

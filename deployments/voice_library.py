@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +18,7 @@ from deployments.settings import ReferenceAudioArgs, VoiceStoreArgs
 from deployments.voice_record import Source, VoiceRecord, check_voice_name
 from deployments.voice_store import VoiceExists, VoiceNotFound, VoiceStore
 from qwen_tts.audio import audio_type, decode_base64
-from qwen_tts.errors import InvalidRequest
+from qwen_tts.errors import InvalidRequest, Overloaded
 from qwen_tts.fetch import FetchLimits, fetch
 from qwen_tts.voice import EncodedReference, VoicePrompt
 
@@ -37,6 +38,10 @@ class VoiceLibrary:
             timeout_s=reference_audio.url_timeout_s,
             allow_http=reference_audio.allow_http_urls,
         )
+        # Threads of their own, because a slow host must not keep anybody from the store.
+        self._fetchers = ThreadPoolExecutor(reference_audio.max_fetches, thread_name_prefix="fetch")
+        self._max_fetches = reference_audio.max_fetches
+        self._fetches = 0
         self._encoded = OnceEach[tuple[str, str], EncodedReference](_REFERENCES_REMEMBERED)
         self._fingerprints: dict[str, str] = {}
 
@@ -127,19 +132,33 @@ class VoiceLibrary:
     async def inline_prompt(self, ref_audio: str, ref_text: str | None, model: str) -> VoicePrompt:
         """The prompt of a recording given with the request; the same one is encoded once. Raises InvalidRequest."""
         audio = await self._reference_bytes(ref_audio)
-        key = (model, hashlib.sha256(audio).hexdigest())
+        key = (model, await asyncio.to_thread(_digest, audio))
         return _prompt(await self._encoded.get(key, lambda: self._encode(model, audio, check=True)), ref_text)
 
     async def _reference_bytes(self, ref_audio: str) -> bytes:
         """Of an https URL, a data URL or base64."""
         if ref_audio.startswith("data:") or "://" not in ref_audio[:32]:
-            audio = decode_base64(ref_audio)
+            audio = await asyncio.to_thread(decode_base64, ref_audio)
         else:
-            audio = await asyncio.to_thread(fetch, ref_audio, self._limits)
+            audio = await self._fetch(ref_audio)
         if len(audio) > self._limits.max_bytes:
             message = f"ref_audio has {len(audio)} bytes; the limit is {self._limits.max_bytes}"
             raise HttpError(413, message, param="ref_audio", code="audio_too_large")
         return audio
+
+    async def _fetch(self, url: str) -> bytes:
+        """Raises InvalidRequest or Overloaded."""
+        if self._fetches >= self._max_fetches:
+            raise Overloaded(f"{self._fetches} reference URLs are being fetched already", self._limits.timeout_s)
+        self._fetches += 1
+        fetching = asyncio.get_running_loop().run_in_executor(self._fetchers, fetch, url, self._limits)
+        fetching.add_done_callback(self._fetched)
+        return await asyncio.shield(fetching)  # the thread goes on, whoever leaves
+
+    def _fetched(self, fetching: "asyncio.Future[bytes]") -> None:
+        self._fetches -= 1
+        if not fetching.cancelled():
+            fetching.exception()  # seen, should nobody wait for it any more
 
     async def _encode(self, model: str, audio: bytes, *, check: bool) -> EncodedReference:
         assert self._encoder is not None, "an application with a Base model has an encoder"
@@ -161,6 +180,10 @@ class VoiceLibrary:
         except VoiceNotFound:
             return False
         return True
+
+
+def _digest(audio: bytes) -> str:
+    return hashlib.sha256(audio).hexdigest()
 
 
 def _prompt(encoded: EncodedReference, ref_text: str | None) -> VoicePrompt:
