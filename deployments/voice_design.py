@@ -103,7 +103,12 @@ class VoiceDesigner:
             )
             for index in range(body.candidates)
         ]
-        return list(await asyncio.gather(*(self._speak(card, order) for order in orders)))
+        try:
+            async with asyncio.TaskGroup() as group:  # unlike gather, it stops the others when one fails
+                tasks = [group.create_task(self._speak(card, order)) for order in orders]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def _speak(self, card: ModelCard, order: SpeechRequest) -> Candidate:
         pcm, finish_reason = await collect(open_stream(self._decoder, "synthesize", card.name, order))
