@@ -179,6 +179,8 @@ class Qwen3TTSModel:
                 "voice_not_supported",
             )
         sources = ref_audio if isinstance(ref_audio, list) else [ref_audio]
+        if not sources:
+            raise InvalidRequest("ref_audio is an empty list", "ref_audio")
         texts = broadcast("ref_text", ref_text, len(sources))
         x_vectors = broadcast("x_vector_only_mode", x_vector_only_mode, len(sources))
         clips = [load_audio(source, LONGEST_S) for source in sources]

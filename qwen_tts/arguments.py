@@ -4,6 +4,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.errors import InvalidRequest, UnsupportedError
@@ -50,15 +51,23 @@ def plain(value: T) -> T:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def as_tensor(name: str, value: object) -> Tensor:
+    """On the CPU, of a tensor, an array or nested lists. Raises InvalidRequest."""
+    try:
+        return torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidRequest(f"{name} must be a tensor, not {type(value).__name__}", name, "invalid_value") from None
+
+
 def broadcast(name: str, value: T | list[T], count: int) -> list[T]:
-    """`value` for each of `count` texts. Raises InvalidRequest when a list has another length."""
+    """`value` for each of `count` texts or recordings. Raises InvalidRequest when a list has another length."""
     return spread(name, list(value) if isinstance(value, list | tuple | np.ndarray) else [value], count)
 
 
 def spread(name: str, values: list[T], count: int) -> list[T]:
-    """One value for each of `count` texts, of a list of that length or of one. Raises InvalidRequest."""
+    """One value for each of `count` texts or recordings, of a list of that length or of one. Raises InvalidRequest."""
     if len(values) == 1:
         return values * count
     if len(values) != count:
-        raise InvalidRequest(f"{name} has {len(values)} entries for {count} texts", name)
+        raise InvalidRequest(f"{name} has {len(values)} entries where {count} are needed", name)
     return values

@@ -117,7 +117,8 @@ def decode_base64(text: str) -> bytes:
     if comma and head.startswith("data:") and not head.endswith(";base64"):
         raise _refusal("is a data URL without ';base64'", "invalid_audio")
     try:
-        return base64.b64decode(body if head.startswith("data:") else text, validate=True)
+        encoded = body if head.startswith("data:") else text
+        return base64.b64decode(encoded.replace("\r", "").replace("\n", ""), validate=True)  # many tools wrap lines
     except (binascii.Error, ValueError):
         raise _refusal("is not valid base64", "invalid_audio") from None
 
@@ -180,9 +181,13 @@ def _from_array(samples: NDArray[np.generic], sample_rate_hz: int) -> Clip:
     mono = _full_scale_1(samples)
     if mono.ndim == 2:
         mono = mono.mean(axis=int(np.argmin(mono.shape)), dtype=np.float32)
-    if isinstance(sample_rate_hz, bool) or int(sample_rate_hz) != sample_rate_hz:
+    try:
+        rate_hz = int(sample_rate_hz)
+    except (TypeError, ValueError, OverflowError):
+        rate_hz = None
+    if isinstance(sample_rate_hz, bool) or rate_hz is None or rate_hz != sample_rate_hz:
         raise _refusal(f"has the sample rate {sample_rate_hz!r}; give whole Hz", "invalid_audio")
-    return _clip(mono, int(sample_rate_hz))
+    return _clip(mono, rate_hz)
 
 
 def _clip(samples: Samples, sample_rate_hz: int) -> Clip:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qwen_tts.arguments import to_device, to_dtype
+from qwen_tts.arguments import as_tensor, to_device, to_dtype
 from qwen_tts.audio import AudioSource, Clip, Samples, load_audio
 from qwen_tts.checkpoint import CODEC_DIRECTORY, resolve_checkpoint
 from qwen_tts.codec.carry import Carry
@@ -124,7 +124,8 @@ class Qwen3TTSTokenizer:
             raise InvalidRequest(
                 f"audio_codes must be integers [F, {groups}], not {list(codes.shape)} {codes.dtype}", "audio_codes"
             )
-        codes = codes[codes[:, 0] >= 0].to(self._device, torch.int64)
+        codes = codes.to(self._device, torch.int64)
+        codes = codes[codes[:, 0] >= 0]
         if not len(codes):
             return np.zeros(0, dtype=np.float32)
         if int(codes.min()) < 0 or int(codes.max()) >= size:
@@ -153,6 +154,6 @@ def _code_list(encoded: object) -> list[Tensor]:
                 "encoded must be what encode gave, {'audio_codes': ...} or a list of such", "encoded", "invalid_value"
             )
     if isinstance(codes, list | tuple):
-        return [torch.as_tensor(one) for one in codes]
-    tensor = torch.as_tensor(codes)
-    return [tensor] if tensor.ndim == 2 else list(tensor)
+        return [as_tensor("audio_codes", one) for one in codes]
+    tensor = as_tensor("audio_codes", codes)
+    return list(tensor) if tensor.ndim > 2 else [tensor]

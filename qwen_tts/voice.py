@@ -12,6 +12,7 @@ from safetensors.numpy import load, save
 from qwen_tts.errors import InvalidRequest
 
 _EMBEDDING, _CODES = "speaker_embedding", "ref_codes"
+_LARGEST_CODE = np.iinfo(np.int16).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +38,11 @@ class VoicePrompt:
         if self.ref_codes is None:
             return
         codes = self.ref_codes
-        if codes.ndim != 2 or not codes.size or not np.issubdtype(codes.dtype, np.integer) or codes.min() < 0:
-            raise InvalidRequest("reference codes must be frames [F, G] of non-negative integers", "ref_audio")
-        if not (self.ref_text or "").strip():
+        if codes.ndim != 2 or not codes.size or not np.issubdtype(codes.dtype, np.integer):
+            raise InvalidRequest("reference codes must be frames [F, G] of integers", "ref_audio")
+        if codes.min() < 0 or codes.max() > _LARGEST_CODE:  # files hold 16 bits, where a larger one would be another
+            raise InvalidRequest(f"reference codes must lie in [0, {_LARGEST_CODE}]", "ref_audio")
+        if not isinstance(self.ref_text, str) or not self.ref_text.strip():
             raise InvalidRequest(
                 "ref_text is missing: give the words spoken in ref_audio, or set x_vector_only_mode to clone from the "
                 "sound of the voice alone",
@@ -94,5 +97,5 @@ class EncodedReference:
 def _metadata(data: bytes) -> dict[str, str]:
     """Of a valid .safetensors file: eight bytes of length, then the header as JSON."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    texts: dict[str, str] = header.get("__metadata__", {})
+    texts: dict[str, str] = header.get("__metadata__") or {}  # null is valid
     return texts

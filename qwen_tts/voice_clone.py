@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from qwen_tts.arguments import as_tensor
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.voice import VoicePrompt
 
@@ -28,10 +28,10 @@ class VoiceClonePromptItem:
 
     def to_voice_prompt(self) -> VoicePrompt:
         """The same as arrays, which can be saved to a file. Raises InvalidRequest."""
-        embedding = np.asarray(torch.as_tensor(self.ref_spk_embedding).detach().float().cpu()).reshape(-1)
+        embedding = as_tensor("ref_spk_embedding", self.ref_spk_embedding).float().numpy().reshape(-1)
         if self.x_vector_only_mode or self.ref_code is None:
             return VoicePrompt(embedding, fingerprint=self.fingerprint)
-        codes = np.asarray(torch.as_tensor(self.ref_code).detach().cpu()).astype(np.int16)
+        codes = as_tensor("ref_code", self.ref_code).numpy()
         return VoicePrompt(embedding, codes, self.ref_text, self.fingerprint)
 
 
@@ -52,10 +52,10 @@ def to_item(prompt: VoicePrompt, ref_text: str | None) -> VoiceClonePromptItem:
 
 def to_prompts(given: VoiceClonePrompt | VoiceClonePromptItem) -> list[VoicePrompt]:
     """Voice prompts of a list of items, of one item, or of the reference's dict of lists. Raises InvalidRequest."""
-    if isinstance(given, VoicePrompt | VoiceClonePromptItem):
-        given = [given]
     if isinstance(given, Mapping):
         given = _items(given)
+    elif not isinstance(given, Sequence):
+        given = [given]
     return [_to_prompt(item) for item in given]
 
 
@@ -76,9 +76,10 @@ def _to_prompt(item: object) -> VoicePrompt:
 def _items(lists: Mapping[str, Sequence[object]]) -> list[VoiceClonePromptItem | VoicePrompt]:
     """Of a dict with the item's fields as lists; ref_text, which the reference's own dict lacks, is needed for ICL."""
     fields = ("ref_code", "ref_spk_embedding", "x_vector_only_mode", "icl_mode", "ref_text")
-    count = len(lists.get("ref_spk_embedding", ()))
-    columns = [lists.get(name) or [None] * count for name in fields]
-    if not count or any(len(column) != count for column in columns):
+    embeddings = lists.get("ref_spk_embedding")
+    count = len(embeddings) if isinstance(embeddings, list | tuple) else 0
+    columns = [[None] * count if lists.get(name) is None else lists[name] for name in fields]
+    if not count or any(not isinstance(column, list | tuple) or len(column) != count for column in columns):
         raise InvalidRequest(
             f"voice_clone_prompt must have lists of one length under {', '.join(fields)}",
             "voice_clone_prompt",

@@ -71,8 +71,9 @@ class Engine:
         rows = max(len(layout), len(layout.trailing_text_ids))
         room = self._runner.positions - rows
         if room < MIN_FRAMES:
+            texts = " and ".join(name for name, text in request.texts.items() if text and name != "voice")
             raise InvalidRequest(
-                f"input and instructions are too long: they take {rows} rows of the prompt, and the model has room "
+                f"{texts} too long: the prompt would take {rows} rows, and the model has room "
                 f"for {self._runner.positions - MIN_FRAMES}",
                 "input",
                 "input_too_long",

@@ -37,7 +37,15 @@ def test_every_way_to_name_a_file_reads_the_same(tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
     path.write_bytes(WAV)
     text = base64.b64encode(WAV).decode()
-    sources: list[AudioSource] = [path, str(path), text, f"data:audio/wav;base64,{text}", f"data:;base64,{text}"]
+    wrapped = base64.encodebytes(WAV).decode()
+    sources: list[AudioSource] = [
+        path,
+        str(path),
+        wrapped,
+        text,
+        f"data:audio/wav;base64,{text}",
+        f"data:;base64,{text}",
+    ]
     for source in sources:
         clip = load_audio(source)
         assert clip.sample_rate_hz == RATE_HZ
@@ -74,6 +82,10 @@ def test_channels_are_averaged_whichever_way_they_lie() -> None:
         ((SAMPLES, 0), "invalid_audio"),
         ((SAMPLES, -24000), "invalid_audio"),
         ((SAMPLES, 22050.5), "invalid_audio"),
+        ((SAMPLES, None), "invalid_audio"),
+        ((SAMPLES, "24 kHz"), "invalid_audio"),
+        ((SAMPLES, math.nan), "invalid_audio"),
+        ((SAMPLES, math.inf), "invalid_audio"),
         ((SAMPLES, 10**7), "invalid_audio"),
         ((SAMPLES.tolist(), RATE_HZ), "invalid_audio"),
         (SAMPLES, "invalid_value"),
@@ -178,6 +190,18 @@ def test_files_that_are_no_audio(data: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
         decode_audio(data)
     assert (caught.value.param, caught.value.code) == ("ref_audio", "invalid_audio")
+
+
+def test_an_upload_opens_no_file_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg takes a relative name in a playlist for safe: it would read the clip, were playlists read at all."""
+    (tmp_path / "clip.wav").write_bytes(WAV)
+    monkeypatch.chdir(tmp_path)
+    playlist = b"ffconcat version 1.0\nfile clip.wav\n"
+    with av.open(io.BytesIO(playlist), mode="r") as file:
+        assert file.format.name == "concat"
+        assert next(file.decode(audio=0)).samples, "FFmpeg itself does"
+    with pytest.raises(InvalidRequest, match="is not an audio file"):
+        decode_audio(playlist)
 
 
 def test_a_truncated_file_gives_what_it_holds() -> None:

@@ -98,7 +98,9 @@ def test_one_reference_serves_all_texts_and_one_word_list_all_references(model: 
     ("arguments", "param"),
     [
         ({}, "ref_audio"),
+        ({"ref_audio": []}, "ref_audio"),
         ({"ref_audio": HIGH}, "ref_text"),
+        ({"ref_audio": HIGH, "ref_text": 5}, "ref_text"),
         ({"ref_audio": HIGH, "ref_text": " "}, "ref_text"),
         ({"ref_audio": [HIGH, LOW], "ref_text": [WORDS] * 3}, "ref_text"),
         ({"ref_audio": [HIGH, LOW], "ref_text": WORDS, "x_vector_only_mode": [True] * 3}, "x_vector_only_mode"),

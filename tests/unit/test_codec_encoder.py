@@ -1,22 +1,25 @@
 """The codec encoder, batched and alone, and the decoder that goes on from what it encoded."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qwen_tts.audio import Clip
-from qwen_tts.checkpoint import CODEC_DIRECTORY
+from qwen_tts.checkpoint import CODEC_DIRECTORY, WEIGHTS_FILE
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.encoder import CodecEncoder, load_codec_encoder
 from qwen_tts.errors import UnsupportedError
-from qwen_tts.voice_encoder import load_voice_encoder
+from qwen_tts.voice_encoder import fingerprint, load_voice_encoder
 from tests.parity.reference_clips import CLIPS
 from tests.unit.decoding import FRAME_SAMPLES, TOLERANCE, decode, load_decoder, random_codes
 from tests.unit.tiny import CPU, TINY
 
+CODEC_WEIGHTS = f"{CODEC_DIRECTORY}/{WEIGHTS_FILE}"
 WAVES = [
     torch.from_numpy(Clip(clip.samples(), clip.sample_rate_hz).resampled(24000).samples) for clip in CLIPS.values()
 ]
@@ -81,6 +84,38 @@ def test_voices_encoded_together_are_those_encoded_alone(base: Path) -> None:
         assert (alone.codes == together.codes).all()
         assert (alone.speaker_embedding == together.speaker_embedding).all()
         assert alone.fingerprint == encoder.fingerprint
+
+
+@torch.inference_mode()
+def test_priming_leaves_what_decoding_leaves(base: Path) -> None:
+    """Every tensor of it, and not just as far as can be heard through random weights."""
+    decoder, codes = load_decoder(base), random_codes(40)
+    primed, decoded = Carry(), Carry()
+    decoder.prime(codes, primed)
+    decoder(codes, decoded)
+    for one, other in zip(primed.kept, decoded.kept, strict=True):
+        torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("file", "tensor", "another"),
+    [
+        (WEIGHTS_FILE, "talker.codec_head.weight", False),
+        (WEIGHTS_FILE, "speaker_encoder.fc.bias", True),
+        (CODEC_WEIGHTS, "encoder.quantizer.acoustic_residual_vector_quantizer.layers.0.codebook.embed_sum", True),
+        (CODEC_WEIGHTS, "decoder.pre_conv.conv.weight", False),
+    ],
+    ids=["fine-tuned talker", "speaker encoder", "codebook", "decoder"],
+)
+def test_fingerprints_tell_encoders_apart_and_nothing_else(
+    base: Path, tmp_path: Path, file: str, tensor: str, another: bool
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(base, copy)
+    tensors = load_file(copy / file)
+    tensors[tensor].flatten()[0] += 1
+    save_file(tensors, copy / file)
+    assert (fingerprint(copy) != fingerprint(base)) == another
 
 
 def test_a_model_of_another_type_has_no_voice_encoder(custom_voice: Path) -> None:

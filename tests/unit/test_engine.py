@@ -170,7 +170,7 @@ def test_too_long_an_input_is_refused_by_its_rows(custom_voice: Path, layout: Te
     fits = next(n for n in range(80, 0, -1) if not refused(engine, custom("x" * n, layout=layout)))
     assert fits > 40
     with pytest.raises(
-        InvalidRequest, match=r"too long: they take 63 rows of the prompt, and the model has room for 62"
+        InvalidRequest, match=r"input too long: the prompt would take 63 rows, and the model has room for 62"
     ) as caught:
         engine.add(custom("x" * (fits + 1), layout=layout))
     assert (caught.value.param, caught.value.code) == ("input", "input_too_long")

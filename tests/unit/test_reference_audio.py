@@ -52,12 +52,13 @@ def rumble() -> NDArray[np.float32]:
         (clicks(), "audio_without_speech"),
         (rumble(), "audio_without_speech"),
         (np.concatenate([seconds(0.1), 0 * seconds(2.0)]), "audio_without_speech"),
+        (np.concatenate([seconds(0.6), 0 * seconds(0.5)]), "audio_without_speech"),
         (np.clip(HIGH * 20, -1, 1), "audio_clipped"),
         (np.clip(HIGH * 20, -1, 1) * 0.5, "audio_clipped"),
     ],
     ids=[
         "short", "long", "silence", "very quiet", "noise", "tone", "constant", "clicks", "rumble", "a word in silence",
-        "clipped", "clipped, then turned down",
+        "two syllables", "clipped", "clipped, then turned down",
     ],
 )  # fmt: skip
 def test_unfit(samples: NDArray[np.float32], code: str) -> None:

@@ -1,5 +1,8 @@
 """Voice prompts and their files."""
 
+import dataclasses
+import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +43,26 @@ def test_files(prompt: VoicePrompt, tmp_path: Path) -> None:
 
 
 def test_arrays_are_saved_as_they_read_however_they_lie() -> None:
-    strided: NDArray[Any] = np.repeat(EMBEDDING.astype(np.float64), 2)[::2]
-    lying = VoicePrompt(strided, np.asfortranarray(CODES).astype(np.int64, order="F"), ICL.ref_text, "ab12")
-    assert same(VoicePrompt.from_bytes(lying.to_bytes()), ICL)
+    spaced = np.repeat(EMBEDDING, 2)
+    embeddings: list[NDArray[Any]] = [spaced[::2], spaced.astype(np.float64)[::2]]
+    code_arrays: list[NDArray[Any]] = [np.asfortranarray(CODES), CODES.astype(np.int64, order="F")]
+    for embedding, codes in itertools.product(embeddings, code_arrays):
+        lying = VoicePrompt(embedding, codes, ICL.ref_text, "ab12")
+        assert same(VoicePrompt.from_bytes(lying.to_bytes()), ICL)
+
+
+def header_with(metadata: object) -> bytes:
+    """A file of EMBEDDING alone, written by hand: safetensors writes texts only."""
+    tensor = {"dtype": "F32", "shape": list(EMBEDDING.shape), "data_offsets": [0, EMBEDDING.nbytes]}
+    header = json.dumps({"__metadata__": metadata, "speaker_embedding": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + EMBEDDING.tobytes()
+
+
+def test_metadata_of_other_writers() -> None:
+    assert same(VoicePrompt.from_bytes(header_with(None)), VoicePrompt(EMBEDDING))
+    assert same(VoicePrompt.from_bytes(header_with({"format": "pt"})), VoicePrompt(EMBEDDING))
+    with pytest.raises(InvalidRequest, match="not a saved voice prompt"):
+        VoicePrompt.from_bytes(header_with({"ref_text": 5}))
 
 
 @pytest.mark.parametrize(
@@ -60,24 +80,26 @@ def test_arrays_are_saved_as_they_read_however_they_lie() -> None:
         save({"speaker_embedding": EMBEDDING, "ref_codes": CODES[:0]}, {"ref_text": "a"}),
         save({"speaker_embedding": EMBEDDING, "ref_codes": CODES - 128}, {"ref_text": "a"}),
         save({"speaker_embedding": EMBEDDING, "ref_codes": CODES.astype(np.float32)}, {"ref_text": "a"}),
+        save({"speaker_embedding": EMBEDDING, "ref_codes": CODES + np.int32(2**16)}, {"ref_text": "a"}),
     ],
     ids=[
         "empty", "text", "cut off", "no embedding", "integer embedding", "two axes", "nan", "no words", "one axis",
-        "no frames", "negative codes", "float codes",
+        "no frames", "negative codes", "float codes", "codes of 17 bits",
     ],
 )  # fmt: skip
 def test_what_is_no_voice_prompt(data: bytes) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest) as caught:
         VoicePrompt.from_bytes(data)
+    assert (caught.value.param, caught.value.code) == ("voice", "invalid_voice")
 
 
 def test_an_encoded_reference_becomes_either_kind_of_prompt() -> None:
     reference = EncodedReference(EMBEDDING, CODES, "ab12")
     assert same(reference.icl_prompt("Wörter, 词."), ICL)
     assert same(reference.x_vector_prompt(), X_VECTOR)
-    for words in ("", "  "):
+    for words in ("", "  ", None, 5):
         with pytest.raises(InvalidRequest, match="x_vector_only_mode") as caught:
-            reference.icl_prompt(words)
+            reference.icl_prompt(words)  # type: ignore[arg-type]
         assert caught.value.param == "ref_text"
 
 
@@ -110,13 +132,38 @@ def test_the_references_dict_of_lists() -> None:
     first, second = to_prompts(columns)
     assert same(first, VoicePrompt(EMBEDDING, CODES, "Words"))
     assert same(second, VoicePrompt(EMBEDDING))
-    broken_ones: list[dict[str, list[Any]]] = [{}, columns | {"ref_code": [None]}, {"ref_code": [None]}]
+    broken_ones: list[dict[str, Any]] = [
+        {},
+        columns | {"ref_code": [None]},
+        {"ref_code": [None]},
+        columns | {"ref_code": None, "x_vector_only_mode": True},
+        {"ref_spk_embedding": torch.from_numpy(EMBEDDING)},
+    ]
     for broken in broken_ones:
         with pytest.raises(InvalidRequest, match="lists of one length"):
             to_prompts(broken)
 
 
-@pytest.mark.parametrize("given", [["anna"], [None], [EMBEDDING]])
+@pytest.mark.parametrize("given", [["anna"], [None], [EMBEDDING], "anna", 5, EMBEDDING])
 def test_other_things_are_refused(given: Any) -> None:
     with pytest.raises(InvalidRequest, match="create_voice_clone_prompt"):
         to_prompts(given)
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"ref_spk_embedding": None}, "ref_spk_embedding"),
+        ({"ref_spk_embedding": torch.full((8,), torch.nan)}, "speaker_embedding"),
+        ({"ref_code": "codes"}, "ref_code"),
+        ({"ref_code": torch.from_numpy(CODES) + 0.5}, "ref_audio"),
+        ({"ref_code": torch.from_numpy(CODES).long() + 2**16}, "ref_audio"),
+        ({"ref_text": None}, "ref_text"),
+    ],
+    ids=["no embedding", "nan", "text for codes", "float codes", "codes of 17 bits", "no words"],
+)
+def test_items_that_are_refused(change: dict[str, Any], param: str) -> None:
+    """None of them becomes another voice by rounding or wrapping."""
+    with pytest.raises(InvalidRequest) as caught:
+        to_prompts(dataclasses.replace(to_item(ICL, "Words"), **change))
+    assert caught.value.param == param
