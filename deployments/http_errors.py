@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -9,6 +11,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.exceptions import HTTPException
 
+from deployments.preview_store import PreviewNotFound
 from deployments.voice_store import StoreFull, VoiceExists, VoiceNotFound
 from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded, QwenTTSError
 
@@ -63,6 +66,8 @@ def to_http_error(error: BaseException) -> HttpError:
             )
         case VoiceNotFound():
             return HttpError(404, str(cause), param="voice", code="voice_not_found")
+        case PreviewNotFound():
+            return HttpError(404, str(cause), param="preview_id", code="preview_not_found")
         case VoiceExists():
             return HttpError(409, f"{cause}; send overwrite=true to replace it", param="name", code="voice_exists")
         case StoreFull():
@@ -83,6 +88,19 @@ def to_http_error(error: BaseException) -> HttpError:
 
 def _overloaded(message: str, retry_after_s: float) -> HttpError:
     return HttpError(429, message, "rate_limit_exceeded", code="rate_limit_exceeded", retry_after_s=retry_after_s)
+
+
+@contextmanager
+def renamed_field(name: str, sent_as: str) -> Iterator[None]:
+    """Refusals of the field `name` within are of the one that the caller sent."""
+    try:
+        yield
+    except InvalidRequest as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if cause.param != name:
+            raise
+        message = sent_as + cause.message.removeprefix(name) if cause.message.startswith(name) else cause.message
+        raise InvalidRequest(message, sent_as, cause.code) from None
 
 
 def install_error_handlers(app: FastAPI) -> None:

@@ -8,6 +8,8 @@ Serve copies the FastAPI app when `serve.ingress` decorates the class: whatever 
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.http_errors import HttpError, install_error_handlers, not_loaded
+from deployments.http_errors import HttpError, install_error_handlers, not_loaded, renamed_field
 from deployments.messages import ModelCard
 from deployments.response_stream import open_stream
 from deployments.responses import audio_response
@@ -26,6 +28,7 @@ from deployments.voice_design import VoiceDesigner
 from deployments.voice_library import VoiceLibrary
 from deployments.voice_record import show_voice
 from deployments.voice_upload import parse_upload
+from qwen_tts.errors import Overloaded
 
 # How long a question about loading may take before the answer is "not yet".
 _DESCRIBE_TIMEOUT_S = 2.0
@@ -55,6 +58,7 @@ class Ingress:
         self._designer = VoiceDesigner(decoder, self._library, voices)
         self._started = int(time.time())
         self._cards: dict[str, ModelCard] = {}
+        self._bytes_under_way = 0  # of bodies that are being read or worked on
 
     @app.get("/healthz")
     async def healthz(self) -> JSONResponse:
@@ -90,24 +94,28 @@ class Ingress:
 
     @app.post("/v1/audio/voices")
     async def add_voice(self, request: Request) -> JSONResponse:
-        body = await self._read_body(request, "multipart/form-data")
-        upload = await parse_upload(request.headers.get("content-type", ""), body, self._library.max_audio_bytes)
-        record = await self._library.add(
-            upload.name,
-            upload.audio,
-            await self._loaded(),
-            consent=upload.consent,
-            ref_text=upload.ref_text,
-            description=upload.description,
-            source="upload",
-            overwrite=upload.overwrite,
-        )
+        async with self._body(request, "multipart/form-data") as body:
+            upload = await parse_upload(request.headers.get("content-type", ""), body, self._library.max_audio_bytes)
+            self._check_length("ref_text", upload.ref_text or "")
+            self._check_length("speaker_description", upload.description or "")
+            with renamed_field("ref_audio", "audio_sample"):
+                record = await self._library.add(
+                    upload.name,
+                    upload.audio,
+                    await self._loaded(),
+                    consent=upload.consent,
+                    ref_text=upload.ref_text,
+                    description=upload.description,
+                    source="upload",
+                    overwrite=upload.overwrite,
+                )
         return JSONResponse({**show_voice(record), "success": True, "voice": show_voice(record)})
 
     @app.post("/v1/audio/voices/design")
     async def design_voice(self, request: Request) -> JSONResponse:
         """Previews of a described voice; with a name, the best of them is stored as well."""
-        body = parse_body(DesignBody, await self._read_body(request, "application/json"))
+        async with self._body(request, "application/json") as content:
+            body = parse_body(DesignBody, content)
         self._check_length("input", body.input)
         self._check_length("description", body.description)
         if body.candidates > self._args.max_candidates:
@@ -122,7 +130,8 @@ class Ingress:
 
     @app.post("/v1/audio/voices/design/{preview_id}")
     async def keep_preview(self, preview_id: str, request: Request) -> JSONResponse:
-        body = parse_body(KeepBody, await self._read_body(request, "application/json"))
+        async with self._body(request, "application/json") as content:
+            body = parse_body(KeepBody, content)
         cards = await self._loaded()
         record = await self._designer.keep_preview(preview_id, body.name, cards, overwrite=body.overwrite)
         return JSONResponse(show_voice(record))
@@ -145,14 +154,16 @@ class Ingress:
 
     @app.post("/v1/audio/speech")
     async def speech(self, request: Request) -> Response:
-        body = parse_body(SpeechBody, await self._read_body(request, "application/json"))
-        for name, text in (("input", body.input), ("instructions", body.instructions), ("ref_text", body.ref_text)):
-            self._check_length(name, text or "")
-        card, voice = await choose_voice(body, await self._loaded(), self._library)
+        async with self._body(request, "application/json") as content:
+            body = parse_body(SpeechBody, content)
+            for name, text in (("input", body.input), ("instructions", body.instructions), ("ref_text", body.ref_text)):
+                self._check_length(name, text or "")
+            card, voice = await choose_voice(body, await self._loaded(), self._library)
         order = body.to_request(card, voice)
         chunks = open_stream(self._decoder, "synthesize", card.name, order)
         headers = {"X-Model": card.name, "X-Seed": str(order.seed)}
-        return await audio_response(chunks, body.response_format, card.sample_rate_hz, headers, stream=body.stream)
+        with renamed_field("voice", "voice" if body.speaker_embedding is None else "speaker_embedding"):
+            return await audio_response(chunks, body.response_format, card.sample_rate_hz, headers, stream=body.stream)
 
     def _check_length(self, name: str, text: str) -> None:
         if len(text) > self._args.max_input_characters:
@@ -178,30 +189,45 @@ class Ingress:
             raise not_loaded() from None
         return {card.name: card for card in cards}
 
-    async def _read_body(self, request: Request, expected_type: str) -> bytes:
-        """The body, bounded in type, size and time."""
+    @asynccontextmanager
+    async def _body(self, request: Request, expected_type: str) -> AsyncIterator[bytes]:
+        """The body, bounded in type, size and time; within, it counts among the bytes under way. Raises HttpError."""
         if refused := [name for name in _SERVE_HEADERS if name in request.headers]:
             raise HttpError(400, f"the header {refused[0]} is not accepted", code="header_not_accepted")
         content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if content_type != expected_type:
             message = f"content type {content_type or 'missing'!r}; send {expected_type}"
             raise HttpError(415, message, code="unsupported_media_type")
+        body = bytearray()
         try:
-            async with asyncio.timeout(self._args.body_timeout_s):
-                return await self._read_bounded(request)
-        except TimeoutError:
-            raise HttpError(408, f"the body took longer than {self._args.body_timeout_s} s") from None
+            await self._read(request, body)
+            yield bytes(body)
+        finally:
+            self._bytes_under_way -= len(body)
 
-    async def _read_bounded(self, request: Request) -> bytes:
+    async def _read(self, request: Request, body: bytearray) -> None:
+        """Append the request's body to `body`. Raises HttpError or Overloaded."""
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._args.max_body_bytes:
             raise self._too_large()
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > self._args.max_body_bytes:
-                raise self._too_large()
-        return bytes(body)
+        stream = request.stream()
+        try:
+            async with asyncio.timeout(self._args.body_timeout_s):
+                while (piece := await self._next_piece(stream)) is not None:
+                    body += piece
+                    self._bytes_under_way += len(piece)
+                    if len(body) > self._args.max_body_bytes:
+                        raise self._too_large()
+                    if self._bytes_under_way > self._args.max_bytes_under_way:
+                        raise Overloaded("too many large requests are under way")
+        except TimeoutError:
+            total_s, pause_s = self._args.body_timeout_s, self._args.body_pause_s
+            message = f"the body took too long: {total_s:g} s, and pauses of {pause_s:g} s, are allowed"
+            raise HttpError(408, message, code="body_timeout") from None
+
+    async def _next_piece(self, stream: AsyncIterator[bytes]) -> bytes | None:
+        async with asyncio.timeout(self._args.body_pause_s):
+            return await anext(stream, None)
 
     def _too_large(self) -> HttpError:
         return HttpError(413, f"the body is larger than {self._args.max_body_bytes} bytes", code="body_too_large")

@@ -1,6 +1,7 @@
 """Results that cost much and are asked for again: worked out once, also when many ask at the same time."""
 
 import asyncio
+import contextvars
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
@@ -23,7 +24,8 @@ class OnceEach(Generic[Key, Result]):
         """Raises what `work` raises, to everybody who waits for it."""
         task = self._tasks.get(key)
         if task is None:
-            task = self._tasks[key] = asyncio.create_task(work())
+            # In a context of its own: Serve finds the calls of a request by its context, and cancels them with it.
+            task = self._tasks[key] = asyncio.create_task(work(), context=contextvars.Context())
             task.add_done_callback(lambda done: self._forget_failure(key, done))
         self._tasks.move_to_end(key)
         while len(self._tasks) > self._limit:

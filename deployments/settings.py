@@ -107,12 +107,15 @@ class CodecEncoderArgs(TorchReplicaArgs):
 
 class VoiceStoreArgs(Settings):
     """The voice library. `url` is a directory that every node sees, or a bucket (s3://..., gs://... with the fsspec
-    package for it). `cache_bytes` of prompts are kept in the memory of each ingress replica."""
+    package for it); who waits for it longer than `timeout_s` gets 503. `cache_bytes` of prompts are kept in the memory
+    of each ingress replica. The latest `max_previews` designs can be kept, for `preview_ttl_s` each."""
 
     url: str = "~/.local/share/qwen-tts/voices"
     cache_bytes: int = Field(64_000_000, ge=0)
     max_voices: PositiveInt = 1000
+    timeout_s: float = Field(10.0, gt=0)
     preview_ttl_s: float = Field(3600.0, gt=0)
+    max_previews: PositiveInt = 200
 
 
 class ReferenceAudioArgs(Settings):
@@ -146,10 +149,13 @@ class IngressArgs(ReplicaArgs):
 
     num_cpus: float = Field(0.1, ge=0)
     max_input_characters: PositiveInt = 4096
-    # Room for a reference recording in base64.
+    # Room for a reference recording in base64; all bodies under way together may hold max_bytes_under_way.
     max_body_bytes: PositiveInt = 17_000_000
-    body_timeout_s: float = Field(10.0, gt=0)
-    max_candidates: PositiveInt = 8
+    max_bytes_under_way: PositiveInt = 256_000_000
+    # A body may pause this long, and take this long altogether.
+    body_pause_s: float = Field(10.0, gt=0)
+    body_timeout_s: float = Field(120.0, gt=0)
+    max_candidates: PositiveInt = 4
 
 
 class AppArgs(Settings):

@@ -92,7 +92,7 @@ class StreamDecoder:
     @torch.inference_mode()
     def _prime(self, slot: int, codes: NDArray[np.int16]) -> None:
         carry = Carry()
-        self._decoder.prime(torch.from_numpy(codes).to(self._device, torch.int64)[None], carry)
+        self._decoder.prime(torch.tensor(codes, dtype=torch.int64, device=self._device)[None], carry)
         self._state.scatter([slot], carry)
 
     def _release(self, lease: "Future[int | None]") -> None:

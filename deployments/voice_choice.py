@@ -59,7 +59,10 @@ async def _voice_of_name(
     if named in owners or (named is None and owners):
         return named or owners[0], CustomVoice(name, body.instructions or "")
     try:
-        await library.get(name)
+        if not models_of("base", cards if named is None else {named.name: named}):
+            await library.get(name)  # a voice nobody has is unknown, whatever is loaded
+        card = _base(named, cards, "voice")
+        prompt = await library.stored_prompt(name, card.name)
     except VoiceNotFound:
         if owners and named is not None:
             message = f"{name!r} is a built-in voice of model {owners[0].name}, not of {named.name}; or leave model out"
@@ -69,9 +72,8 @@ async def _voice_of_name(
             if not models_of(kind, cards):
                 message += f"; {voices} voices need a model of type {kind!r}, and none is loaded"
         raise InvalidRequest(message, "voice", "unknown_voice") from None
-    card = _base(named, cards, "voice")
     _refuse_instructions(body)
-    return card, ClonedVoice(await library.stored_prompt(name, card.name))
+    return card, ClonedVoice(prompt)
 
 
 async def _reference(body: SpeechBody, card: ModelCard, library: VoiceLibrary) -> VoicePrompt:
@@ -120,6 +122,6 @@ def _voice_missing(card: ModelCard, names: str) -> InvalidRequest:
 async def _names(cards: Cards, library: VoiceLibrary) -> str:
     """What a caller may write as voice, for a message."""
     built_in = sorted({speaker for card in cards.values() for speaker in card.speakers})
-    names = [*built_in, *(record.name for record in await library.list())]
+    names = [*built_in, *await library.names()]
     more = f" and {len(names) - _NAMES_LISTED} more" if len(names) > _NAMES_LISTED else ""
     return ", ".join(names[:_NAMES_LISTED]) + more or "none yet"

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.http_errors import HttpError
 from deployments.messages import ModelCard
 from deployments.model_routing import is_auto, model_of, named_model, require
 from deployments.preview_store import PreviewStore
@@ -19,9 +21,20 @@ from deployments.voice_library import VoiceLibrary
 from deployments.voice_record import VoiceRecord
 from qwen_tts.audio import decode_audio, wav_header
 from qwen_tts.errors import InvalidRequest
-from qwen_tts.reference_audio import check_reference
-from qwen_tts.request import MAX_SEED, DesignedVoice, FinishReason, SpeechRequest, default_sampling, draw_seed
+from qwen_tts.reference_audio import LONGEST_S, check_reference
+from qwen_tts.request import (
+    MAX_SEED,
+    DesignedVoice,
+    FinishReason,
+    SpeechRequest,
+    default_sampling,
+    draw_seed,
+    frame_limit,
+)
 
+# Longer ones could not be cloned from.
+_MOST_FRAMES = int(LONGEST_S * 12.5)
+_CUT_OFF = "the speech was cut off at its longest"
 # What stands in the record of a voice that is nobody's.
 _CONSENT = "designed"
 
@@ -38,7 +51,7 @@ class Candidate:
     def flaw(self) -> str | None:
         """Why this is poor to clone from, None if it is not."""
         if self.finish_reason != "stop":
-            return "the speech was cut off at its longest"
+            return _CUT_OFF
         try:
             check_reference(decode_audio(self.wav))
         except InvalidRequest as refusal:
@@ -52,32 +65,36 @@ class VoiceDesigner:
     def __init__(self, decoder: DeploymentHandle[Any], library: VoiceLibrary, voices: VoiceStoreArgs) -> None:
         self._decoder = decoder
         self._library = library
-        self._previews = PreviewStore(voices.url, ttl_s=voices.preview_ttl_s)
+        self._previews = PreviewStore(voices.url, ttl_s=voices.preview_ttl_s, limit=voices.max_previews)
 
     async def preview(self, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[dict[str, object]]:
         """Candidates to listen to, kept for a while under their ids."""
-        described = {"description": body.description, "ref_text": body.input}
         candidates = await self._candidates(body, cards)
-        ids = await asyncio.gather(*(asyncio.to_thread(self._previews.add, described, one.wav) for one in candidates))
+        run, add = self._library.storage.run, self._previews.add
+        ids = await asyncio.gather(*(run(add, _described(body, one), one.wav) for one in candidates))
         return [_shown(one) | {"id": id_} for one, id_ in zip(candidates, ids, strict=True)]
 
     async def keep_preview(
         self, preview_id: str, name: str, cards: Mapping[str, ModelCard], *, overwrite: bool
     ) -> VoiceRecord:
-        """Store a preview as a voice. Raises VoiceNotFound and what VoiceLibrary.add raises."""
-        described, wav = await asyncio.to_thread(self._previews.get, preview_id)
-        record = await self._keep(name, wav, described["description"], described["ref_text"], cards, overwrite)
-        await asyncio.to_thread(self._previews.delete, preview_id)
+        """Store a preview as a voice. Raises PreviewNotFound and what VoiceLibrary.add raises."""
+        described, wav = await self._library.storage.run(self._previews.get, preview_id)
+        record = await self._keep(name, wav, described, cards, overwrite)
+        await self._library.storage.run(self._previews.delete, preview_id)
         return record
 
     async def design(
         self, name: str, body: DesignBody, cards: Mapping[str, ModelCard]
     ) -> tuple[VoiceRecord, list[dict[str, object]]]:
-        """In one call: the first candidate without a flaw, else the first, is stored."""
+        """In one call: the first candidate without a flaw is stored. Raises HttpError when all of them have one."""
         await self._library.check_free(name, cards, overwrite=body.overwrite)  # before the work
         candidates = await self._candidates(body, cards)
-        chosen = next((one for one in candidates if one.flaw is None), candidates[0])
-        record = await self._keep(name, chosen.wav, body.description, body.input, cards, body.overwrite)
+        chosen = next((one for one in candidates if one.flaw is None), None)
+        if chosen is None:
+            flaws = "; ".join(sorted({str(one.flaw) for one in candidates}))
+            message = f"no candidate is fit to clone from ({flaws}); ask without name to listen to them and keep one"
+            raise HttpError(422, message, code="no_fit_candidate")
+        record = await self._keep(name, chosen.wav, _described(body, chosen), cards, body.overwrite)
         return record, [_shown(one) | {"chosen": one is chosen} for one in candidates]
 
     async def _candidates(self, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[Candidate]:
@@ -103,6 +120,7 @@ class VoiceDesigner:
             )
             for index in range(body.candidates)
         ]
+        orders = [dataclasses.replace(order, max_frames=frame_limit(order, _MOST_FRAMES)) for order in orders]
         try:
             async with asyncio.TaskGroup() as group:  # unlike gather, it stops the others when one fails
                 tasks = [group.create_task(self._speak(card, order)) for order in orders]
@@ -117,18 +135,23 @@ class VoiceDesigner:
         return candidate
 
     async def _keep(
-        self, name: str, wav: bytes, description: str, text: str, cards: Mapping[str, ModelCard], overwrite: bool
+        self, name: str, wav: bytes, described: Mapping[str, Any], cards: Mapping[str, ModelCard], overwrite: bool
     ) -> VoiceRecord:
         return await self._library.add(
             name,
             wav,
             cards,
             consent=_CONSENT,
-            ref_text=text,
-            description=description,
+            ref_text=described["ref_text"],
+            description=described["description"],
             source="design",
             overwrite=overwrite,
         )
+
+
+def _described(body: DesignBody, candidate: Candidate) -> dict[str, str | None]:
+    """What is stored of a candidate beside its sound. The words of one that was cut off are not all in it."""
+    return {"description": body.description, "ref_text": None if candidate.flaw == _CUT_OFF else body.input}
 
 
 def _shown(candidate: Candidate) -> dict[str, object]:

@@ -15,6 +15,7 @@ from deployments.messages import ModelCard
 from deployments.model_routing import model_of, models_of
 from deployments.once_each import OnceEach
 from deployments.settings import ReferenceAudioArgs, VoiceStoreArgs
+from deployments.storage_threads import StorageThreads
 from deployments.voice_record import Source, VoiceRecord, check_voice_name
 from deployments.voice_store import VoiceExists, VoiceNotFound, VoiceStore
 from qwen_tts.audio import audio_type, decode_base64
@@ -26,19 +27,20 @@ _REFERENCES_REMEMBERED = 256  # about 10 kB each
 
 
 class VoiceLibrary:
-    """One ingress replica's view of the store and of the codec encoder. Storage is asked in threads."""
+    """One ingress replica's view of the store and of the codec encoder. `storage` runs what asks the store."""
 
     def __init__(
         self, encoder: DeploymentHandle[Any] | None, voices: VoiceStoreArgs, reference_audio: ReferenceAudioArgs
     ) -> None:
         self._encoder = encoder
+        self.storage = StorageThreads(voices.timeout_s)
         self._store = VoiceStore(voices.url, cache_bytes=voices.cache_bytes, max_voices=voices.max_voices)
         self._limits = FetchLimits(
             max_bytes=reference_audio.max_bytes,
             timeout_s=reference_audio.url_timeout_s,
             allow_http=reference_audio.allow_http_urls,
         )
-        # Threads of their own, because a slow host must not keep anybody from the store.
+        # Threads of their own, because a slow host must keep nobody else waiting.
         self._fetchers = ThreadPoolExecutor(reference_audio.max_fetches, thread_name_prefix="fetch")
         self._max_fetches = reference_audio.max_fetches
         self._fetches = 0
@@ -50,19 +52,23 @@ class VoiceLibrary:
         return self._limits.max_bytes
 
     async def list(self) -> "list[VoiceRecord]":
-        return await asyncio.to_thread(self._store.list)
+        return await self.storage.run(self._store.list)
+
+    async def names(self) -> tuple[str, ...]:
+        """Of all voices, in lower case."""
+        return await self.storage.run(self._store.names)
 
     async def get(self, name: str) -> VoiceRecord:
         """Raises VoiceNotFound."""
-        return await asyncio.to_thread(self._store.get, name)
+        return await self.storage.run(self._store.get, name)
 
     async def delete(self, name: str) -> None:
         """Raises VoiceNotFound."""
-        await asyncio.to_thread(self._store.delete, name)
+        await self.storage.run(self._store.delete, name)
 
     async def audio(self, name: str) -> tuple[VoiceRecord, bytes]:
         """A voice's recording as it was uploaded. Raises VoiceNotFound."""
-        return await asyncio.to_thread(self._store.read, name, lambda record: (record, self._store.audio(record)))
+        return await self.storage.run(self._store.read, name, lambda record: (record, self._store.audio(record)))
 
     async def add(
         self,
@@ -81,15 +87,16 @@ class VoiceLibrary:
         Raises InvalidRequest, HttpError, VoiceExists or StoreFull.
         """
         await self.check_free(name, cards, overwrite=overwrite)
-        prompts = {}
+        prompts: dict[str, bytes] = {}
         for card in models_of("base", cards):
-            encoded = await self._encode(card.name, audio, check=source == "upload")
-            prompts[encoded.fingerprint] = _prompt(encoded, ref_text).to_bytes()
-        return await asyncio.to_thread(
+            if await self._fingerprint(card.name) not in prompts:  # models may share their encoders
+                encoded = await self._encode(card.name, audio, check=source == "upload")
+                prompts[encoded.fingerprint] = _prompt(encoded, ref_text).to_bytes()
+        return await self.storage.run(
             self._store.add,
             name,
             audio=audio,
-            mime_type=await asyncio.to_thread(audio_type, audio),
+            mime_type=audio_type(audio),
             consent=consent,
             ref_text=ref_text,
             description=description,
@@ -121,12 +128,12 @@ class VoiceLibrary:
             prompt = store.prompt(record, fingerprint)
             return record, prompt, b"" if prompt is not None else store.audio(record)
 
-        record, data, audio = await asyncio.to_thread(store.read, name, read)
+        record, data, audio = await self.storage.run(store.read, name, read)
         if data is None:
             encoded = await self._encode(model, audio, check=False)
             data = _prompt(encoded, record.ref_text).to_bytes()
             with suppress(VoiceNotFound):  # deleted or replaced meanwhile; this request still began with it
-                await asyncio.to_thread(store.add_prompt, record, fingerprint, data)
+                await self.storage.run(store.add_prompt, record, fingerprint, data)
         return VoicePrompt.from_bytes(data)
 
     async def inline_prompt(self, ref_audio: str, ref_text: str | None, model: str) -> VoicePrompt:

@@ -4,9 +4,10 @@
     content/{upload_id}/audio                       the reference audio as it was uploaded
     content/{upload_id}/{fingerprint}.safetensors   a prompt computed from it, per model; opaque here
 
-Content never changes, and its name is random. The record is the only file that is replaced; it is written last and
-atomically. So a voice is there for every replica once `add` returned, and never in part, wherever a writer stops: what
-a crash leaves behind is content that no record names.
+Content never changes, and its name is its time of upload and random. The record is the only file that is replaced; it
+is written last and atomically. So a voice is there for every replica once `add` returned, and never in part, wherever a
+writer stops. What crashes and overwrites at the same moment leave behind is content that no record names; `add` and
+`delete` sweep it away once it is older than any upload takes.
 """
 
 import logging
@@ -19,10 +20,13 @@ from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
 from deployments.shared_files import SharedFiles
-from deployments.voice_record import VOICE_NAME, Source, VoiceRecord, check_hex, check_voice_name
+from deployments.voice_record import HEX, VOICE_NAME, Source, VoiceRecord, check_hex, check_voice_name
 from qwen_tts.errors import InvalidRequest, QwenTTSError
 
 log = logging.getLogger("ray.serve")
+
+_ORPHAN_S = 3600.0  # content that no record names after this long never will be named
+_SWEEP_S = 600.0  # between two sweeps of one replica
 
 T = TypeVar("T")
 VoiceRecords: TypeAlias = list[VoiceRecord]  # within VoiceStore, `list` is its method
@@ -72,6 +76,7 @@ class VoiceStore:
         self._files = SharedFiles(url)
         self._max_voices = max_voices
         self._prompts = _PromptCache(cache_bytes)
+        self._next_sweep = 0.0  # monotonic seconds
 
     def add(
         self,
@@ -87,7 +92,8 @@ class VoiceStore:
         overwrite: bool,
     ) -> VoiceRecord:
         """Store a voice with its prompts by model fingerprint. Raises InvalidRequest, VoiceExists, StoreFull."""
-        created_at, upload_id = int(time.time()), secrets.token_hex(16)
+        created_at = int(time.time())
+        upload_id = f"{created_at:08x}{secrets.token_hex(12)}"
         record = VoiceRecord(name, created_at, upload_id, mime_type, len(audio), consent, ref_text, description, source)
         content = {_prompt_path(record, fingerprint): prompt for fingerprint, prompt in prompts.items()}
         content[_audio_path(record)] = audio
@@ -102,6 +108,7 @@ class VoiceStore:
         self._publish(record, overwrite)
         if replaced is not None:
             self._files.discard(_content_path(replaced))
+        self._sweep()
         return record
 
     def get(self, name: str) -> VoiceRecord:
@@ -135,6 +142,7 @@ class VoiceStore:
         except FileNotFoundError:
             raise VoiceNotFound(name) from None
         self._files.discard(_content_path(record))
+        self._sweep()
 
     def audio(self, record: VoiceRecord) -> bytes:
         """The reference audio of this very upload. Raises VoiceNotFound when that is gone (see `read`)."""
@@ -181,6 +189,28 @@ class VoiceStore:
             if record is not None:
                 records.append(record)
         return sorted(records, key=lambda record: record.name)
+
+    def names(self) -> "tuple[str, ...]":
+        """Of all voices, in lower case, sorted. One look at the folder, however many there are."""
+        return tuple(sorted(self._keys()))
+
+    def _sweep(self) -> None:
+        """Now and then, remove old content that no record names. Whatever goes wrong is left for the next time."""
+        if time.monotonic() < self._next_sweep:
+            return
+        self._next_sweep = time.monotonic() + _SWEEP_S
+        try:
+            old = [leaf for leaf in self._files.names("content") if _age_s(leaf) > _ORPHAN_S]
+            if not old:
+                return
+            keys, records = self._keys(), self.list()
+            if len(records) != len(keys):
+                return  # a record that cannot be read may name any of it
+            for leaf in set(old) - {record.upload_id for record in records}:
+                log.warning("removing content/%s, which belongs to no voice", leaf)
+                self._files.discard(f"content/{leaf}")
+        except Exception:
+            log.exception("the voice library could not be swept")
 
     def _make_way(self, name: str, overwrite: bool) -> None:
         """Refuse what can be refused before anything is written; a malformed record must not keep its name for ever."""
@@ -277,6 +307,11 @@ def _parse(name: str, data: bytes) -> VoiceRecord:
     if record.name.lower() != name.lower():
         raise _Malformed(f"it is that of {record.name}")
     return record
+
+
+def _age_s(upload_id: str) -> float:
+    """Of an upload; 0 for a name that is none."""
+    return time.time() - int(upload_id[:8], 16) if HEX.fullmatch(upload_id) and len(upload_id) == 32 else 0.0
 
 
 def _record_path(name: str) -> str:

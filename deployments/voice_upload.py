@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -12,6 +13,7 @@ from deployments.http_errors import HttpError
 _TEXTS = ("name", "consent", "ref_text", "speaker_description", "x_vector_only_mode", "overwrite", "type")
 _AUDIO = "audio_sample"
 _MAX_TEXT_BYTES = 16_384
+_MAX_CONSENT_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ async def parse_upload(content_type: str, body: bytes, max_audio_bytes: int) -> 
         if not texts.get(name, "").strip():
             what = "the speaker's consent to being cloned, or its id" if name == "consent" else "what to call the voice"
             raise _fault(name, f"{name} is missing: give {what}", "missing_field")
+    if len(texts["consent"]) > _MAX_CONSENT_CHARACTERS:
+        raise _fault("consent", f"consent is longer than {_MAX_CONSENT_CHARACTERS} characters")
     if audio is None:
         raise _fault(_AUDIO, "audio_sample is missing: send the recording as a file", "missing_field")
     content = await audio.read()
@@ -46,11 +50,14 @@ async def parse_upload(content_type: str, body: bytes, max_audio_bytes: int) -> 
     ref_text = texts.get("ref_text") or None
     if ref_text is not None and not ref_text.strip():
         raise _fault("ref_text", "ref_text is blank: give the words spoken in audio_sample, or leave it out")
+    if ref_text is not None and _flag(texts, "x_vector_only_mode"):
+        message = "ref_text is not used with x_vector_only_mode; leave one of them out"
+        raise _fault("ref_text", message, "conflicting_fields")
     return Upload(
         name=texts["name"],
         audio=content,
         consent=texts["consent"],
-        ref_text=None if _flag(texts, "x_vector_only_mode") else ref_text,
+        ref_text=ref_text,
         description=texts.get("speaker_description") or None,
         overwrite=_flag(texts, "overwrite"),
     )
@@ -60,6 +67,9 @@ async def _fields(content_type: str, body: bytes) -> tuple[dict[str, str], Uploa
     if content_type.split(";")[0].strip().lower() != "multipart/form-data":
         message = f"content type {content_type or 'missing'!r}; send multipart/form-data"
         raise HttpError(415, message, code="unsupported_media_type")
+
+    if b"charset" in parse_options_header(content_type)[1]:
+        raise HttpError(400, "the form's charset must be left out: it is UTF-8", code="invalid_form")
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body

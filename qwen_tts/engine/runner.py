@@ -101,9 +101,10 @@ class TalkerRunner:
         is_id = codec_ids >= 0
         rows[is_id] += self.talker.embed_code(codec_ids[is_id])
         if (prompt := layout.voice_prompt) is not None:
-            rows[codec_ids == SPEAKER_EMBEDDING] += torch.from_numpy(prompt.speaker_embedding).to(rows)
+            # Copied: arrays that come from another process may be read-only, which torch cannot express.
+            rows[codec_ids == SPEAKER_EMBEDDING] += torch.tensor(prompt.speaker_embedding).to(rows)
             if prompt.ref_codes is not None:
-                codes = torch.from_numpy(prompt.ref_codes).to(self.device, torch.int64)  # [F, G]
+                codes = torch.tensor(prompt.ref_codes, dtype=torch.int64, device=self.device)  # [F, G]
                 rows[codec_ids == REFERENCE_FRAME] += self.talker.embed_frame(codes)
         return rows
 

@@ -96,7 +96,12 @@ def service(ray_port: int, checkpoints: dict[str, Path], voices: Path) -> Servic
         talker=TalkerArgs(slots=SLOTS, threads=1, graceful_shutdown_s=1),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
         codec_encoder=CodecEncoderArgs(threads=1, graceful_shutdown_s=1),
-        ingress=IngressArgs(graceful_shutdown_s=1, max_body_bytes=MAX_BODY_BYTES, body_timeout_s=2),
+        ingress=IngressArgs(
+            graceful_shutdown_s=1,
+            max_body_bytes=MAX_BODY_BYTES,
+            max_bytes_under_way=6 * MAX_BODY_BYTES,
+            body_pause_s=2,
+        ),
         voices=VoiceStoreArgs(url=str(voices)),
         reference_audio=ReferenceAudioArgs(max_bytes=MAX_AUDIO_BYTES),
     )

@@ -2,6 +2,9 @@
 
 import json
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -74,13 +77,20 @@ def test_bad_field(client: httpx.Client, case: str) -> None:
         (b'{"input": "\\ud800", "voice": "ryan"}', 400, []),
         (b'{"input": "Hi", "voice": "ryan", "temperature": NaN}', 400, []),
         (b"\xff\xfe", 400, ["JSON"]),
+        (json.dumps({str(n): 0 for n in range(100_000)}).encode(), 400, ["unknown field '0'", "temperature"]),
+        (json.dumps({"input": "Hi", "speaker_embedding": ["x"] * 300_000}).encode(), 400, ["speaker_embedding"]),
+        (json.dumps({"input": "Hi", "voice": "x" * 1_000_000}).encode(), 400, ["voice", "256 characters"]),
         (json.dumps({"input": "a" * MAX_BODY_BYTES}).encode(), 413, [str(MAX_BODY_BYTES)]),
     ],
-    ids=["cut off", "empty", "array", "surrogate", "NaN", "not UTF-8", "too large"],
-)
+    ids=[
+        "cut off", "empty", "array", "surrogate", "NaN", "not UTF-8", "many fields", "many faults", "long name",
+        "too large",
+    ],
+)  # fmt: skip
 def test_bad_body(client: httpx.Client, content: bytes, status: int, words: list[str]) -> None:
     response = client.post("/v1/audio/speech", content=content, headers=JSON)
     check(response, status, response.json()["error"]["param"], words)
+    assert len(response.content) < 2000, "what was sent is not sent back"
     check_service_works(client)
 
 
@@ -98,6 +108,38 @@ def test_a_client_cannot_ask_the_proxy_to_work_on_for_nobody(client: httpx.Clien
     body = {"input": "Hi", "voice": "ryan"}
     response = client.post("/v1/audio/speech", json=body, headers={"x-request-disconnect-disabled": "?1"})
     check(response, 400, None, ["x-request-disconnect-disabled"])
+
+
+def test_a_slow_body_is_read_as_long_as_it_goes_on(service: Service) -> None:
+    """It takes longer than any one pause may (2 s here)."""
+    content = json.dumps({"input": "Hi", "voice": "ryan", "max_new_tokens": 2}).encode()
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(content), 8):
+            yield content[start : start + 8]
+            time.sleep(0.4)
+
+    with service.client() as client:
+        response = client.post("/v1/audio/speech", content=pieces(), headers=JSON)
+    assert response.status_code == 200
+    assert len(content) / 8 * 0.4 > 2
+
+
+def test_bodies_under_way_have_a_bound_together(service: Service, client: httpx.Client) -> None:
+    """Eight of nearly the largest size begin; six have room."""
+    url = httpx.URL(service.url)
+    head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\n"
+    start = f"{head}Content-Length: {MAX_BODY_BYTES}\r\n\r\n".encode() + b" " * (MAX_BODY_BYTES - 1000)
+    with ExitStack() as stack:
+        connections = [
+            stack.enter_context(socket.create_connection((url.host, url.port or 80), timeout=20)) for _ in range(8)
+        ]
+        for connection in connections:
+            connection.sendall(start)
+        answers = [connection.recv(4096).decode().splitlines()[0] for connection in connections]
+    refused, given_up = (sum(f" {status} " in answer for answer in answers) for status in (429, 408))
+    assert (refused, given_up) == (2, 6), answers
+    check_service_works(client)
 
 
 def test_a_body_that_never_ends_is_cut_off(service: Service) -> None:

@@ -6,6 +6,7 @@ import io
 import math
 import socket
 import threading
+import time
 import wave
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -132,7 +133,7 @@ def test_the_official_openai_client_stores_a_voice(service: Service, client: htt
 
 def test_an_upload_without_words_clones_the_sound_alone(client: httpx.Client) -> None:
     upload(client, "plain", wav())
-    upload(client, "told", wav(), ref_text="Words.", x_vector_only_mode="true")
+    upload(client, "told", wav(), x_vector_only_mode="true")
     assert speak(client, voice="plain") == speak(client, voice="told")
     upload(client, "words", wav(), ref_text="Words.")
     assert speak(client, voice="words") != speak(client, voice="plain")
@@ -196,7 +197,8 @@ def test_hostile_recordings_leave_nothing(client: httpx.Client, voices: Path, ca
     audio, status, code = HOSTILE_AUDIO[case]
     error = fault(upload(client, "anna", audio), status)
     assert error["code"] == code, error
-    assert error["param"] in ("audio_sample", "ref_audio")
+    assert error["param"] == "audio_sample"
+    assert error["message"].startswith("audio_sample ")
     assert files(voices) == []
     assert upload(client, "anna").status_code == 200, "the next good one works"
 
@@ -205,6 +207,10 @@ def test_hostile_recordings_leave_nothing(client: httpx.Client, voices: Path, ca
     ("fields", "param"),
     [
         ({"consent": ""}, "consent"),
+        ({"consent": "x" * 1001}, "consent"),
+        ({"ref_text": "x" * 4097}, "ref_text"),
+        ({"speaker_description": "x" * 4097}, "speaker_description"),
+        ({"ref_text": "Words.", "x_vector_only_mode": "true"}, "ref_text"),
         ({"overwrite": "perhaps"}, "overwrite"),
         ({"ref_text": "  "}, "ref_text"),
         ({"colour": "red"}, "colour"),
@@ -220,6 +226,9 @@ def test_bad_forms(service: Service, client: httpx.Client) -> None:
     fault(client.post("/v1/audio/voices", data={"name": "a", "consent": "b"}, files={"x": b""}), 400)
     fault(client.post("/v1/audio/voices", files={"name": (None, "a"), "consent": (None, "b")}), 400, "audio_sample")
     fault(client.post("/v1/audio/voices", json={"name": "a"}), 415)
+    form = client.build_request("POST", "/v1/audio/voices", data={"name": "a"}, files={"audio_sample": wav()})
+    odd = {"content-type": form.headers["content-type"] + "; charset=unicode_escape"}
+    fault(client.post("/v1/audio/voices", content=form.read(), headers=odd), 400)
     head = {"content-type": "multipart/form-data; boundary=x"}
     for content in (b"", b"--x\r\n", b"garbage", b"--x\r\nContent-Disposition: form-data\r\n\r\nv\r\n--x--\r\n"):
         fault(client.post("/v1/audio/voices", content=content, headers=head), 400)
@@ -281,6 +290,26 @@ def test_an_identical_reference_is_encoded_once(service: Service, client: httpx.
     assert encoded() - before == 1
 
 
+def test_who_leaves_takes_the_shared_reference_from_nobody(service: Service, client: httpx.Client) -> None:
+    """The one who asked first leaves while the recording is encoded, which another is waiting for."""
+    minute = np.resize(recording("long")[0], 55 * 24000)
+
+    def ask(body: dict[str, Any], patience_s: float) -> int:
+        with service.client() as client:
+            return client.post("/v1/audio/speech", json=body, timeout=patience_s).status_code
+
+    for volume in (1.0, 0.9, 0.8):  # a new recording each time
+        audio = encode(volume * minute, 24000, "ogg", "libopus")
+        body = SHORT | {"ref_audio": base64.b64encode(audio).decode(), "ref_text": "Words."}
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            first = pool.submit(ask, body, 0.4)
+            time.sleep(0.2)
+            second = pool.submit(ask, body, 60.0)
+            with pytest.raises(httpx.ReadTimeout):
+                first.result()
+            assert second.result() == 200
+
+
 def test_batches_of_references_fill_while_the_model_is_busy(service: Service) -> None:
     encoder = serve.get_deployment_handle("codec-encoder", service.app)
     before = len(encoder.batch_sizes.remote().result(timeout_s=10))
@@ -296,7 +325,8 @@ def test_a_raw_speaker_embedding(client: httpx.Client) -> None:
     one, other = ([float(x) for x in np.random.default_rng(seed).standard_normal(128)] for seed in (1, 2))
     assert speak(client, speaker_embedding=one) == speak(client, speaker_embedding=one, model=BASE)
     assert speak(client, speaker_embedding=one) != speak(client, speaker_embedding=other)
-    error = fault(client.post("/v1/audio/speech", json=SHORT | {"speaker_embedding": one[:64]}), 400, "voice")
+    body = SHORT | {"speaker_embedding": one[:64]}
+    error = fault(client.post("/v1/audio/speech", json=body), 400, "speaker_embedding")
     assert "64" in error["message"]
     assert "128" in error["message"]
 
@@ -432,24 +462,22 @@ def test_design_then_keep_in_two_calls(client: httpx.Client) -> None:
     chosen = previews[1]["id"]
     kept = client.post(f"/v1/audio/voices/design/{chosen}", json={"name": "warm"})
     assert kept.status_code == 200, kept.text
-    assert (kept.json()["source"], kept.json()["ref_text"]) == ("design", "This is how I sound.")
+    assert kept.json()["source"] == "design"
+    assert kept.json()["ref_text"] is None, "it was cut off, so these are not the words spoken"
     assert client.get("/v1/audio/voices/warm/audio").content == sounds[1]
     speak(client, voice="warm")
-    fault(client.post(f"/v1/audio/voices/design/{chosen}", json={"name": "again"}), 404)
+    fault(client.post(f"/v1/audio/voices/design/{chosen}", json={"name": "again"}), 404, "preview_id")
     fault(client.post(f"/v1/audio/voices/design/{previews[0]['id']}", json={"name": "warm"}), 409)
     other = client.post(f"/v1/audio/voices/design/{previews[0]['id']}", json={"name": "warm", "overwrite": True})
     assert other.status_code == 200
     assert client.get("/v1/audio/voices/warm/audio").content == sounds[0]
 
 
-def test_design_and_keep_in_one_call(client: httpx.Client) -> None:
+def test_design_in_one_call_stores_nothing_unfit(client: httpx.Client, voices: Path) -> None:
+    """Random weights never end by themselves here. (What is stored of fit ones: tests/unit/test_voice_design.py.)"""
     answer = client.post("/v1/audio/voices/design", json=DESIGN_BODY | {"name": "warm", "candidates": 2, "seed": 5})
-    assert answer.status_code == 200, answer.text
-    voice = answer.json()
-    assert (voice["name"], voice["source"], len(voice["previews"])) == ("warm", "design", 2)
-    (chosen,) = (preview for preview in voice["previews"] if preview["chosen"])
-    assert client.get("/v1/audio/voices/warm/audio").content == base64.b64decode(chosen["audio"])
-    speak(client, voice="warm")
+    assert "cut off" in fault(answer, 422)["message"]
+    assert files(voices) == []
 
 
 @pytest.mark.parametrize(
@@ -459,7 +487,7 @@ def test_design_and_keep_in_one_call(client: httpx.Client) -> None:
         ({"input": " "}, 400, "input"),
         ({"input": "a" * 5000}, 400, "input"),
         ({"candidates": 0}, 400, "candidates"),
-        ({"candidates": 9}, 400, "candidates"),
+        ({"candidates": 5}, 400, "candidates"),
         ({"name": "../x"}, 400, "name"),
         ({"name": "ryan"}, 400, "name"),
         ({"model": CUSTOM}, 400, "model"),

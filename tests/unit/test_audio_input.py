@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -214,19 +215,47 @@ def test_decoding_stops_when_it_has_run_too_long(monkeypatch: pytest.MonkeyPatch
     """An hour of silence is a small file; of it, little more than the allowed second is ever unpacked."""
     bomb = encode(np.zeros(3600 * RATE_HZ, np.float32), RATE_HZ, "flac", "flac")
     assert len(bomb) < 600_000
-    unpacked = 0
+    frames = counted(monkeypatch)
+    with pytest.raises(InvalidRequest, match="longer than 1 s"):
+        decode_audio(bomb, max_s=1.0)
+    assert RATE_HZ < sum(frames) < 2 * RATE_HZ
+    refused(base64.b64encode(bomb).decode(), "audio_too_long", max_s=1.0)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Samples of every frame that is unpacked from here on."""
+    frames: list[int] = []
     mono = audio._mono
 
     def count(frame: av.AudioFrame) -> NDArray[np.float32]:
-        nonlocal unpacked
-        unpacked += frame.samples
+        frames.append(frame.samples)
         return mono(frame)
 
     monkeypatch.setattr(audio, "_mono", count)
-    with pytest.raises(InvalidRequest, match="longer than 1 s"):
-        decode_audio(bomb, max_s=1.0)
-    assert RATE_HZ < unpacked < 2 * RATE_HZ
-    refused(base64.b64encode(bomb).decode(), "audio_too_long", max_s=1.0)
+    return frames
+
+
+def test_a_rate_that_no_recorder_has_is_refused_before_anything_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A length limit in seconds is none for a file that may choose how many samples a second has."""
+    bomb = encode(np.zeros(10**6, np.float32), 655_350, "flac", "flac")
+    frames = counted(monkeypatch)
+    with pytest.raises(InvalidRequest, match="655350 Hz"):
+        decode_audio(bomb, max_s=60.0)
+    assert frames == []
+
+
+def test_a_file_in_tiny_pieces_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as file:
+        stream = file.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for position in range(5000):
+            packet = av.Packet(b"\0\0")
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, position, position, Fraction(1, 8000)
+            file.mux(packet)
+    frames = counted(monkeypatch)
+    with pytest.raises(InvalidRequest, match="pieces"):
+        decode_audio(buffer.getvalue(), max_s=1.0)
+    assert len(frames) <= 1001
 
 
 @pytest.mark.parametrize("text", ["A", "A===", "AA AA", "ÄÄÄÄ", "data:audio/wav;base64,A"])

@@ -52,6 +52,7 @@ def test_the_type_that_would_be_needed_is_named(
 ) -> None:
     cards = {f"my-{loaded}": card(loaded)}
     library = VoiceLibrary(None, voices, ReferenceAudioArgs())
+    library._fingerprints = {"my-base": "ab12"}
     with pytest.raises((HttpError, InvalidRequest)) as caught:
         asyncio.run(choose_voice(SpeechBody.model_validate({"input": "Hello"} | body), cards, library))
     answer = to_http_error(caught.value)

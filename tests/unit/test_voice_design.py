@@ -1,20 +1,26 @@
-"""Candidates of one design succeed or fail together."""
+"""Candidates of a design: which is stored, and that they succeed or fail together."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployments import voice_design
+from deployments.http_errors import HttpError
 from deployments.messages import AudioChunk, ModelCard
+from deployments.preview_store import PreviewNotFound
 from deployments.schemas import DesignBody
 from deployments.settings import ReferenceAudioArgs, VoiceStoreArgs
 from deployments.voice_design import VoiceDesigner
 from deployments.voice_library import VoiceLibrary
+from qwen_tts.audio import to_pcm16
 from qwen_tts.config import GenerationDefaults
 from qwen_tts.errors import Overloaded
-from qwen_tts.request import SpeechRequest
+from qwen_tts.request import FinishReason, SpeechRequest
+from tests.recordings import recording
 
 CARDS = {"design": ModelCard("design", "voice_design", (), ("english",), GenerationDefaults(), 24000)}
 
@@ -37,6 +43,85 @@ class Stream:
 
     def cancel(self) -> None:
         self.cancelled = True
+
+
+@dataclass
+class Kept:
+    """What the library was asked to store."""
+
+    wavs: list[bytes]
+    texts: list[str | None]
+
+
+def designer(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, spoken: Sequence[tuple[bytes, FinishReason]]
+) -> tuple[VoiceDesigner, Kept]:
+    """One whose model speaks these in turn, and whose library takes everything."""
+    remaining, kept = iter(spoken), Kept([], [])
+
+    async def collect(chunks: object) -> tuple[bytes, FinishReason]:
+        return next(remaining)
+
+    async def add(name: str, audio: bytes, cards: object, *, ref_text: str | None, **rest: object) -> None:
+        kept.wavs.append(audio)
+        kept.texts.append(ref_text)
+
+    async def check_free(name: str, cards: object, *, overwrite: bool) -> None:
+        pass
+
+    voices = VoiceStoreArgs(url=str(directory))
+    library = VoiceLibrary(None, voices, ReferenceAudioArgs())
+    for name, stand_in in (("add", add), ("check_free", check_free)):
+        monkeypatch.setattr(library, name, stand_in)
+    monkeypatch.setattr(voice_design, "open_stream", lambda *args: None)
+    monkeypatch.setattr(voice_design, "collect", collect)
+    decoder: Any = None
+    return VoiceDesigner(decoder, library, voices), kept
+
+
+GOOD, OTHER = (to_pcm16(recording(name)[0]) for name in ("high", "low"))
+SILENT = bytes(len(GOOD))
+
+
+async def test_the_first_candidate_without_a_flaw_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken: list[tuple[bytes, FinishReason]] = [(SILENT, "stop"), (GOOD, "length"), (OTHER, "stop"), (GOOD, "stop")]
+    designing, kept = designer(monkeypatch, tmp_path, spoken)
+    body = DesignBody(description="A low voice", input="Hello", candidates=4, seed=5)
+    _, shown = await designing.design("warm", body, CARDS)
+    assert [candidate["chosen"] for candidate in shown] == [False, False, True, False]
+    assert "silent" in str(shown[0]["flaw"])
+    assert "cut off" in str(shown[1]["flaw"])
+    assert [wav[44:] for wav in kept.wavs] == [OTHER]
+    assert kept.texts == ["Hello"]
+
+
+async def test_nothing_is_stored_when_all_have_a_flaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    designing, kept = designer(monkeypatch, tmp_path, [(SILENT, "stop"), (GOOD, "length")])
+    body = DesignBody(description="A low voice", input="Hello", candidates=2)
+    with pytest.raises(HttpError, match=r"silent.*cut off") as caught:
+        await designing.design("warm", body, CARDS)
+    assert caught.value.status == 422
+    assert kept.wavs == []
+
+
+async def test_words_that_were_cut_off_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    designing, kept = designer(monkeypatch, tmp_path, [(GOOD, "stop"), (OTHER, "length")])
+    body = DesignBody(description="A low voice", input="Hello", candidates=2)
+    previews = await designing.preview(body, CARDS)
+    for preview in previews:
+        await designing.keep_preview(str(preview["id"]), "warm", CARDS, overwrite=True)
+    assert kept.texts == ["Hello", None]
+    with pytest.raises(PreviewNotFound):
+        await designing.keep_preview(str(previews[0]["id"]), "warm", CARDS, overwrite=True)
+
+
+async def test_a_design_is_no_longer_than_what_can_be_cloned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    designing, _ = designer(monkeypatch, tmp_path, [(GOOD, "stop")] * 2)
+    orders: list[SpeechRequest] = []
+    monkeypatch.setattr(voice_design, "open_stream", lambda handle, method, model, order: orders.append(order))
+    await designing.preview(DesignBody(description="A", input="Hello " * 400, max_new_tokens=5000), CARDS)
+    await designing.preview(DesignBody(description="A", input="Hello " * 400), CARDS)
+    assert [order.max_frames for order in orders] == [750, 750]
 
 
 async def test_when_one_is_refused_the_others_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import fsspec
 import pytest
 
-from deployments.preview_store import PreviewStore
+from deployments.preview_store import PreviewNotFound, PreviewStore
 from deployments.shared_files import SharedFiles
 from deployments.voice_record import VoiceRecord, check_voice_name
 from deployments.voice_store import StoreFull, VoiceExists, VoiceNotFound, VoiceStore
@@ -138,6 +138,7 @@ def test_errors_survive_pickling(error: Exception) -> None:
 
 
 def test_an_empty_library(url: str) -> None:
+    assert opened(url).names() == ()
     store = opened(url)
     assert store.list() == []
     with pytest.raises(VoiceNotFound):
@@ -481,13 +482,50 @@ def test_readers_of_a_voice_that_is_replaced_all_the_time(tmp_path: Path) -> Non
     assert len(leaves(tmp_path, "content")) == 1
 
 
-# Previews
+# What time takes away
 
 
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 1.8e9
-        monkeypatch.setattr("deployments.preview_store.time", SimpleNamespace(time=lambda: self.now_s))
+        clock = SimpleNamespace(time=lambda: self.now_s, monotonic=lambda: self.now_s)
+        for module in ("preview_store", "voice_store"):
+            monkeypatch.setattr(f"deployments.{module}.time", clock)
+
+
+def orphan(url: str, clock: Clock, age_s: float) -> str:
+    """Content that no record names, as a writer that died leaves it."""
+    upload_id = f"{int(clock.now_s - age_s):08x}{uuid.uuid4().hex[:24]}"
+    SharedFiles(url).put(f"content/{upload_id}/audio", b"left behind")
+    return upload_id
+
+
+@pytest.mark.parametrize("malformed", [False, True])
+def test_content_that_nobody_names_is_swept_away_when_it_is_old(
+    url: str, malformed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, store = Clock(monkeypatch), opened(url)
+    add(store, "old")
+    add(store, "kept")
+    clock.now_s += 7200
+    old, fresh = orphan(url, clock, age_s=3700), orphan(url, clock, age_s=60)
+    SharedFiles(url).put("content/notes/by-hand", b"somebody else's")
+    if malformed:
+        SharedFiles(url).put("voices/bob.json", b"{}")
+    store.delete("old")
+    kept = {record.upload_id for record in store.list()} | {fresh, "notes"}
+    assert leaves(url, "content") == (kept | {old} if malformed else kept)
+    assert tag_of(store, store.get("kept")) == "one"
+
+    another = orphan(url, clock, age_s=3700)
+    add(store, "carol")
+    assert another in leaves(url, "content"), "not at every turn"
+    clock.now_s += 601
+    add(store, "dave")
+    assert (another in leaves(url, "content")) is malformed
+
+
+# Previews
 
 
 def test_previews(url: str) -> None:
@@ -496,7 +534,7 @@ def test_previews(url: str) -> None:
     assert store.get(preview_id) == ({"instruct": "a low voice", "seed": 7}, b"RIFF")
     store.delete(preview_id)
     store.delete(preview_id)
-    with pytest.raises(VoiceNotFound):
+    with pytest.raises(PreviewNotFound):
         store.get(preview_id)
     assert leaves(url, "previews") == set()
 
@@ -510,10 +548,10 @@ def test_previews_expire(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     files.put(f"previews/.{stray}.json.0123.tmp", b"{")
     clock.now_s += 59
     store.get(old)
-    with pytest.raises(VoiceNotFound):
+    with pytest.raises(PreviewNotFound):
         store.get(stray)
     clock.now_s += 2
-    with pytest.raises(VoiceNotFound):
+    with pytest.raises(PreviewNotFound):
         store.get(old)
     new = store.add({}, b"new")
     assert leaves(url, "previews") == {f"{new}.json", f"{new}.wav"}
@@ -524,7 +562,7 @@ def test_previews_expire(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_bad_preview_ids(preview_id: str, tmp_path: Path) -> None:
     for call in (PreviewStore(str(tmp_path)).get, PreviewStore(str(tmp_path)).delete):
-        with pytest.raises(VoiceNotFound):
+        with pytest.raises(PreviewNotFound):
             call(preview_id)
 
 
@@ -532,3 +570,15 @@ def test_a_meta_that_is_not_json_writes_nothing(url: str) -> None:
     with pytest.raises(TypeError):
         PreviewStore(url).add({"wav": b""}, b"RIFF")
     assert leaves(url, "previews") == set()
+
+
+def test_surplus_previews_make_way_oldest_first(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, store = Clock(monkeypatch), PreviewStore(url, limit=2)
+    previews = []
+    for content in (b"one", b"two", b"three"):
+        previews.append(store.add({}, content))
+        clock.now_s += 1
+    assert [store.get(preview)[1] for preview in previews[1:]] == [b"two", b"three"]
+    with pytest.raises(PreviewNotFound):
+        store.get(previews[0])
+    assert len(leaves(url, "previews")) == 4
