@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import dataclasses
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,17 +45,7 @@ class Candidate:
     seed: int
     wav: bytes
     finish_reason: FinishReason
-
-    @functools.cached_property
-    def flaw(self) -> str | None:
-        """Why this is poor to clone from, None if it is not."""
-        if self.finish_reason != "stop":
-            return _CUT_OFF
-        try:
-            check_reference(decode_audio(self.wav))
-        except InvalidRequest as refusal:
-            return refusal.message
-        return None
+    flaw: str | None  # why this is poor to clone from
 
 
 class VoiceDesigner:
@@ -130,9 +119,9 @@ class VoiceDesigner:
 
     async def _speak(self, card: ModelCard, order: SpeechRequest) -> Candidate:
         pcm, finish_reason = await collect(open_stream(self._decoder, "synthesize", card.name, order))
-        candidate = Candidate(order.seed, wav_header(card.sample_rate_hz, len(pcm)) + pcm, finish_reason)
-        await asyncio.to_thread(lambda: candidate.flaw)  # it reads the whole recording
-        return candidate
+        wav = wav_header(card.sample_rate_hz, len(pcm)) + pcm
+        flaw = _CUT_OFF if finish_reason != "stop" else await asyncio.to_thread(_unfit, wav)
+        return Candidate(order.seed, wav, finish_reason, flaw)
 
     async def _keep(
         self, name: str, wav: bytes, described: Mapping[str, Any], cards: Mapping[str, ModelCard], overwrite: bool
@@ -147,6 +136,15 @@ class VoiceDesigner:
             source="design",
             overwrite=overwrite,
         )
+
+
+def _unfit(wav: bytes) -> str | None:
+    """Why an upload of this would be refused, None if it would not."""
+    try:
+        check_reference(decode_audio(wav))
+    except InvalidRequest as refusal:
+        return refusal.message
+    return None
 
 
 def _described(body: DesignBody, candidate: Candidate) -> dict[str, str | None]:

@@ -12,13 +12,12 @@ writer stops. What crashes and overwrites at the same moment leave behind is con
 
 import logging
 import secrets
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
+from deployments.prompt_cache import PromptCache
 from deployments.shared_files import SharedFiles
 from deployments.voice_record import HEX, VOICE_NAME, Source, VoiceRecord, check_hex, check_voice_name
 from qwen_tts.errors import InvalidRequest, QwenTTSError
@@ -75,7 +74,7 @@ class VoiceStore:
     def __init__(self, url: str, *, cache_bytes: int, max_voices: int = 1000) -> None:
         self._files = SharedFiles(url)
         self._max_voices = max_voices
-        self._prompts = _PromptCache(cache_bytes)
+        self._prompts = PromptCache(cache_bytes)
         self._next_sweep = 0.0  # monotonic seconds
 
     def add(
@@ -266,32 +265,6 @@ class VoiceStore:
         """Of the records, malformed ones included. Temporary files have names that no voice can have."""
         stems = (leaf.removesuffix(".json") for leaf in self._files.names("voices") if leaf.endswith(".json"))
         return tuple(stem for stem in stems if VOICE_NAME.fullmatch(stem) and stem == stem.lower())
-
-
-class _PromptCache:
-    """The prompts used last, of `limit` bytes together. A larger one is not kept."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._used = 0
-        self._prompts: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, path: str) -> bytes | None:
-        with self._lock:
-            if path not in self._prompts:
-                return None
-            self._prompts.move_to_end(path)
-            return self._prompts[path]
-
-    def put(self, path: str, prompt: bytes) -> None:
-        if len(prompt) > self._limit:
-            return
-        with self._lock:
-            self._used += len(prompt) - len(self._prompts.pop(path, b""))
-            self._prompts[path] = prompt
-            while self._used > self._limit:
-                self._used -= len(self._prompts.popitem(last=False)[1])
 
 
 class _Malformed(Exception):

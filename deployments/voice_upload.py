@@ -64,10 +64,6 @@ async def parse_upload(content_type: str, body: bytes, max_audio_bytes: int) -> 
 
 
 async def _fields(content_type: str, body: bytes) -> tuple[dict[str, str], UploadFile | None]:
-    if content_type.split(";")[0].strip().lower() != "multipart/form-data":
-        message = f"content type {content_type or 'missing'!r}; send multipart/form-data"
-        raise HttpError(415, message, code="unsupported_media_type")
-
     if b"charset" in parse_options_header(content_type)[1]:
         raise HttpError(400, "the form's charset must be left out: it is UTF-8", code="invalid_form")
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TypedDict, Unpack
 
-import numpy as np
 import torch
 
 from qwen_tts.arguments import as_list, broadcast, plain, spread, to_device, to_dtype
@@ -35,7 +34,6 @@ from qwen_tts.voice_clone import VoiceClonePrompt, VoiceClonePromptItem, to_item
 from qwen_tts.voice_encoder import VoiceEncoder, load_voice_encoder
 
 _LEAST_POSITIONS = 64
-_DECODE_FRAMES = 64  # frames decoded at once when nobody is listening yet; bounds memory, changes no sample
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -355,15 +353,14 @@ class Qwen3TTSModel:
         carry, prompt = Carry(), sequence.layout.voice_prompt
         if prompt is None or prompt.ref_codes is None:
             return carry
-        self._decoder.prime(torch.from_numpy(prompt.ref_codes).to(self._device, torch.int64)[None], carry)
+        self._decoder.prime(torch.tensor(prompt.ref_codes, dtype=torch.int64, device=self._device)[None], carry)
         return Carry(carry.kept)
 
+    @torch.inference_mode()
     def _decode_whole(self, sequence: Sequence) -> Samples:
-        pieces, carry = [np.zeros(0, dtype=np.float32)], self._start(sequence)
-        for start in range(0, len(sequence.frames), _DECODE_FRAMES):
-            pieces.append(self._decode(sequence.frames[start : start + _DECODE_FRAMES], carry))
-            carry = Carry(carry.kept)
-        return np.concatenate(pieces)
+        codes = torch.tensor(sequence.frames, device=self._device)  # [F, G]
+        samples: Samples = self._decoder.decode_long(codes, self._start(sequence)).cpu().numpy()
+        return samples
 
     @torch.inference_mode()
     def _decode(self, frames: list[Frame], carry: Carry) -> Samples:

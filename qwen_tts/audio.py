@@ -171,8 +171,7 @@ def _full_scale_1(samples: NDArray[np.generic]) -> Samples:
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128.0) / 128.0
     if np.issubdtype(samples.dtype, np.signedinteger):
-        scaled: NDArray[np.float64] = samples / (float(np.iinfo(samples.dtype).max) + 1.0)  # type: ignore[type-var, operator]
-        return scaled.astype(np.float32)
+        return (samples.astype(np.float64) / 2.0 ** (8 * samples.dtype.itemsize - 1)).astype(np.float32)
     if np.issubdtype(samples.dtype, np.floating):
         return samples.astype(np.float32)
     raise _refusal(f"has samples of type {samples.dtype}; give floats in [-1, 1] or signed integers", "invalid_audio")

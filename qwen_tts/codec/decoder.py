@@ -20,6 +20,7 @@ from qwen_tts.config import CodecDecoderConfig, read_codec_config
 # (kernel 7 at 25 and 50 Hz), 1.5 in the first convolution, and 0.28 + 2.44 + 0.49 + 0.12 + 0.04 in the four blocks
 # (at 400, 2000, 8000 and 24000 Hz; three units of kernel 7, dilations 1, 3, 9).
 _CONVOLUTION_FRAMES = 12
+_FRAMES_AT_ONCE = 64
 
 
 class CodecDecoder(nn.Module):
@@ -43,6 +44,14 @@ class CodecDecoder(nn.Module):
     def forward(self, codes: Tensor, carry: Carry) -> Tensor:
         """codes [B, F, G] int64 -> samples [B, F * 1920] in [-1, 1]; `carry` takes and keeps the streams' state."""
         return self._upsample(self._latents(codes, carry), carry)
+
+    def decode_long(self, codes: Tensor, carry: Carry) -> Tensor:
+        """codes [F, G] int64 of one stream -> samples [F * 1920], in pieces: they bound memory and change no sample."""
+        samples = [torch.zeros(0, device=codes.device)]
+        for frames in torch.split(codes, _FRAMES_AT_ONCE) if len(codes) else ():
+            samples.append(self(frames[None], carry)[0].float())
+            carry = Carry(carry.kept)
+        return torch.cat(samples)
 
     def prime(self, codes: Tensor, carry: Carry) -> None:
         """Leave `carry`, of new streams, as forward(codes) would, without making the samples.

@@ -8,6 +8,7 @@ import inspect
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -65,11 +66,8 @@ def spoken_codes(model: Qwen3TTSModel, **arguments: Any) -> list[NDArray[np.int6
         sequences.append(sequence)
         return decode_whole(sequence)
 
-    model._decode_whole = keep  # type: ignore[method-assign]
-    try:
+    with patch.object(model, "_decode_whole", keep):
         model.generate_voice_clone(**arguments, **GREEDY)
-    finally:
-        model._decode_whole = decode_whole  # type: ignore[method-assign]
     return [np.array(sequence.frames) for sequence in sequences]
 
 

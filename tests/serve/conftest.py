@@ -27,6 +27,7 @@ from deployments.settings import (
 )
 from qwen_tts.config import ModelType
 from qwen_tts.seeded import SHAPES, write_checkpoint
+from tests.serve.calls import stored
 
 CUSTOM, DESIGN, BASE = "tiny-custom", "tiny-design", "tiny-base"
 SLOTS = 4
@@ -113,3 +114,11 @@ def service(ray_port: int, checkpoints: dict[str, Path], voices: Path) -> Servic
 def client(service: Service) -> Iterator[httpx.Client]:
     with service.client() as client:
         yield client
+
+
+@pytest.fixture
+def empty_library(client: httpx.Client) -> Iterator[None]:
+    """A test that finds no stored voice and leaves none."""
+    yield
+    for name in stored(client):
+        assert client.delete(f"/v1/audio/voices/{name}").status_code == 200

@@ -23,10 +23,10 @@ from deployments.settings import (
     VoiceStoreArgs,
 )
 from tests.recordings import wav
+from tests.serve.calls import FRAME_BYTES
 from tests.serve.conftest import BASE, Service
 
 APP = "cluster"
-FRAME_BYTES = 1920 * 2
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,11 @@ import pytest
 
 from qwen_tts.audio import Clip
 from tests.human_speech import Reading, readings
-from tests.recordings import encode
+from tests.recordings import FILES, encode
+from tests.serve.calls import FRAME_BYTES, speak
 from tests.serve.conftest import Service
 
-FRAME_BYTES = 1920 * 2
-
-# container, codec, rate in Hz, channels
-FILES = {
-    "wav 8 kHz": ("wav", "pcm_s16le", 8000, 1),
-    "wav 16 kHz": ("wav", "pcm_s16le", 16000, 1),
-    "wav 48 kHz stereo": ("wav", "pcm_s16le", 48000, 2),
-    "mp3 44.1 kHz stereo": ("mp3", "libmp3lame", 44100, 2),
-    "ogg opus 48 kHz": ("ogg", "libopus", 48000, 1),
-    "ogg vorbis 44.1 kHz stereo": ("ogg", "vorbis", 44100, 2),
-}
+SENT = ("wav 8 kHz", "wav 16 kHz", "wav 48 kHz stereo", "mp3", "ogg opus", "ogg vorbis")
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +25,7 @@ def converted(reading: Reading, case: str) -> bytes:
     return encode(samples.astype(np.float32), rate_hz, container, codec, channels)
 
 
-def speak(client: httpx.Client, **body: object) -> bytes:
-    order = {"input": "Good morning.", "seed": 1, "max_new_tokens": 6, "response_format": "pcm"}
-    answer = client.post("/v1/audio/speech", json=order | body)
-    assert answer.status_code == 200, answer.text[:500]
-    assert len(answer.content) == 6 * FRAME_BYTES
-    return answer.content
-
-
-@pytest.mark.parametrize("case", FILES)
+@pytest.mark.parametrize("case", SENT)
 def test_uploaded_listed_speaking_deleted(client: httpx.Client, people: list[Reading], case: str) -> None:
     for number, reading in enumerate(people):
         name = f"reader-{number}"
@@ -69,7 +52,7 @@ def test_the_official_openai_client(service: Service, people: list[Reading]) -> 
             voice={"id": voice.id},
             input="Good morning.",
             response_format="pcm",
-            extra_body={"max_new_tokens": 6},
+            extra_body={"max_new_tokens": 6, "seed": 1},
         )
         assert len(spoken.content) == 6 * FRAME_BYTES
     with service.client() as client:

@@ -1,7 +1,10 @@
-"""Checkpoints and tokenizer files, written once per session."""
+"""Checkpoints and tokenizer files, written once per session; and places to store things."""
 
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from qwen_tts.config import ModelType
@@ -37,3 +40,16 @@ def released_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("vocabulary")
     write_vocabulary(directory)
     return directory
+
+
+@pytest.fixture(params=["directory", "memory"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Of an empty place for shared files."""
+    if request.param == "directory":
+        yield str(tmp_path / "library")
+        return
+    root = f"/{uuid.uuid4().hex}"
+    yield f"memory:/{root}"
+    memory = fsspec.filesystem("memory")
+    if memory.exists(root):
+        memory.rm(root, recursive=True)

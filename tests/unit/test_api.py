@@ -129,6 +129,7 @@ def test_a_list_of_another_length_is_named(model: Qwen3TTSModel, name: str) -> N
 
 
 def test_values_may_be_tuples_or_numpy_numbers(model: Qwen3TTSModel) -> None:
+    """More than the types say, as notebooks do; hence their being ignored here."""
     written, _ = model.generate_custom_voice(
         ["a", "b"], ["ryan", "eric"], seed=[3, 4], temperature=0.5, max_new_tokens=3
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qwen_tts import audio
 from qwen_tts.audio import AudioSource, Clip, audio_type, decode_audio, decode_base64, load_audio
 from qwen_tts.errors import InvalidRequest
-from tests.recordings import encode, recording
+from tests.recordings import FILES, encode, recording
 
 RATE_HZ = 24000
 SAMPLES = recording("high")[0]
@@ -104,22 +104,6 @@ def test_channels_are_averaged_whichever_way_they_lie() -> None:
 )
 def test_what_is_no_audio(source: Any, code: str) -> None:
     refused(source, code)
-
-
-FILES = {
-    "wav 8 kHz": ("wav", "pcm_s16le", 8000, 1),
-    "wav 24 bit": ("wav", "pcm_s24le", 44100, 2),
-    "wav 8 bit": ("wav", "pcm_u8", 16000, 1),
-    "wav float": ("wav", "pcm_f32le", 48000, 1),
-    "aiff": ("aiff", "pcm_s16be", 22050, 1),
-    "mp3": ("mp3", "libmp3lame", 44100, 2),
-    "flac": ("flac", "flac", 16000, 1),
-    "ogg opus": ("ogg", "libopus", 48000, 1),
-    "ogg vorbis": ("ogg", "vorbis", 44100, 2),
-    "m4a": ("mp4", "aac", 44100, 1),
-    "webm": ("webm", "libopus", 48000, 2),
-    "matroska": ("matroska", "pcm_s16le", 48000, 1),
-}
 
 
 @pytest.mark.parametrize("case", FILES)

@@ -8,35 +8,20 @@ import sys
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
-import fsspec
 import pytest
 
-from deployments.preview_store import PreviewNotFound, PreviewStore
 from deployments.shared_files import SharedFiles
 from deployments.voice_record import VoiceRecord, check_voice_name
 from deployments.voice_store import StoreFull, VoiceExists, VoiceNotFound, VoiceStore
 from qwen_tts.errors import InvalidRequest
+from tests.unit.storage import Clock, leaves
 
 FINGERPRINT = "0123abcd"
 CROWD = 16
 PATIENCE_S = 60.0
-
-
-@pytest.fixture(params=["directory", "memory"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "directory":
-        yield str(tmp_path / "library")
-        return
-    root = f"/{uuid.uuid4().hex}"
-    yield f"memory:/{root}"
-    memory = fsspec.filesystem("memory")
-    if memory.exists(root):
-        memory.rm(root, recursive=True)
 
 
 def opened(url: str | Path, cache_bytes: int = 1_000_000) -> VoiceStore:
@@ -65,10 +50,6 @@ def tag_of(store: VoiceStore, record: VoiceRecord) -> str:
     assert prompt == f"prompt {record.ref_text}".encode()
     assert record.audio_bytes == len(audio)
     return str(record.ref_text)
-
-
-def leaves(url: str | Path, folder: str) -> set[str]:
-    return set(SharedFiles(str(url)).names(folder))
 
 
 # Names
@@ -485,14 +466,6 @@ def test_readers_of_a_voice_that_is_replaced_all_the_time(tmp_path: Path) -> Non
 # What time takes away
 
 
-class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now_s = 1.8e9
-        clock = SimpleNamespace(time=lambda: self.now_s, monotonic=lambda: self.now_s)
-        for module in ("preview_store", "voice_store"):
-            monkeypatch.setattr(f"deployments.{module}.time", clock)
-
-
 def orphan(url: str, clock: Clock, age_s: float) -> str:
     """Content that no record names, as a writer that died leaves it."""
     upload_id = f"{int(clock.now_s - age_s):08x}{uuid.uuid4().hex[:24]}"
@@ -523,62 +496,3 @@ def test_content_that_nobody_names_is_swept_away_when_it_is_old(
     clock.now_s += 601
     add(store, "dave")
     assert (another in leaves(url, "content")) is malformed
-
-
-# Previews
-
-
-def test_previews(url: str) -> None:
-    preview_id = PreviewStore(url).add({"instruct": "a low voice", "seed": 7}, b"RIFF")
-    store = PreviewStore(url)
-    assert store.get(preview_id) == ({"instruct": "a low voice", "seed": 7}, b"RIFF")
-    store.delete(preview_id)
-    store.delete(preview_id)
-    with pytest.raises(PreviewNotFound):
-        store.get(preview_id)
-    assert leaves(url, "previews") == set()
-
-
-def test_previews_expire(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, store = Clock(monkeypatch), PreviewStore(url, ttl_s=60)
-    old = store.add({}, b"old")
-    stray = store.add({}, b"alone")
-    files = SharedFiles(url)
-    files.delete(f"previews/{stray}.json")
-    files.put(f"previews/.{stray}.json.0123.tmp", b"{")
-    clock.now_s += 59
-    store.get(old)
-    with pytest.raises(PreviewNotFound):
-        store.get(stray)
-    clock.now_s += 2
-    with pytest.raises(PreviewNotFound):
-        store.get(old)
-    new = store.add({}, b"new")
-    assert leaves(url, "previews") == {f"{new}.json", f"{new}.wav"}
-
-
-@pytest.mark.parametrize(
-    "preview_id", ["", "..", "preview_", "preview_" + "g" * 32, "preview_" + "f" * 32 + "\n", "a/b"]
-)
-def test_bad_preview_ids(preview_id: str, tmp_path: Path) -> None:
-    for call in (PreviewStore(str(tmp_path)).get, PreviewStore(str(tmp_path)).delete):
-        with pytest.raises(PreviewNotFound):
-            call(preview_id)
-
-
-def test_a_meta_that_is_not_json_writes_nothing(url: str) -> None:
-    with pytest.raises(TypeError):
-        PreviewStore(url).add({"wav": b""}, b"RIFF")
-    assert leaves(url, "previews") == set()
-
-
-def test_surplus_previews_make_way_oldest_first(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, store = Clock(monkeypatch), PreviewStore(url, limit=2)
-    previews = []
-    for content in (b"one", b"two", b"three"):
-        previews.append(store.add({}, content))
-        clock.now_s += 1
-    assert [store.get(preview)[1] for preview in previews[1:]] == [b"two", b"three"]
-    with pytest.raises(PreviewNotFound):
-        store.get(previews[0])
-    assert len(leaves(url, "previews")) == 4

@@ -1,0 +1,42 @@
+"""What tests ask of the service, and what they look for in its answers."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.recordings import wav
+
+FRAME_BYTES = 1920 * 2
+SHORT = {"input": "Hello", "seed": 1, "max_new_tokens": 3, "response_format": "pcm"}
+
+
+def upload(client: httpx.Client, name: str = "anna", audio: bytes | None = None, /, **fields: str) -> httpx.Response:
+    files = {"audio_sample": ("voice.wav", wav() if audio is None else audio, "audio/wav")}
+    return client.post("/v1/audio/voices", data={"name": name, "consent": "given", **fields}, files=files)
+
+
+def speak(client: httpx.Client, **body: object) -> bytes:
+    response = client.post("/v1/audio/speech", json=SHORT | body)
+    assert response.status_code == 200, response.text[:500]
+    assert len(response.content) == 3 * FRAME_BYTES
+    return response.content
+
+
+def fault(response: httpx.Response, status: int, param: str | None = None) -> dict[str, Any]:
+    assert response.status_code == status, response.text[:500]
+    error: dict[str, Any] = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert "Traceback" not in response.text
+    if param is not None:
+        assert error["param"] == param, error
+    return error
+
+
+def stored(client: httpx.Client) -> list[str]:
+    return [voice["name"] for voice in client.get("/v1/audio/voices").json()["uploaded_voices"]]
+
+
+def files(voices: Path) -> list[str]:
+    """What the library holds on disk, previews aside."""
+    return [str(path) for path in voices.rglob("*") if path.is_file() and "previews" not in path.parts]
