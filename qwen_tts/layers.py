@@ -4,7 +4,7 @@ Letters: B rows, T positions of this pass, L positions of the cache, H heads, K 
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +69,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 def rope_table(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -155,9 +155,9 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, attend) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, positions: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
-        """x [B, T, D], positions [B, T] int64, kv [layers, 2, B, L, K, d] (written in place) -> hidden [B, T, D]."""
-        assert kv.shape[:3] == (len(self.layers), 2, x.shape[0]), (kv.shape, x.shape)
+    def forward(self, x: Tensor, positions: Tensor, kv: Iterable[Tensor], mask: Tensor | None) -> Tensor:
+        """x [B, T, D], positions [B, T] int64, kv [2, B, L, K, d] of every layer (written in place) ->
+        hidden [B, T, D]."""
         rope = rope_table(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         for layer, layer_kv in zip(self.layers, kv, strict=True):
             x = layer(x, positions, rope, layer_kv, mask)

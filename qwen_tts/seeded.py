@@ -24,7 +24,7 @@ from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.encoder import CodecEncoder
 from qwen_tts.config import SPECIAL_CODES, GenerationDefaults, ModelType, codec_config, model_config
 from qwen_tts.models.qwen3_tts import Qwen3TTS
-from qwen_tts.seeded_tokenizer import SpecialIds, write_tokenizer
+from qwen_tts.seeded_tokenizer import SpecialIds, role_merges, write_tokenizer
 
 JsonObject = dict[str, object]
 
@@ -115,7 +115,7 @@ def write_checkpoint(
 def _write(directory: Path, shape: Shape, model_type: ModelType, seed: int, progress: bool) -> None:
     codec = directory / CODEC_DIRECTORY
     codec.mkdir(parents=True)
-    special = write_tokenizer(directory, shape.text_vocab)
+    special = write_tokenizer(directory, shape.text_vocab, role_merges())
     model = model_json(shape, model_type, special)
     decoder_and_encoder = codec_json(shape)
     _write_json(directory / "config.json", model)

@@ -5,6 +5,7 @@ and the places of the other 151,000 tokens are filled with entries no text can r
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ _RELEASED_BPE = 151643  # entries of the released vocab.json; special tokens fol
 _RELEASED_IDS = {"assistant": 77091, "user": 872}
 
 # tokenizer_config.json of the released checkpoints, in id order.
-_SPECIAL_TOKENS = (
+SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>", "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>",
@@ -35,9 +36,13 @@ class SpecialIds:
     tts_eos_token_id: int
 
 
-def write_tokenizer(directory: Path, text_vocab: int) -> SpecialIds:
+def role_merges() -> list[tuple[str, str]]:
+    """The least a tokenizer must know: the two roles of the chat templates as one token each."""
+    return [*_chain("assistant"), *_chain("user")]
+
+
+def write_tokenizer(directory: Path, text_vocab: int, merges: Sequence[tuple[str, str]]) -> SpecialIds:
     """Write vocab.json, merges.txt and tokenizer_config.json for an embedding table of `text_vocab` rows."""
-    merges = [*_chain("assistant"), *_chain("user")]
     merged = [left + right for left, right in merges]
     released = text_vocab == RELEASED_TEXT_VOCAB
     ids = {token: index for index, token in enumerate(byte_alphabet())}
@@ -48,9 +53,9 @@ def write_tokenizer(directory: Path, text_vocab: int) -> SpecialIds:
         used = set(ids.values())
         ids |= {f"<unused {index}>": index for index in range(_RELEASED_BPE) if index not in used}
     first_special = len(ids)
-    assert first_special + len(_SPECIAL_TOKENS) <= text_vocab, (first_special, text_vocab)
+    assert first_special + len(SPECIAL_TOKENS) <= text_vocab, (first_special, text_vocab)
 
-    special = {token: first_special + index for index, token in enumerate(_SPECIAL_TOKENS)}
+    special = {token: first_special + index for index, token in enumerate(SPECIAL_TOKENS)}
     by_id = dict(sorted(ids.items(), key=lambda item: item[1]))
     (directory / "vocab.json").write_text(json.dumps(by_id, ensure_ascii=False), encoding="utf-8")
     (directory / "merges.txt").write_text("".join(f"{left} {right}\n" for left, right in merges), encoding="utf-8")

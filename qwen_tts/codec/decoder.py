@@ -43,7 +43,29 @@ class CodecDecoder(nn.Module):
 
     def forward(self, codes: Tensor, carry: Carry) -> Tensor:
         """codes [B, F, G] int64 -> samples [B, F * 1920] in [-1, 1]; `carry` takes and keeps the streams' state."""
-        return self._upsample(self._latents(codes, carry), carry)
+        return self.waveform(self.upsampled(self.contextual(self.quantizer(codes), carry), carry), carry)
+
+    def contextual(self, embedded: Tensor, carry: Carry) -> Tensor:
+        """Sums of codebook entries [B, codebook_dim, F] -> what the transformer makes of them, [B, latent_dim, F]."""
+        x = self.pre_conv(embedded, carry)
+        out: Tensor = self.pre_transformer(x.transpose(1, 2), carry).transpose(1, 2)
+        return out
+
+    def upsampled(self, x: Tensor, carry: Carry) -> Tensor:
+        """[B, latent_dim, F] -> [B, latent_dim, F * product(upsampling_ratios)]."""
+        for stage in self.upsample:
+            assert isinstance(stage, nn.ModuleList)
+            for layer in stage:
+                x = layer(x, carry)
+        return x
+
+    def waveform(self, x: Tensor, carry: Carry) -> Tensor:
+        """What `upsampled` gave -> samples [B, F * 1920] in [-1, 1]."""
+        first, *blocks, snake, last = self.decoder
+        x = first(x, carry)
+        for block in blocks:
+            x = block(x, carry)
+        return torch.clamp(last(snake(x), carry), -1.0, 1.0).squeeze(1)
 
     def decode_long(self, codes: Tensor, carry: Carry) -> Tensor:
         """codes [F, G] int64 of one stream -> samples [F * 1920], in pieces: they bound memory and change no sample."""
@@ -58,25 +80,8 @@ class CodecDecoder(nn.Module):
 
         What the convolutions keep depends on the last frames alone, and they are nearly all of the cost.
         """
-        latents = self._latents(codes, carry)
-        self._upsample(latents[:, :, -_CONVOLUTION_FRAMES:], carry)
-
-    def _latents(self, codes: Tensor, carry: Carry) -> Tensor:
-        """codes [B, F, G] -> [B, latent_dim, F]."""
-        x = self.pre_conv(self.quantizer(codes), carry)
-        out: Tensor = self.pre_transformer(x.transpose(1, 2), carry).transpose(1, 2)
-        return out
-
-    def _upsample(self, x: Tensor, carry: Carry) -> Tensor:
-        for stage in self.upsample:
-            assert isinstance(stage, nn.ModuleList)
-            for layer in stage:
-                x = layer(x, carry)
-        first, *blocks, snake, last = self.decoder
-        x = first(x, carry)
-        for block in blocks:
-            x = block(x, carry)
-        return torch.clamp(last(snake(x), carry), -1.0, 1.0).squeeze(1)
+        latents = self.contextual(self.quantizer(codes), carry)
+        self.waveform(self.upsampled(latents[:, :, -_CONVOLUTION_FRAMES:], carry), carry)
 
 
 def load_codec_decoder(directory: Path, device: torch.device, dtype: torch.dtype) -> CodecDecoder:

@@ -7,6 +7,7 @@ one more than the highest slot in use; idle rows among them compute on whatever 
 Letters: B rows, D talker width, G code groups, L cache positions, T prompt rows, V vocabulary.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from qwen_tts.engine.sampling import SamplingRows, draw, penalise_repetition, un
 from qwen_tts.engine.scheduler import Plan
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.models.talker import Talker
-from qwen_tts.prompt import REFERENCE_FRAME, SPEAKER_EMBEDDING, PromptLayout
+from qwen_tts.prompt import PromptLayout
 
 # The reference refuses end of speech before this many frames (min_new_tokens of its generate call).
 MIN_FRAMES = 2
@@ -96,17 +97,19 @@ class TalkerRunner:
 
     def _embed(self, layout: PromptLayout) -> Tensor:
         """The prompt's rows [T, D]."""
-        rows = self.talker.embed_text(torch.from_numpy(layout.text_ids).to(self.device))
-        codec_ids = torch.from_numpy(layout.codec_ids).to(self.device)
-        is_id = codec_ids >= 0
-        rows[is_id] += self.talker.embed_code(codec_ids[is_id])
+        config = self.talker.config
+        speakers = np.zeros((0, config.hidden_size), np.float32)
+        frames = np.zeros((0, config.num_code_groups), np.int64)
         if (prompt := layout.voice_prompt) is not None:
-            # Copied: arrays that come from another process may be read-only, which torch cannot express.
-            rows[codec_ids == SPEAKER_EMBEDDING] += torch.tensor(prompt.speaker_embedding).to(rows)
-            if prompt.ref_codes is not None:
-                codes = torch.tensor(prompt.ref_codes, dtype=torch.int64, device=self.device)  # [F, G]
-                rows[codec_ids == REFERENCE_FRAME] += self.talker.embed_frame(codes)
-        return rows
+            speakers = prompt.speaker_embedding[None]
+            frames = frames if prompt.ref_codes is None else prompt.ref_codes
+        # Copied: arrays that come from another process may be read-only, which torch cannot express.
+        return self.talker.embed_rows(
+            torch.from_numpy(layout.text_ids).to(self.device),
+            torch.from_numpy(layout.codec_ids).to(self.device),
+            torch.tensor(speakers, device=self.device),
+            torch.tensor(frames, dtype=torch.int64, device=self.device),
+        )
 
     def _wipe(self, slot: int) -> None:
         for kv in (self.kv, self.predictor_kv):

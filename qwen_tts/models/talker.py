@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from qwen_tts.config import TalkerConfig
 from qwen_tts.layers import Attend, Transformer
 from qwen_tts.models.code_predictor import CodePredictor
+from qwen_tts.prompt import REFERENCE_FRAME, SPEAKER_EMBEDDING
 
 
 class TextProjection(nn.Module):
@@ -56,4 +57,16 @@ class Talker(nn.Module):
         rows = self.embed_code(codes[..., 0])
         for group in range(1, codes.shape[-1]):
             rows = rows + self.code_predictor.embed(group, codes[..., group])
+        return rows
+
+    def embed_rows(self, text_ids: Tensor, codec_ids: Tensor, speakers: Tensor, frames: Tensor) -> Tensor:
+        """Prompt rows as prompt.py lays them out: ids [N] and [N] -> [N, D].
+
+        speakers [n, D] and frames [m, G] are what the n SPEAKER_EMBEDDING and m REFERENCE_FRAME rows stand for.
+        """
+        rows = self.embed_text(text_ids)
+        is_id = codec_ids >= 0
+        rows[is_id] += self.embed_code(codec_ids[is_id])
+        rows[codec_ids == SPEAKER_EMBEDDING] += speakers.to(rows)
+        rows[codec_ids == REFERENCE_FRAME] += self.embed_frame(frames)
         return rows

@@ -1,0 +1,129 @@
+"""Make the demo checkpoints from nothing: python -m demo [--work DIR] [--stage NAME ...]."""
+
+import shutil
+from pathlib import Path
+
+import click
+import torch
+
+from demo.checkpoint import read_codec_config, write_checkpoints, write_codec
+from demo.corpus import synthesise
+from demo.pronunciation import PronouncedEmbedding
+from demo.recipe import RECIPE, Recipe, read_recipe
+from demo.tokens import DemoTokenizer, write_demo_tokenizer
+from qwen_tts.text import TextTokenizer
+from qwen_tts.train.clips import CODES, ClipSet
+from qwen_tts.train.codec import CodecTrainee, train_autoencoder, train_waveform
+from qwen_tts.train.encode import encode_clips
+from qwen_tts.train.talker import TalkerTrainee, train_talker
+from qwen_tts.train.tasks import TaskSource
+from qwen_tts.train.training import Trainee
+
+_SEED = 0
+
+
+class Work:
+    """The directories of one run under `root`."""
+
+    def __init__(self, root: Path, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.corpus = root / "corpus"
+        self.autoencoder = root / "autoencoder"
+        self.codec = root / "codec"  # the finished codec directory; before the waveform stage its decoder makes noise
+        self.waveform = root / "waveform"
+        self.talker = root / "talker"
+        self.tokenizer = root / "tokenizer"
+        self.checkpoints = root / "checkpoints"
+
+
+def speak_corpus(work: Work) -> None:
+    """Flite speaks the corpus."""
+    synthesise(work.corpus, 0, work.recipe.corpus.clips, work.recipe.corpus.workers)
+
+
+def learn_codes(work: Work) -> None:
+    """The autoencoder stage, then codes for the whole corpus."""
+    codec = _codec()
+    clips = ClipSet(work.corpus, work.recipe.corpus.codec_clips)
+    train_autoencoder(codec, clips, _with_recipe(work.autoencoder), work.recipe.autoencoder)
+    write_codec(work.codec, codec)
+    if not (work.corpus / CODES).exists():
+        encode_clips(work.corpus, work.codec)
+
+
+def learn_waveform(work: Work) -> None:
+    """The waveform stage; ends with the finished codec directory."""
+    codec = _codec()
+    state = Trainee(codec, work.recipe.autoencoder.schedule)
+    assert state.resume(work.autoencoder), "the autoencoder stage comes first"
+    codec.load_state_dict(state.averaged_state())
+    codec.codebooks_to_checkpoint()
+    clips = ClipSet(work.corpus, work.recipe.corpus.codec_clips)
+    train_waveform(codec, clips, _with_recipe(work.waveform), work.recipe.waveform)
+    write_codec(work.codec, codec)
+
+
+def learn_to_talk(work: Work) -> None:
+    """Talker, code predictor and speaker encoder."""
+    tokenizer = write_demo_tokenizer(work.tokenizer)
+    trainee = _talker(tokenizer, work)
+    tasks = TaskSource(
+        ClipSet(work.corpus), tokenizer.configs, TextTokenizer(work.tokenizer, tokenizer.configs["base"])
+    )
+    train_talker(trainee, tasks, _with_recipe(work.talker), work.recipe.talker)
+
+
+def write_directories(work: Work) -> None:
+    """The three checkpoint directories, from whatever the talker has learned so far."""
+    tokenizer = write_demo_tokenizer(work.tokenizer)
+    trainee = _talker(tokenizer, work)
+    state = Trainee(trainee, work.recipe.talker.schedule)
+    assert state.resume(work.talker), "the talker stage comes first"
+    trainee.load_state_dict(state.averaged_state())
+    write_checkpoints(work.checkpoints, trainee, tokenizer, work.tokenizer, work.codec)
+
+
+STAGES = {
+    "corpus": speak_corpus,
+    "codes": learn_codes,
+    "waveform": learn_waveform,
+    "talker": learn_to_talk,
+    "checkpoints": write_directories,
+}
+
+
+def _codec() -> CodecTrainee:
+    torch.manual_seed(_SEED)
+    return CodecTrainee(read_codec_config())
+
+
+def _talker(tokenizer: DemoTokenizer, work: Work) -> TalkerTrainee:
+    torch.manual_seed(_SEED)
+    trainee = TalkerTrainee(tokenizer.configs["base"], work.recipe.talker.dropout)
+    trainee.model.talker.model.text_embedding = PronouncedEmbedding(tokenizer.pronunciations)
+    return trainee
+
+
+def _with_recipe(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.copy(RECIPE, directory / "config.toml")
+    return directory
+
+
+@click.command()
+@click.option("--work", "root", default="demo-work", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--stage", "stages", multiple=True, type=click.Choice(list(STAGES)), help="Default: all, in order.")
+@click.option("--threads", type=click.IntRange(min=1), help="Of torch; default: all cores.")
+def main(root: Path, stages: tuple[str, ...], threads: int | None) -> None:
+    """Make the demo checkpoints, resuming where an earlier run of the same work directory stopped."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    root.mkdir(parents=True, exist_ok=True)
+    work = Work(root, read_recipe())
+    for name in stages or tuple(STAGES):
+        click.echo(f"== {name}: {STAGES[name].__doc__}")
+        STAGES[name](work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Write what was trained as checkpoint directories in the released layout, in 16 bits."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from demo.pronunciation import PronouncedEmbedding
+from demo.shape import demo_codec_json, demo_model_json
+from demo.tokens import DemoTokenizer
+from qwen_tts.checkpoint import CODEC_DIRECTORY, WEIGHTS_FILE
+from qwen_tts.config import CodecConfig, ModelType, codec_config
+from qwen_tts.models.speaker_encoder import SPEAKER_ENCODER_PREFIX
+from qwen_tts.train.codec import CodecTrainee
+from qwen_tts.train.talker import TalkerTrainee
+
+DIRECTORIES: dict[ModelType, str] = {
+    "custom_voice": "demo-custom-voice",
+    "voice_design": "demo-voice-design",
+    "base": "demo-base",
+}
+# What the small talker speaks best with: calmer than the released 0.9, and codes may repeat.
+_GENERATION = {
+    "do_sample": True, "temperature": 0.5, "top_k": 20, "top_p": 1.0, "repetition_penalty": 1.0,
+    "subtalker_dosample": True, "subtalker_temperature": 0.5, "subtalker_top_k": 20, "subtalker_top_p": 1.0,
+    "max_new_tokens": 2048,
+}  # fmt: skip
+_TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
+
+
+def read_codec_config() -> CodecConfig:
+    return codec_config(demo_codec_json())
+
+
+def write_codec(directory: Path, codec: CodecTrainee) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    parts = nn.ModuleDict({"encoder": codec.encoder, "decoder": codec.decoder})
+    save_file(_halved(parts.state_dict()), directory / WEIGHTS_FILE)
+    _write_json(directory / "config.json", demo_codec_json())
+    _write_json(
+        directory / "preprocessor_config.json",
+        {"feature_extractor_type": "EncodecFeatureExtractor", "feature_size": 1, "sampling_rate": 24000},
+    )
+
+
+def write_checkpoints(
+    root: Path, trainee: TalkerTrainee, tokenizer: DemoTokenizer, tokenizer_files: Path, codec: Path
+) -> None:
+    """The three directories. They share one talker: the types differ in how they are asked."""
+    text_embedding = trainee.model.talker.model.text_embedding
+    assert isinstance(text_embedding, PronouncedEmbedding)
+    prefix = "talker.model.text_embedding."
+    tensors = {name: t for name, t in trainee.model.state_dict().items() if not name.startswith(prefix)}
+    tensors[f"{prefix}weight"] = text_embedding.table()
+    for model_type, name in DIRECTORIES.items():
+        directory = root / name
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(codec, directory / CODEC_DIRECTORY)
+        for file in _TOKENIZER_FILES:
+            shutil.copy(tokenizer_files / file, directory)
+        _write_json(directory / "config.json", demo_model_json(model_type, tokenizer.special, tokenizer.rows))
+        _write_json(directory / "generation_config.json", _GENERATION)
+        _write_json(
+            directory / "preprocessor_config.json",
+            {"padding_side": "left", "padding_value": 0.0, "processor_class": "Qwen3TTSProcessor"},
+        )
+        own = {n: t for n, t in tensors.items() if model_type == "base" or not n.startswith(SPEAKER_ENCODER_PREFIX)}
+        save_file(_halved(own), directory / WEIGHTS_FILE)
+
+
+def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to(torch.float16).contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,90 @@
+"""The corpus: which voice says which text, a function of the clip's number alone, spoken by flite into a data set."""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from demo.descriptions import PITCHES, RATES, Gender, describe, instruct
+from demo.flite import FRAME_SAMPLES, Base, FliteVoice, speak
+from demo.texts import draw_text
+from qwen_tts.train.clips import Clip, ClipWriter
+
+SPEAKERS: dict[str, Base] = {"ryan": "rms", "serena": "slt", "aiden": "awb"}
+DESIGN_BASES: dict[Gender, Base] = {"male": "awb", "female": "slt"}
+CLONE_VOICES = 240
+_AT_ONCE = 64
+
+
+@cache
+def clone_voices() -> list[FliteVoice]:
+    """People who only ever lend their voice as a reference: every base with other pitches and vocal tracts."""
+    rng = Random("clone voices")
+
+    def spread(low: float, high: float) -> float:
+        return round(math.exp(rng.uniform(math.log(low), math.log(high))), 2)
+
+    return [
+        FliteVoice(("rms", "slt", "awb")[index % 3], pitch=spread(0.75, 1.35), size=spread(0.84, 1.2))
+        for index in range(CLONE_VOICES)
+    ]
+
+
+def draw_clip(number: int) -> tuple[Clip, FliteVoice]:
+    """Clip `number` of the corpus, its length still unknown, and the voice that speaks it."""
+    rng = Random(f"clip {number}")
+    text = draw_text(rng)
+    kind = rng.random()
+    if kind < 0.56:
+        speaker = rng.choice(list(SPEAKERS))
+        rate = rng.choice(["slow", "fast"]) if kind < 0.08 else "normal"
+        voice = FliteVoice(SPEAKERS[speaker], slowness=RATES[rate])
+        clip = Clip(text, voice.identity, 0, speaker=speaker, instructions=instruct(rng, rate))
+    elif kind < 0.78:
+        gender = rng.choice(list(DESIGN_BASES))
+        pitch, rate = rng.choice(list(PITCHES[gender])), rng.choice(list(RATES))
+        voice = FliteVoice(DESIGN_BASES[gender], pitch=PITCHES[gender][pitch], slowness=RATES[rate])
+        clip = Clip(text, voice.identity, 0, description=describe(rng, gender, pitch, rate))
+    else:
+        voice = rng.choice(clone_voices())
+        clip = Clip(text, voice.identity, 0)
+    return clip, voice
+
+
+def _spoken(number: int) -> tuple[Clip, NDArray[np.int16]] | None:
+    clip, voice = draw_clip(number)
+    try:
+        samples = speak(clip.text, voice)
+    except ValueError:  # a text of nothing but an unspeakable word
+        return None
+    return Clip(**{**vars(clip), "frames": len(samples) // FRAME_SAMPLES}), samples
+
+
+def synthesise(directory: Path, first: int, count: int, workers: int) -> None:
+    """Speak clips first .. first + count - 1 into the data set; those already there are kept."""
+    writer = ClipWriter(directory)
+    try:
+        numbers = range(first + writer.count, first + count)
+        with ThreadPoolExecutor(workers) as pool:
+            progress = tqdm(_in_order(pool, numbers), "clips", total=count, initial=writer.count, unit="clip")
+            for spoken in progress:
+                clip, samples = spoken or (_SILENCE, np.zeros(FRAME_SAMPLES, np.int16))
+                writer.append(clip, samples)
+    finally:
+        writer.close()
+
+
+_SILENCE = Clip(text=".", voice="", frames=1)  # keeps clip numbers and lines together; no task uses it
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, numbers: range
+) -> Iterator[tuple[Clip, NDArray[np.int16]] | None]:
+    for start in range(0, len(numbers), _AT_ONCE):
+        yield from pool.map(_spoken, numbers[start : start + _AT_ONCE])

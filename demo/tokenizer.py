@@ -1,0 +1,43 @@
+"""The text tokenizer of the demo checkpoints: byte-level BPE in which every vocabulary word is one token."""
+
+import json
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from demo.texts import vocabulary
+from qwen_tts.seeded_tokenizer import SPECIAL_TOKENS, byte_alphabet
+
+_ROLES = ("assistant", "user", "system")
+_ENOUGH = 200_000  # merges end by themselves, when every word is one token
+
+
+def learn_merges() -> list[tuple[str, str]]:
+    """Merges after which each word is one token: bare, capitalised, and either after a space."""
+    bpe = Tokenizer(BPE())
+    bpe.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = BpeTrainer(vocab_size=_ENOUGH, min_frequency=1, initial_alphabet=byte_alphabet(), show_progress=False)
+    bpe.train_from_iterator(_spellings((*vocabulary(), *_ROLES)), trainer)
+    return [(left, right) for left, right in json.loads(bpe.to_str())["model"]["merges"]]
+
+
+def _spellings(words: Iterable[str]) -> Iterable[str]:
+    for word in words:
+        yield from (word, " " + word, word.capitalize(), " " + word.capitalize())
+
+
+def token_texts(merges: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """Texts of all ordinary tokens and names of the special ones, in the order of their ids."""
+    stands_for = {char: byte for char, byte in zip(byte_alphabet(), _bytes_in_order(), strict=True)}
+    spelled = [*byte_alphabet(), *(left + right for left, right in merges)]
+    texts = [bytes(stands_for[char] for char in token).decode("utf-8", "replace") for token in spelled]
+    return texts, list(SPECIAL_TOKENS)
+
+
+def _bytes_in_order() -> list[int]:
+    """The bytes that byte_alphabet()'s characters stand for."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [*printable, *(byte for byte in range(256) if byte not in printable)]

@@ -1,0 +1,1 @@
+"""How well a checkpoint or a running service speaks: word errors, speaker similarity, MOS, endings, speed."""

@@ -1,0 +1,73 @@
+"""Listen: what words a recording holds, according to recognisers whose weights come with their packages."""
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+RATE_HZ = 24000
+_RECOGNISER_HZ = 16000
+_MARGIN_S = 0.25  # silence around a clip, which recognisers expect
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_GRAMMAR = f"#JSGF V1.0; grammar digits; public <digits> = ( {' | '.join(_DIGITS)} )+ ;"
+
+
+class Recogniser(Protocol):
+    def hear(self, samples: NDArray[np.float32]) -> str:
+        """samples [S] at 24 kHz -> text."""
+        ...
+
+
+class Moonshine:
+    """moonshine-voice's tiny English model (arXiv:2410.15608): any words."""
+
+    def __init__(self) -> None:
+        import moonshine_voice
+        from moonshine_voice.moonshine_api import ModelArch
+        from moonshine_voice.transcriber import Transcriber
+
+        assets = Path(moonshine_voice.__file__).parent / "assets" / "tiny-en"
+        self._transcriber = Transcriber(str(assets), ModelArch.TINY)
+
+    def hear(self, samples: NDArray[np.float32]) -> str:
+        transcript = self._transcriber.transcribe_without_streaming(_prepared(samples).tolist(), _RECOGNISER_HZ)
+        return " ".join(line.text for line in transcript.lines)
+
+
+class DigitGrammar:
+    """pocketsphinx with a grammar of strings of spoken digits: hears nothing else."""
+
+    def __init__(self) -> None:
+        from pocketsphinx import Decoder, set_loglevel
+
+        set_loglevel("FATAL")
+        self._decoder = Decoder(samprate=_RECOGNISER_HZ, lm=None)
+        self._decoder.add_jsgf_string("digits", _GRAMMAR)
+        self._decoder.activate_search("digits")
+
+    def hear(self, samples: NDArray[np.float32]) -> str:
+        decoder = self._decoder
+        decoder.start_utt()
+        decoder.process_raw((_prepared(samples).clip(-1, 1) * 32767).astype("<i2").tobytes(), full_utt=True)
+        decoder.end_utt()
+        found = decoder.hyp()
+        return "" if found is None else found.hypstr
+
+
+def _prepared(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    margin = round(_MARGIN_S * _RECOGNISER_HZ)
+    padded: NDArray[np.float32] = np.pad(soxr.resample(samples, RATE_HZ, _RECOGNISER_HZ), margin).astype(np.float32)
+    return padded
+
+
+_normalise = EnglishTextNormalizer({})
+
+
+def words(text: str, *, digits: bool) -> list[str]:
+    """Words as Whisper's normaliser writes them (numbers as figures); with `digits` each figure is a word."""
+    normal = _normalise(text)
+    return re.sub(r"(\d)", r" \1 ", normal).split() if digits else normal.split()

@@ -1,0 +1,1 @@
+"""Training and fine-tuning: data sets, the codec, the talker with its code predictor."""

@@ -1,0 +1,269 @@
+"""Train a codec in two stages.
+
+`autoencoder`: encoder, quantisers and the decoder up to 50 Hz learn together to carry a mel spectrogram, the waveform
+stack left out (it is most of the cost and teaches the codes little). `waveform`: codes fixed from here on, the decoder
+learns to make samples of them.
+
+Both read crops of a data set. There is no adversary: loud and clear comes before pretty.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qwen_tts.checkpoint import WEIGHTS_FILE
+from qwen_tts.codec.carry import Carry
+from qwen_tts.codec.decoder import CodecDecoder
+from qwen_tts.codec.encoder import CodecEncoder
+from qwen_tts.config import CodecConfig
+from qwen_tts.train.clips import SAMPLES_PER_FRAME, ClipSet
+from qwen_tts.train.initialise import initialise_decoder, initialise_encoder
+from qwen_tts.train.spectral import log_mel, spectral_losses
+from qwen_tts.train.training import Figures, Losses, Schedule, Trainee, train
+from qwen_tts.train.vector_quantizer import LearningQuantizer
+
+_MEL_FFT, _MEL_HOP, _MEL_BANDS = 1024, 480, 80  # 50 Hz, the rate after the decoder's two upsampling stages
+_COARSE_BANDS = 40
+_MELS_PER_FRAME = SAMPLES_PER_FRAME // _MEL_HOP
+_HELD_OUT_CLIPS = 48
+_GAIN_DB = (-4.0, 3.0)
+_MEAN_LOG_MEL = -5.0
+_KMEANS_CROPS = 128
+
+
+_AUTOENCODER_WEIGHTS = {"mel": 1.0, "latent": 0.3, "semantic": 0.2, "commitment": 0.25}
+_WAVEFORM_WEIGHTS = {"mel": 1.0, "contrast": 0.5, "samples": 0.5}
+
+
+@dataclass(frozen=True)
+class Crops:
+    """How much of the data a step sees: `clips` crops of `frames` frames."""
+
+    clips: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class AutoencoderStage:
+    """The codes begin after `free_steps` without quantisation."""
+
+    crops: Crops
+    schedule: Schedule
+    free_steps: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class WaveformStage:
+    """Of every crop the transformer reads all frames, and `slice_frames` become samples; the loss leaves out the first
+    `warm_frames` of these, whose convolutions see no past."""
+
+    crops: Crops
+    slice_frames: int
+    warm_frames: int
+    schedule: Schedule
+    seed: int = 0
+
+
+class CropReader:
+    """Random crops of a data set; the last clips of it are held out."""
+
+    def __init__(self, clips: ClipSet) -> None:
+        self.clips = clips
+        self.training = len(clips) - _HELD_OUT_CLIPS
+
+    def draw(
+        self, crops: Crops, step: int, *, seed: int, gain_db: tuple[float, float] = _GAIN_DB
+    ) -> tuple[Tensor, list[tuple[int, int]]]:
+        """Samples [B, frames * 1920] at random gains, and each crop's (clip, first frame); the end may be silence."""
+        rng = np.random.default_rng([seed, step])
+        rows, places = [], []
+        for _ in range(crops.clips):
+            index = int(rng.integers(self.training))
+            first = int(rng.integers(max(1, self.clips.clips[index].frames - crops.frames + 1)))
+            gain = 10 ** (rng.uniform(*gain_db) / 20)
+            rows.append(self._crop(index, first, crops.frames) * np.float32(gain))
+            places.append((index, first))
+        return torch.from_numpy(np.stack(rows)), places
+
+    def held_out(self, frames: int) -> Tensor:
+        """The first `frames` frames of the held-out clips: [B, frames * 1920]."""
+        indices = range(self.training, len(self.clips))
+        return torch.from_numpy(np.stack([self._crop(index, 0, frames) for index in indices]))
+
+    def codes(self, places: list[tuple[int, int]], frames: int) -> Tensor:
+        """Codes [B, frames, G] of crops at (clip, first frame); after a clip's end those of its last frame."""
+        rows = []
+        for index, first in places:
+            codes = self.clips.codes(index)[first : first + frames]
+            rows.append(np.pad(codes, ((0, frames - len(codes)), (0, 0)), mode="edge"))
+        return torch.from_numpy(np.stack(rows))
+
+    def _crop(self, index: int, first: int, frames: int) -> np.ndarray:
+        wanted = min(frames, self.clips.clips[index].frames - first)
+        samples = self.clips.samples(index, first, wanted)
+        return np.pad(samples, (0, (frames - wanted) * SAMPLES_PER_FRAME))
+
+
+class CodecTrainee(nn.Module):
+    """Encoder, learning quantisers, decoder, and the heads that read mels off its latents and are thrown away."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        decoder = config.decoder_config
+        size, width = decoder.codebook_size, decoder.codebook_dim // 2
+        self.groups = decoder.num_quantizers
+        self.encoder = CodecEncoder(config.encoder_config)
+        self.decoder = CodecDecoder(decoder)
+        self.semantic = LearningQuantizer(1, size, width)
+        self.acoustic = LearningQuantizer(self.groups - 1, size, width)
+        self.mel_head = nn.Linear(decoder.latent_dim, _MEL_BANDS)
+        self.latent_head = nn.Linear(decoder.codebook_dim, _MELS_PER_FRAME * _MEL_BANDS)
+        self.semantic_head = nn.Linear(decoder.codebook_dim, _MELS_PER_FRAME * _COARSE_BANDS)
+        for head in (self.mel_head, self.latent_head, self.semantic_head):
+            nn.init.constant_(head.bias, _MEAN_LOG_MEL)
+        initialise_encoder(self.encoder)
+        initialise_decoder(self.decoder)
+        # The checkpoint's own codebooks are filled in at the end; the learning ones stand for them.
+        for half in (self.encoder.quantizer, self.decoder.quantizer):
+            for name, parameter in half.named_parameters():
+                parameter.requires_grad_("codebook" not in name)
+
+    def latents(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples [B, S], S whole frames -> what the semantic and acoustic codebooks read, [B, d, F] each."""
+        encoder = self.encoder
+        features = encoder.encoder(samples[:, None]).transpose(1, 2)
+        rows = encoder.encoder_transformer(features, use_cache=False).last_hidden_state
+        frames = encoder.downsample(rows.transpose(1, 2))
+        quantizer = encoder.quantizer
+        return (
+            quantizer.semantic_residual_vector_quantizer.input_proj(frames),
+            quantizer.acoustic_residual_vector_quantizer.input_proj(frames),
+        )
+
+    def embedded(self, semantic: Tensor, acoustic: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantised vectors [B, d, F] -> the semantic part alone and the sum, [B, codebook_dim, F] each."""
+        quantizer = self.decoder.quantizer
+        first = quantizer.rvq_first.output_proj(semantic)
+        return first, first + quantizer.rvq_rest.output_proj(acoustic)
+
+    def autoencoder_losses(self, samples: Tensor, *, quantise: bool) -> dict[str, Tensor]:
+        """samples [B, S] -> `mel` (decoder's), `latent`, `semantic` (read off the codes alone), `commitment`."""
+        with torch.autocast("cpu", torch.bfloat16):
+            semantic, acoustic = self.latents(samples)
+        commitment = torch.zeros(())
+        if quantise:
+            semantic, semantic_commitment, _ = self.semantic(semantic)
+            acoustic, acoustic_commitment, _ = self.acoustic(acoustic)
+            commitment = semantic_commitment + acoustic_commitment
+        with torch.autocast("cpu", torch.bfloat16):
+            first, both = self.embedded(semantic, acoustic)
+            carry = Carry()
+            mel = self.mel_head(self.decoder.upsampled(self.decoder.contextual(both, carry), carry).transpose(1, 2))
+            latent, coarse = self.latent_head(both.transpose(1, 2)), self.semantic_head(first.transpose(1, 2))
+        fine = _mel_target(samples, _MEL_BANDS)
+        return {
+            "mel": (mel.float() - fine).abs().mean(),
+            "latent": (latent.float().view(fine.shape) - fine).abs().mean(),
+            "semantic": (coarse.float().view(*fine.shape[:2], -1) - _mel_target(samples, _COARSE_BANDS)).abs().mean(),
+            "commitment": commitment,
+        }
+
+    def waveform_losses(self, codes: Tensor, wanted: Tensor, stage: WaveformStage, starts: Tensor) -> dict[str, Tensor]:
+        """codes [B, F, G] and their samples [B, F * 1920]; starts [B] is the first frame of each row's slice.
+
+        Returns `mel`, `contrast` (see spectral.py) and `samples`, the L1 between waveforms.
+        """
+        decoder, carry = self.decoder, Carry()
+        width, warm = stage.slice_frames, stage.warm_frames
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = decoder.upsampled(decoder.contextual(decoder.quantizer(codes), carry), carry)
+            rate = latents.shape[2] // codes.shape[1]
+            pieces = [row[:, start * rate : (start + width) * rate] for row, start in zip(latents, starts, strict=True)]
+            made = decoder.waveform(torch.stack(pieces), Carry()).float()
+        size = SAMPLES_PER_FRAME
+        true = torch.stack([row[s * size : (s + width) * size] for row, s in zip(wanted, starts, strict=True)])
+        heard = torch.ones_like(true)
+        heard[:, : warm * size] = (starts == 0).float()[:, None]
+        made, true = made * heard, true * heard
+        return {**spectral_losses(made, true), "samples": (made - true).abs().mean()}
+
+    @torch.no_grad()
+    def initialise_codebooks(self, samples: Tensor) -> None:
+        """k-means over the latents of samples [B, S]."""
+        semantic, acoustic = self.latents(samples)
+        self.semantic.initialise(semantic.float().transpose(1, 2).flatten(0, 1))
+        self.acoustic.initialise(acoustic.float().transpose(1, 2).flatten(0, 1))
+
+    @torch.no_grad()
+    def codebooks_to_checkpoint(self) -> None:
+        """Copy the learning codebooks to where the checkpoint has them, twice: to encode and to decode."""
+        halves = (
+            (self.semantic, self.encoder.quantizer.semantic_residual_vector_quantizer, self.decoder.quantizer.rvq_first),
+            (self.acoustic, self.encoder.quantizer.acoustic_residual_vector_quantizer, self.decoder.quantizer.rvq_rest),
+        )
+        for learning, encoding, decoding in halves:
+            for index, book in enumerate(learning.codebooks):
+                to_encode, to_decode = encoding.layers[index].codebook, decoding.vq.layers[index]._codebook
+                entries = book.entries().half().float()  # as 16-bit files hold them: made and read codes stay the same
+                for stored, sums in ((to_encode, to_encode.embed_sum), (to_decode, to_decode.embedding_sum)):
+                    stored.cluster_usage.fill_(1.0)
+                    sums.copy_(entries)
+                to_encode.initialized.fill_(1.0)
+            encoding.output_proj.weight.zero_()  # half of a decoder that the encoder's class has and nothing uses
+
+
+def train_autoencoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: AutoencoderStage) -> Trainee:
+    """Run the first stage, or what is left of it; the codec ends with averaged weights and finished codebooks."""
+    reader, trainee = CropReader(clips), Trainee(codec, stage.schedule)
+    trainee.resume(directory)
+    codec.train()
+
+    def losses(step: int) -> Losses:
+        if step == stage.free_steps:
+            samples, _ = reader.draw(Crops(_KMEANS_CROPS, stage.crops.frames), step, seed=stage.seed + 1)
+            codec.initialise_codebooks(samples)
+        samples, _ = reader.draw(stage.crops, step, seed=stage.seed)
+        return codec.autoencoder_losses(samples, quantise=step >= stage.free_steps)
+
+    def check() -> Figures:
+        found = codec.autoencoder_losses(reader.held_out(stage.crops.frames), quantise=True)
+        return {name: float(value) for name, value in found.items()}
+
+    train(trainee, directory, losses, _AUTOENCODER_WEIGHTS, check, "codec: autoencoder")
+    codec.load_state_dict(trainee.averaged_state())
+    codec.codebooks_to_checkpoint()
+    return trainee
+
+
+def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: WaveformStage) -> Trainee:
+    """Run the second stage, or what is left of it; the decoder ends with averaged weights."""
+    for part in (codec.encoder, codec.decoder.quantizer, codec.mel_head, codec.latent_head, codec.semantic_head):
+        part.requires_grad_(False)
+    reader, trainee = CropReader(clips), Trainee(codec, stage.schedule)
+    trainee.resume(directory)
+    codec.train()
+    frames = stage.crops.frames
+    held_out = [(index, 0) for index in range(reader.training, len(clips))]
+
+    def losses(step: int) -> Losses:
+        samples, places = reader.draw(stage.crops, step, seed=stage.seed, gain_db=(0.0, 0.0))
+        starts = np.random.default_rng([stage.seed, step, 1]).integers(frames - stage.slice_frames, size=len(places))
+        return codec.waveform_losses(reader.codes(places, frames), samples, stage, torch.from_numpy(starts))
+
+    def check() -> Figures:
+        starts = torch.zeros(len(held_out), dtype=torch.int64)
+        found = codec.waveform_losses(reader.codes(held_out, frames), reader.held_out(frames), stage, starts)
+        return {name: float(value) for name, value in found.items()}
+
+    train(trainee, directory, losses, _WAVEFORM_WEIGHTS, check, "codec: waveform")
+    codec.load_state_dict(trainee.averaged_state())
+    return trainee
+
+
+def _mel_target(samples: Tensor, bands: int) -> Tensor:
+    """[B, S] -> log mels [B, S / 480, bands]."""
+    return log_mel(samples, _MEL_FFT, _MEL_HOP, bands)[:, :, :-1].transpose(1, 2)

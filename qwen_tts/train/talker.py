@@ -1,0 +1,175 @@
+"""Train the talker with its code predictor, and the speaker encoder along with them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qwen_tts.config import ModelConfig, TransformerConfig
+from qwen_tts.layers import Block, sdpa
+from qwen_tts.models.qwen3_tts import Qwen3TTS
+from qwen_tts.models.speaker_encoder import log_mel
+from qwen_tts.request import TextLayout
+from qwen_tts.train.initialise import initialise_talker
+from qwen_tts.train.talker_batch import NO_LABEL, Corruption, Example, TalkerBatch, collate
+from qwen_tts.train.tasks import TaskSource
+from qwen_tts.train.training import Figures, Losses, Schedule, Trainee, train
+
+_WEIGHTS = {"group_0": 1.0, "other_groups": 1.0}
+_HELD_OUT_CLIPS = 192
+_POOL = 12  # batches drawn together and sorted by length, so that little is padding
+_REFERENCE_FRAMES = (16, 40)  # how much of a reference the speaker encoder hears
+
+
+@dataclass(frozen=True)
+class TalkerStage:
+    """`predicted_share` of the frames train the code predictor, which otherwise costs more than the talker."""
+
+    clips: int
+    schedule: Schedule
+    dropout: float = 0.1
+    predicted_share: float = 0.4
+    corruption: Corruption = field(default_factory=Corruption)
+    seed: int = 0
+
+
+class TalkerTrainee(nn.Module):
+    """A Base model: talker, code predictor and speaker encoder. The other types are it without the last."""
+
+    def __init__(self, config: ModelConfig, dropout: float, *, bfloat16: bool = True) -> None:
+        """bfloat16: of matrix products; sums, norms and the weights themselves stay float32."""
+        super().__init__()
+        assert config.speaker_encoder_config is not None, "train as a model of type base"
+        self.model = Qwen3TTS(config)
+        self.config = config
+        self.speaker_config = config.speaker_encoder_config
+        self.dropout = dropout
+        self.bfloat16 = bfloat16
+        initialise_talker(self.model.talker)
+        for block in self.model.modules():
+            if isinstance(block, Block):
+                for branch in (block.self_attn, block.mlp):
+                    branch.register_forward_hook(self._drop)
+
+    def _drop(self, branch: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return F.dropout(output, self.dropout, self.training)
+
+    def losses(self, batch: TalkerBatch, predicted: Tensor) -> dict[str, Tensor]:
+        """Mean cross-entropies of `group_0` (end of speech included) and `other_groups`, and accuracies.
+
+        predicted [n] picks the frames whose other groups count.
+        """
+        talker = self.model.talker
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            speakers = self._speakers(batch.references)
+            rows = talker.embed_rows(batch.text_ids.flatten(), batch.codec_ids.flatten(), speakers, batch.frames_read)
+            rows = F.dropout(rows, self.dropout, self.training).view(*batch.text_ids.shape, -1)
+            hidden = _whole_pass(talker.model, rows).flatten(0, 1)  # [B * T, D]
+            labels = batch.labels.flatten()
+            known = labels != NO_LABEL
+            logits = talker.codec_head(hidden[known]).float()
+            codes = batch.codes[predicted]
+            depth = self._predictor_logits(hidden[batch.predicting_rows[predicted]], codes).float()  # [n, G - 1, V]
+        others = codes[:, 1:]
+        return {
+            "group_0": F.cross_entropy(logits, labels[known]),
+            "other_groups": F.cross_entropy(depth.flatten(0, 1), others.flatten()),
+            "group_0_accuracy": (logits.argmax(1) == labels[known]).float().mean(),
+            "other_groups_accuracy": (depth.argmax(2) == others).float().mean(),
+        }
+
+    def _speakers(self, references: Sequence[Tensor]) -> Tensor:
+        if not references:
+            return torch.zeros((0, self.config.talker_config.hidden_size))
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            mels = log_mel(torch.stack(list(references)), self.speaker_config)
+        embeddings: Tensor = self.model.speaker_encoder(mels)
+        return embeddings
+
+    def _predictor_logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """hidden [n, D] that predicted the frames, their codes [n, G] -> logits [n, G - 1, V] of groups 1.."""
+        predictor = self.model.talker.code_predictor
+        inputs = [hidden, self.model.talker.embed_code(codes[:, 0])]
+        inputs += [predictor.embed(group, codes[:, group]) for group in range(1, codes.shape[1] - 1)]
+        rows = predictor.small_to_mtp_projection(torch.stack([row.float() for row in inputs], dim=1))
+        depth = _whole_pass(predictor.model, rows)[:, 1:]
+        return torch.stack([head(depth[:, group]) for group, head in enumerate(predictor.lm_head)], dim=1)
+
+
+def _whole_pass(transformer: nn.Module, rows: Tensor) -> Tensor:
+    """All rows [B, T, D] at once, causally -> hidden [B, T, D]. Padding must stand behind."""
+    config = transformer.config
+    assert isinstance(config, TransformerConfig)
+    batch, length = rows.shape[:2]
+    positions = torch.arange(length).expand(batch, -1)
+    shape = (2, batch, length, config.num_key_value_heads, config.head_dim)
+    # A tensor per layer: autograd must not see one layer's keys overwritten by the next one's.
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else rows.dtype
+    kv = [torch.zeros(shape, dtype=dtype) for _ in range(config.num_hidden_layers)]
+    hidden: Tensor = transformer(rows, positions, kv, None)
+    return hidden
+
+
+def train_talker(trainee: TalkerTrainee, tasks: TaskSource, directory: Path, stage: TalkerStage) -> Trainee:
+    """Run the training, or what is left of it."""
+    state = Trainee(trainee, stage.schedule)
+    state.resume(directory)
+    trainee.train()
+    batches = _batches(tasks, trainee.config, stage, state.step)
+
+    def losses(step: int) -> Losses:
+        batch = next(batches)
+        frames = len(batch.codes)
+        chosen = np.random.default_rng([stage.seed, step, 1]).choice(frames, round(stage.predicted_share * frames), False)
+        return trainee.losses(batch, torch.from_numpy(chosen))
+
+    def check() -> Figures:
+        return {
+            f"{name}_{layout}": float(value)
+            for layout in ("whole", "streaming")
+            for name, value in _held_out(trainee, tasks, stage, layout).items()
+        }
+
+    train(state, directory, losses, _WEIGHTS, check, "talker")
+    return state
+
+
+def _batches(tasks: TaskSource, config: ModelConfig, stage: TalkerStage, first_step: int) -> Iterator[TalkerBatch]:
+    for pool in range(first_step // _POOL, -(-stage.schedule.steps // _POOL)):
+        rng = np.random.default_rng([stage.seed, pool])
+        indices = rng.integers(len(tasks.clips) - _HELD_OUT_CLIPS, size=_POOL * stage.clips)
+        examples = sorted((tasks.example(int(i), rng) for i in indices), key=lambda example: example.rows)
+        order = rng.permutation(_POOL)
+        length = int(rng.integers(*_REFERENCE_FRAMES)) * 1920
+        for number, place in enumerate(order):
+            if pool * _POOL + number >= first_step:
+                picked = examples[place * stage.clips : (place + 1) * stage.clips]
+                yield collate([_cut(e, length, rng) for e in picked], config, stage.corruption, rng)
+
+
+def _cut(example: Example, samples: int, rng: np.random.Generator) -> Example:
+    """With a reference of exactly `samples`: a part of it, or it over and over."""
+    if example.reference is None:
+        return example
+    start = int(rng.integers(max(1, len(example.reference) - samples + 1)))
+    return Example(example.layout, example.codes, np.resize(example.reference[start:], samples))
+
+
+def _held_out(
+    trainee: TalkerTrainee, tasks: TaskSource, stage: TalkerStage, layout: TextLayout
+) -> dict[str, float]:
+    """Losses on the clips kept aside, read without faults."""
+    rng = np.random.default_rng(0)
+    sums: dict[str, float] = {}
+    indices = range(len(tasks.clips) - _HELD_OUT_CLIPS, len(tasks.clips))
+    groups = [indices[start : start + stage.clips] for start in range(0, len(indices), stage.clips)]
+    for group in groups:
+        examples = [_cut(tasks.example(index, rng, layout), 30 * 1920, rng) for index in group]
+        batch = collate(examples, trainee.config, None, rng)
+        for name, value in trainee.losses(batch, torch.arange(len(batch.codes))).items():
+            sums[name] = sums.get(name, 0.0) + float(value) / len(groups)
+    return sums

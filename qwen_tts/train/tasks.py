@@ -1,0 +1,76 @@
+"""What the talker practises: which kind of model answers for a clip, and how the request is put."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+
+from qwen_tts.config import LANGUAGE_AUTO, ModelConfig, ModelType
+from qwen_tts.prompt import build_prompt
+from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, TextLayout, Voice
+from qwen_tts.text import TextTokenizer
+from qwen_tts.train.clips import ClipSet
+from qwen_tts.train.talker_batch import Example
+from qwen_tts.voice import VoicePrompt
+
+_CLONED = 0.2  # of the clips that have another use too
+_CONTINUED = 0.5  # of the clones read the reference's codes and words, the others hear its voice alone
+_STREAMING = 0.35
+_AUTO_LANGUAGE = 0.15
+_LONGEST_REFERENCE_FRAMES = 50
+
+
+class TaskSource:
+    """Draws examples from a data set for models of every type at once, which share all but their prompts."""
+
+    def __init__(self, clips: ClipSet, models: Mapping[ModelType, ModelConfig], tokenizer: TextTokenizer) -> None:
+        self.clips = clips
+        self.models = models
+        self.tokenizer = tokenizer
+        by_voice = defaultdict(list)
+        for index, clip in enumerate(clips.clips):
+            if not clip.instructions and not clip.description and clip.frames <= _LONGEST_REFERENCE_FRAMES:
+                by_voice[clip.voice].append(index)
+        self._references = {voice: np.array(found) for voice, found in by_voice.items()}
+
+    def example(self, index: int, rng: np.random.Generator, layout: TextLayout | None = None) -> Example:
+        clip = self.clips.clips[index]
+        voice: Voice
+        reference = None
+        cloned = not (clip.speaker or clip.description)
+        if not clip.instructions and not clip.description and clip.voice in self._references:
+            cloned = cloned or rng.random() < _CLONED
+        if cloned:
+            chosen = int(rng.choice(self._references.get(clip.voice, np.array([index]))))
+            voice = ClonedVoice(self._voice_prompt(chosen, rng))
+            reference = self.clips.samples(chosen)
+        elif clip.speaker:
+            voice = CustomVoice(clip.speaker, clip.instructions)
+        else:
+            voice = DesignedVoice(clip.description)
+        request = SpeechRequest(
+            clip.text,
+            voice,
+            language=LANGUAGE_AUTO if rng.random() < _AUTO_LANGUAGE else clip.language,
+            text_layout=layout or ("streaming" if rng.random() < _STREAMING else "whole"),
+            seed=0,
+        )
+        prompt = build_prompt(self.models[_model_type(voice)], self.tokenizer, request)
+        return Example(prompt, self.clips.codes(index), reference)
+
+    def _voice_prompt(self, index: int, rng: np.random.Generator) -> VoicePrompt:
+        """The speaker embedding is left for the trainer to fill in."""
+        unknown = np.zeros(self.models["base"].talker_config.hidden_size, np.float32)
+        if rng.random() >= _CONTINUED:
+            return VoicePrompt(unknown)
+        return VoicePrompt(unknown, self.clips.codes(index).astype(np.int16), self.clips.clips[index].text)
+
+
+def _model_type(voice: Voice) -> ModelType:
+    match voice:
+        case CustomVoice():
+            return "custom_voice"
+        case DesignedVoice():
+            return "voice_design"
+        case ClonedVoice():
+            return "base"

@@ -1,0 +1,147 @@
+"""One way to train: a loop with a schedule, averaged weights, states to resume from, and a report with curves.
+
+A run directory holds config.toml (a copy), history.jsonl (losses), report.png (their curves) and state.safetensors
+(weights, their averages and the optimiser's moments, of the last save).
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from qwen_tts.train.report import draw_report
+
+STATE, HISTORY, REPORT = "state.safetensors", "history.jsonl", "report.png"
+_MAX_GRADIENT_NORM = 1.0
+_BETAS = (0.9, 0.98)
+
+Losses = Mapping[str, Tensor]  # scalars by name
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate: linear warm-up, then a cosine down to `floor` times the peak. `average` is the decay of the
+    averaged weights; `log_every`, `check_every` and `save_every` are steps."""
+
+    steps: int
+    peak: float
+    warmup: int = 200
+    floor: float = 0.03
+    weight_decay: float = 0.01
+    average: float = 0.999
+    log_every: int = 50
+    check_every: int = 500
+    save_every: int = 500
+
+    def rate(self, step: int) -> float:
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        return self.peak * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+class Trainee:
+    """A module being trained, with everything a resumed run needs."""
+
+    def __init__(self, module: nn.Module, schedule: Schedule) -> None:
+        self.module = module
+        self.schedule = schedule
+        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=0.0, betas=_BETAS, weight_decay=schedule.weight_decay, fused=True
+        )
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.step = 0
+
+    def update(self, loss: Tensor) -> float:
+        """One optimiser step; returns the gradient's norm before clipping."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), _MAX_GRADIENT_NORM))
+        if math.isfinite(norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.schedule.rate(self.step)
+            self.optimizer.step()
+        self.step += 1
+        decay = min(self.schedule.average, self.step / (self.step + 10))
+        torch._foreach_lerp_(
+            list(self.average.values()), [p.detach() for p in self.parameters.values()], 1.0 - decay
+        )
+        return norm
+
+    def averaged_state(self) -> dict[str, Tensor]:
+        """The module's state with averaged weights in place of the newest."""
+        return {**self.module.state_dict(), **self.average}
+
+    def save(self, directory: Path) -> None:
+        tensors = {f"module/{name}": t for name, t in self.module.state_dict().items()}
+        tensors |= {f"average/{name}": t for name, t in self.average.items()}
+        for name, parameter in self.parameters.items():
+            for moment, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"{moment}/{name}"] = value
+        partial = directory / f"{STATE}.partial"
+        save_file({name: t.contiguous().clone() for name, t in tensors.items()}, partial, {"step": str(self.step)})
+        partial.rename(directory / STATE)
+
+    def resume(self, directory: Path) -> bool:
+        """Go on from the last save in `directory`; False when there is none."""
+        if not (directory / STATE).exists():
+            return False
+        with safe_open(directory / STATE, framework="pt") as stored:
+            self.step = int(stored.metadata()["step"])
+            self.module.load_state_dict({n: stored.get_tensor(f"module/{n}") for n in self.module.state_dict()})
+            known = set(stored.keys())
+            for name, parameter in self.parameters.items():
+                self.average[name] = stored.get_tensor(f"average/{name}")
+                moments = ("step", "exp_avg", "exp_avg_sq")
+                if f"exp_avg/{name}" in known:
+                    self.optimizer.state[parameter] = {m: stored.get_tensor(f"{m}/{name}") for m in moments}
+        return True
+
+
+def train(
+    trainee: Trainee,
+    directory: Path,
+    losses: Callable[[int], Losses],
+    weights: Mapping[str, float],
+    check: Callable[[], Figures],
+    title: str,
+) -> None:
+    """Step until the schedule ends; `losses(step)` are added up with `weights`, `check()` measures held-out data."""
+    schedule = trainee.schedule
+    directory.mkdir(parents=True, exist_ok=True)
+    if trainee.step == 0:
+        (directory / HISTORY).unlink(missing_ok=True)
+    sums: dict[str, float] = {}
+    started = time.monotonic()
+    for step in (progress := tqdm(range(trainee.step, schedule.steps), title, initial=trainee.step, total=schedule.steps)):
+        found = losses(step)
+        norm = trainee.update(sum((weights[name] * loss for name, loss in found.items()), torch.zeros(())))
+        for name, value in (*found.items(), ("gradient", norm)):
+            sums[name] = sums.get(name, 0.0) + float(value)
+        done = step + 1
+        last = done == schedule.steps
+        if done % schedule.log_every == 0 or last:
+            figures = {name: total / schedule.log_every for name, total in sums.items()}
+            figures["seconds_per_step"] = (time.monotonic() - started) / schedule.log_every
+            if done % schedule.check_every == 0 or last:
+                trainee.module.eval()
+                with torch.inference_mode():
+                    figures |= {f"held_out/{name}": value for name, value in check().items()}
+                trainee.module.train()
+            with (directory / HISTORY).open("a", encoding="utf-8") as history:
+                history.write(json.dumps({"step": done, **{k: round(v, 5) for k, v in figures.items()}}) + "\n")
+            progress.set_postfix({name: f"{value:.3f}" for name, value in figures.items() if name in weights})
+            sums, started = {}, time.monotonic()
+        if done % schedule.save_every == 0 or last:
+            trainee.save(directory)
+            draw_report(directory / HISTORY, directory / REPORT, title)

@@ -1,0 +1,91 @@
+"""Training sees what generation does: what the engine would say is what the trained rows predict."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qwen_tts.config import ModelConfig, read_model_config
+from qwen_tts.prompt import build_prompt
+from qwen_tts.request import ClonedVoice, SpeechRequest, TextLayout
+from qwen_tts.text import TextTokenizer
+from qwen_tts.train.talker import TalkerTrainee
+from qwen_tts.train.talker_batch import NO_LABEL, Corruption, Example, collate
+from qwen_tts.voice import VoicePrompt
+from tests.unit.tiny import CPU, GREEDY, TINY, codes, custom, tiny_engine
+from qwen_tts.models.qwen3_tts import load_talker
+from qwen_tts.layers import sdpa
+
+LAYOUTS: tuple[TextLayout, ...] = ("whole", "streaming")
+
+
+def cloned(layout: TextLayout, *, continued: bool) -> SpeechRequest:
+    rng = np.random.default_rng(0)
+    embedding = rng.standard_normal(TINY.hidden).astype(np.float32)
+    reference = rng.integers(TINY.codebook, size=(5, TINY.groups)).astype(np.int16)
+    prompt = VoicePrompt(embedding, reference, "Some words.") if continued else VoicePrompt(embedding)
+    return SpeechRequest(
+        "Hello there.", ClonedVoice(prompt), text_layout=layout, sampling=GREEDY, predictor_sampling=GREEDY,
+        repetition_penalty=1.0, max_frames=12,
+    )  # fmt: skip
+
+
+def built_in(layout: TextLayout) -> SpeechRequest:
+    request = custom("One, two, three.", layout=layout, sampling=GREEDY, instructions="Slowly.")
+    return dataclasses.replace(request, predictor_sampling=GREEDY, repetition_penalty=1.0)
+
+
+REQUESTS = {
+    f"{name} {layout}": request
+    for layout in LAYOUTS
+    for name, request in (
+        ("built-in", built_in(layout)),
+        ("x-vector", cloned(layout, continued=False)),
+        ("continued", cloned(layout, continued=True)),
+    )
+}
+
+
+def trainee_of(checkpoint: Path, base: ModelConfig) -> TalkerTrainee:
+    """Plays a Base model with the weights of `checkpoint`."""
+    config = read_model_config(checkpoint)
+    trainee = TalkerTrainee(base, dropout=0.5, bfloat16=False)
+    trainee.model.talker.load_state_dict(load_talker(checkpoint, config, sdpa, CPU, torch.float32).state_dict())
+    trainee.model.talker.codec_head.weight.data[TINY.codebook :] = 0.0  # the engine suppresses control codes
+    return trainee.eval()
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_rows_trained_predict_what_the_engine_says(name: str, custom_voice: Path, base: Path) -> None:
+    request = REQUESTS[name]
+    checkpoint = base if isinstance(request.voice, ClonedVoice) else custom_voice
+    config = read_model_config(checkpoint)
+    said = np.array(codes(tiny_engine(checkpoint), request))
+    trainee = trainee_of(checkpoint, read_model_config(base))
+    if isinstance(request.voice, ClonedVoice):  # the trainee would make the embedding from a recording
+        embedding = torch.from_numpy(request.voice.prompt.speaker_embedding)
+        trainee._speakers = lambda references: embedding.expand(2, -1)  # type: ignore[method-assign]
+    layout = build_prompt(config, TextTokenizer(checkpoint, config), request)
+    lengths = len(said), 3  # one of them is padded
+    batch = collate([Example(layout, said[:frames]) for frames in lengths], config, None, np.random.default_rng(0))
+    with torch.inference_mode():
+        found = trainee.losses(batch, torch.arange(len(batch.codes)))
+    # The engine was not allowed to end, and the labels say it did, twice.
+    right = sum(lengths) / (sum(lengths) + 2)
+    assert found["group_0_accuracy"] == pytest.approx(right)
+    assert found["other_groups_accuracy"] == 1.0
+
+
+def test_a_code_read_wrong_is_still_to_be_said_right(custom_voice: Path) -> None:
+    config = read_model_config(custom_voice)
+    layout = build_prompt(config, TextTokenizer(custom_voice, config), built_in("whole"))
+    said = np.random.default_rng(1).integers(TINY.codebook, size=(40, TINY.groups))
+    example = Example(layout, said)
+    batch = collate([example], config, Corruption(share=1.0, codes=0.5, frames=0.5), np.random.default_rng(0))
+    assert 0.02 < (batch.frames_read.numpy() != said).mean() < 0.98
+    assert (batch.codes.numpy() == said).all()
+    known = batch.labels[batch.labels != NO_LABEL]
+    assert known.tolist() == [*said[:, 0].tolist(), config.talker_config.codec_eos_token_id]
+    assert (batch.labels.flatten()[batch.predicting_rows] == batch.codes[:, 0]).all()
