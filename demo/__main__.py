@@ -100,7 +100,8 @@ def _codec() -> CodecTrainee:
 def _talker(tokenizer: DemoTokenizer, work: Work) -> TalkerTrainee:
     torch.manual_seed(_SEED)
     trainee = TalkerTrainee(tokenizer.configs["base"], work.recipe.talker.dropout)
-    trainee.model.talker.model.text_embedding = PronouncedEmbedding(tokenizer.pronunciations)
+    pronounced = PronouncedEmbedding(tokenizer.pronunciations)
+    setattr(trainee.model.talker.model, "text_embedding", pronounced)  # noqa: B010 (a stand-in of another type)
     return trainee
 
 

@@ -25,7 +25,7 @@ _AT_ONCE = 64
 @cache
 def clone_voices() -> list[FliteVoice]:
     """People who only ever lend their voice as a reference: every base with other pitches and vocal tracts."""
-    rng = Random("clone voices")
+    rng = Random("clone voices")  # noqa: S311
 
     def spread(low: float, high: float) -> float:
         return round(math.exp(rng.uniform(math.log(low), math.log(high))), 2)
@@ -38,7 +38,7 @@ def clone_voices() -> list[FliteVoice]:
 
 def draw_clip(number: int) -> tuple[Clip, FliteVoice]:
     """Clip `number` of the corpus, its length still unknown, and the voice that speaks it."""
-    rng = Random(f"clip {number}")
+    rng = Random(f"clip {number}")  # noqa: S311
     text = draw_text(rng)
     kind = rng.random()
     if kind < 0.56:
@@ -83,8 +83,6 @@ def synthesise(directory: Path, first: int, count: int, workers: int) -> None:
 _SILENCE = Clip(text=".", voice="", frames=1)  # keeps clip numbers and lines together; no task uses it
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, numbers: range
-) -> Iterator[tuple[Clip, NDArray[np.int16]] | None]:
+def _in_order(pool: ThreadPoolExecutor, numbers: range) -> Iterator[tuple[Clip, NDArray[np.int16]] | None]:
     for start in range(0, len(numbers), _AT_ONCE):
         yield from pool.map(_spoken, numbers[start : start + _AT_ONCE])

@@ -1,7 +1,7 @@
 """Speak with Debian's flite: three English voices whose pitch, body size and rate can be moved.
 
-flite <http://cmuflite.org>, package `flite` 2.2, BSD-like licence; voices rms, slt and awb are trained on the CMU Arctic
-recordings.
+flite <http://cmuflite.org>, package `flite` 2.2, BSD-like licence; voices rms, slt and awb are trained on the CMU
+Arctic recordings.
 """
 
 import io
@@ -69,4 +69,5 @@ def _to_frames(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     lead, tail = round(_LEAD_S * RATE_HZ), round(_TAIL_S * RATE_HZ)
     padded = np.pad(samples, (lead, tail + FRAME_SAMPLES))[first : last + 1 + lead + tail]
     padded = np.pad(padded, (0, -len(padded) % FRAME_SAMPLES)) * (_LEVEL / level)
-    return np.round(np.clip(padded, -1, 1) * 32767).astype(np.int16)
+    pcm: NDArray[np.int16] = np.round(np.clip(padded, -1, 1) * 32767).astype(np.int16)
+    return pcm

@@ -22,10 +22,11 @@ SLOTS = 14
 SLOT_WIDTH = 8
 _NOTHING, _AFTER_SPACE, _OTHER = "", "space", "other"
 # A lone letter inside a word is a sound, not its name.
-_LETTER_SOUNDS = dict(
-    a="ae1", b="b", c="k", d="d", e="eh1", f="f", g="g", h="hh", i="ih1", j="jh", k="k", l="l", m="m", n="n", o="aa1",
-    p="p", q="k", r="r", s="s", t="t", u="ah1", v="v", w="w", x="k s", y="iy", z="z",
-)  # fmt: skip
+_LETTER_SOUNDS = {
+    "a": "ae1", "b": "b", "c": "k", "d": "d", "e": "eh1", "f": "f", "g": "g", "h": "hh", "i": "ih1", "j": "jh",
+    "k": "k", "l": "l", "m": "m", "n": "n", "o": "aa1", "p": "p", "q": "k", "r": "r", "s": "s", "t": "t", "u": "ah1",
+    "v": "v", "w": "w", "x": "k s", "y": "iy", "z": "z",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,4 +95,5 @@ class PronouncedEmbedding(nn.Module):
     def table(self) -> Tensor:
         """[V, SLOTS * SLOT_WIDTH]."""
         with torch.no_grad():
-            return self(torch.arange(len(self.slots)))
+            table: Tensor = self(torch.arange(len(self.slots)))
+        return table

@@ -1,7 +1,6 @@
 """The numbers of the demo checkpoints' config.json files; everything else is as released."""
 
 import dataclasses
-from collections.abc import Sequence
 
 from demo.corpus import SPEAKERS
 from demo.pronunciation import SLOT_WIDTH, SLOTS

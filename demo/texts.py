@@ -19,7 +19,20 @@ NUMBERS = (
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _ALICE = Path("/usr/share/doc/flite/examples/alice")  # chapters 1 and 2, public domain
 _MAX_WORDS = 14
-_CONTRACTIONS = ("don't", "it's", "i'm", "that's", "can't", "you're", "didn't", "i'll", "we're", "isn't", "let's", "he's")
+_CONTRACTIONS = (
+    "don't",
+    "it's",
+    "i'm",
+    "that's",
+    "can't",
+    "you're",
+    "didn't",
+    "i'll",
+    "we're",
+    "isn't",
+    "let's",
+    "he's",
+)
 
 
 @cache

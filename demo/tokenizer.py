@@ -31,7 +31,7 @@ def _spellings(words: Iterable[str]) -> Iterable[str]:
 
 def token_texts(merges: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
     """Texts of all ordinary tokens and names of the special ones, in the order of their ids."""
-    stands_for = {char: byte for char, byte in zip(byte_alphabet(), _bytes_in_order(), strict=True)}
+    stands_for = dict(zip(byte_alphabet(), _bytes_in_order(), strict=True))
     spelled = [*byte_alphabet(), *(left + right for left, right in merges)]
     texts = [bytes(stands_for[char] for char in token).decode("utf-8", "replace") for token in spelled]
     return texts, list(SPECIAL_TOKENS)

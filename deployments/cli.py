@@ -5,11 +5,14 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from qwen_tts.errors import QwenTTSError
+
+if TYPE_CHECKING:
+    from evaluation.run import EvaluationOptions
 
 _READY = """Ready at {url}
 
@@ -131,7 +134,7 @@ def make_checkpoint(directory: Path, shape: str, model_type: str, seed: int) -> 
 @click.option(
     "-o", "--output", default="evaluation-report", show_default=True, type=click.Path(file_okay=False, path_type=Path)
 )
-def evaluate(texts: Path, output: Path, **options: Any) -> None:
+def evaluate(texts: Path, output: Path, **options: Unpack["EvaluationOptions"]) -> None:
     """Judge speech of the TEXTS: word errors, voice, naturalness, endings, speed.
 
     TEXTS holds a text a line (English), or a Seed-TTS list: name|reference text|reference wav|text.

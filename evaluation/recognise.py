@@ -64,7 +64,7 @@ def _prepared(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return padded
 
 
-_normalise = EnglishTextNormalizer({})
+_normalise = EnglishTextNormalizer({})  # type: ignore[no-untyped-call]
 
 
 def words(text: str, *, digits: bool) -> list[str]:

@@ -98,11 +98,9 @@ def word_errors(text: str, heard: str, *, digits: bool) -> tuple[int, int, int]:
     return result.substitutions + result.deletions + result.insertions, len(wanted), cut
 
 
-def _with_nearest(
-    heard: dict[str, list[Heard]], embeddings: dict[str, NDArray[np.float32]]
-) -> dict[str, list[Heard]]:
+def _with_nearest(heard: dict[str, list[Heard]], embeddings: dict[str, NDArray[np.float32]]) -> dict[str, list[Heard]]:
     """Fill in whose other utterances each one sounds most like."""
-    judged = {}
+    judged: dict[str, list[Heard]] = {}
     for name, rows in heard.items():
         judged[name] = []
         for index, row in enumerate(rows):

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.cases import Case
+from qwen_tts import Qwen3TTSModel
+from qwen_tts.api import GenerationOptions
 from qwen_tts.audio import decode_audio, load_audio
 
 RATE_HZ = 24000
@@ -30,7 +32,8 @@ class Spoken:
 class Speaker(Protocol):
     """One voice of one source. Raises click.ClickException when it cannot speak."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def speak(self, case: Case, seed: int) -> Spoken: ...
 
@@ -64,8 +67,6 @@ class CheckpointSpeaker:
     """A checkpoint in this process, by the library."""
 
     def __init__(self, name: str, checkpoint: str, voice: str | None, instructions: str, device: str) -> None:
-        from qwen_tts import Qwen3TTSModel
-
         self.name = name
         self._model = Qwen3TTSModel.from_pretrained(checkpoint, device_map=device)
         self._voice = voice
@@ -73,7 +74,7 @@ class CheckpointSpeaker:
 
     def speak(self, case: Case, seed: int) -> Spoken:
         limit = 75 + 6 * len(case.text.encode())
-        model, options = self._model, {"seed": seed, "max_new_tokens": limit}
+        model, options = self._model, GenerationOptions(seed=seed, max_new_tokens=limit)
         started = time.monotonic()
         if case.reference is not None:
             wavs, rate_hz = model.generate_voice_clone(

@@ -102,13 +102,13 @@ class TalkerRunner:
         frames = np.zeros((0, config.num_code_groups), np.int64)
         if (prompt := layout.voice_prompt) is not None:
             speakers = prompt.speaker_embedding[None]
-            frames = frames if prompt.ref_codes is None else prompt.ref_codes
+            frames = frames if prompt.ref_codes is None else prompt.ref_codes.astype(np.int64)
         # Copied: arrays that come from another process may be read-only, which torch cannot express.
         return self.talker.embed_rows(
             torch.from_numpy(layout.text_ids).to(self.device),
             torch.from_numpy(layout.codec_ids).to(self.device),
             torch.tensor(speakers, device=self.device),
-            torch.tensor(frames, dtype=torch.int64, device=self.device),
+            torch.tensor(frames, device=self.device),
         )
 
     def _wipe(self, slot: int) -> None:

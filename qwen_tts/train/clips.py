@@ -79,13 +79,15 @@ class ClipSet:
         """Samples in [-1, 1] of `frames` frames of a clip from `first_frame` on (to its end when None)."""
         start = int(self.ends[index]) - self.clips[index].frames + first_frame
         end = int(self.ends[index]) if frames is None else start + frames
-        return self._audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME].astype(np.float32) / 32768
+        pcm = self._audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
+        return pcm.astype(np.float32) / np.float32(32768)
 
     def codes(self, index: int) -> NDArray[np.int64]:
         """Codes [F, G] of a clip."""
         assert self._codes is not None, "the data set has not been encoded"
         end = int(self.ends[index])
-        return self._codes[end - self.clips[index].frames : end].astype(np.int64)
+        codes: NDArray[np.int64] = self._codes[end - self.clips[index].frames : end].astype(np.int64)
+        return codes
 
 
 def write_codes(directory: Path, codes: Iterable[NDArray[np.uint16]]) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qwen_tts.checkpoint import WEIGHTS_FILE
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.encoder import CodecEncoder
@@ -138,11 +137,12 @@ class CodecTrainee(nn.Module):
         features = encoder.encoder(samples[:, None]).transpose(1, 2)
         rows = encoder.encoder_transformer(features, use_cache=False).last_hidden_state
         frames = encoder.downsample(rows.transpose(1, 2))
-        quantizer = encoder.quantizer
-        return (
-            quantizer.semantic_residual_vector_quantizer.input_proj(frames),
-            quantizer.acoustic_residual_vector_quantizer.input_proj(frames),
+        branches = (
+            encoder.quantizer.semantic_residual_vector_quantizer,
+            encoder.quantizer.acoustic_residual_vector_quantizer,
         )
+        semantic, acoustic = (narrowing(frames) for branch in branches if (narrowing := branch.input_proj) is not None)
+        return semantic, acoustic
 
     def embedded(self, semantic: Tensor, acoustic: Tensor) -> tuple[Tensor, Tensor]:
         """Quantised vectors [B, d, F] -> the semantic part alone and the sum, [B, codebook_dim, F] each."""
@@ -201,19 +201,20 @@ class CodecTrainee(nn.Module):
     @torch.no_grad()
     def codebooks_to_checkpoint(self) -> None:
         """Copy the learning codebooks to where the checkpoint has them, twice: to encode and to decode."""
-        halves = (
-            (self.semantic, self.encoder.quantizer.semantic_residual_vector_quantizer, self.decoder.quantizer.rvq_first),
-            (self.acoustic, self.encoder.quantizer.acoustic_residual_vector_quantizer, self.decoder.quantizer.rvq_rest),
-        )
-        for learning, encoding, decoding in halves:
-            for index, book in enumerate(learning.codebooks):
-                to_encode, to_decode = encoding.layers[index].codebook, decoding.vq.layers[index]._codebook
-                entries = book.entries().half().float()  # as 16-bit files hold them: made and read codes stay the same
-                for stored, sums in ((to_encode, to_encode.embed_sum), (to_decode, to_decode.embedding_sum)):
-                    stored.cluster_usage.fill_(1.0)
-                    sums.copy_(entries)
-                to_encode.initialized.fill_(1.0)
-            encoding.output_proj.weight.zero_()  # half of a decoder that the encoder's class has and nothing uses
+        stored = self.state_dict()  # shares memory with the modules
+        for learning, encoding, decoding in (
+            (self.semantic, "encoder.quantizer.semantic_residual_vector_quantizer", "decoder.quantizer.rvq_first"),
+            (self.acoustic, "encoder.quantizer.acoustic_residual_vector_quantizer", "decoder.quantizer.rvq_rest"),
+        ):
+            for index, book in enumerate(learning.books):
+                entries = book.entries().half().float()  # as 16-bit files hold them: codes made and read stay the same
+                to_encode, to_decode = f"{encoding}.layers.{index}.codebook", f"{decoding}.vq.layers.{index}._codebook"
+                stored[f"{to_encode}.embed_sum"].copy_(entries)
+                stored[f"{to_decode}.embedding_sum"].copy_(entries)
+                for name in (f"{to_encode}.cluster_usage", f"{to_encode}.initialized", f"{to_decode}.cluster_usage"):
+                    stored[name].fill_(1.0)
+            # Half of a decoder that the encoder's class has and nothing uses.
+            stored[f"{encoding}.output_proj.weight"].zero_()
 
 
 def train_autoencoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: AutoencoderStage) -> Trainee:

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import nn
 
-from qwen_tts.codec.conv import CausalTransposedConv, ConvNeXt, ResidualUnit, SnakeBeta
+from qwen_tts.codec.conv import CausalConv, ConvNeXt, ResidualUnit, SnakeBeta
 from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.encoder import CodecEncoder
 from qwen_tts.codec.transformer import LayerScale
@@ -61,9 +61,8 @@ def initialise_decoder(decoder: CodecDecoder) -> None:
                 nn.init.constant_(module.gamma, _LAYER_SCALE)
             case ResidualUnit():
                 module.conv2.conv.weight.mul_(0.3)
-            case CausalTransposedConv():
-                pass
     last = decoder.decoder[-1]
+    assert isinstance(last, CausalConv)
     last.conv.weight.mul_(0.1)
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qwen_tts.config import ModelConfig, TransformerConfig
-from qwen_tts.layers import Block, sdpa
+from qwen_tts.layers import Block
 from qwen_tts.models.qwen3_tts import Qwen3TTS
 from qwen_tts.models.speaker_encoder import log_mel
 from qwen_tts.request import TextLayout
@@ -40,15 +40,15 @@ class TalkerStage:
 class TalkerTrainee(nn.Module):
     """A Base model: talker, code predictor and speaker encoder. The other types are it without the last."""
 
-    def __init__(self, config: ModelConfig, dropout: float, *, bfloat16: bool = True) -> None:
-        """bfloat16: of matrix products; sums, norms and the weights themselves stay float32."""
+    def __init__(self, config: ModelConfig, dropout: float, *, in_bfloat16: bool = True) -> None:
+        """in_bfloat16: matrix products are; sums, norms and the weights themselves stay float32."""
         super().__init__()
         assert config.speaker_encoder_config is not None, "train as a model of type base"
         self.model = Qwen3TTS(config)
         self.config = config
         self.speaker_config = config.speaker_encoder_config
         self.dropout = dropout
-        self.bfloat16 = bfloat16
+        self.in_bfloat16 = in_bfloat16
         initialise_talker(self.model.talker)
         for block in self.model.modules():
             if isinstance(block, Block):
@@ -64,7 +64,7 @@ class TalkerTrainee(nn.Module):
         predicted [n] picks the frames whose other groups count.
         """
         talker = self.model.talker
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bfloat16):
             speakers = self._speakers(batch.references)
             rows = talker.embed_rows(batch.text_ids.flatten(), batch.codec_ids.flatten(), speakers, batch.frames_read)
             rows = F.dropout(rows, self.dropout, self.training).view(*batch.text_ids.shape, -1)
@@ -124,7 +124,9 @@ def train_talker(trainee: TalkerTrainee, tasks: TaskSource, directory: Path, sta
     def losses(step: int) -> Losses:
         batch = next(batches)
         frames = len(batch.codes)
-        chosen = np.random.default_rng([stage.seed, step, 1]).choice(frames, round(stage.predicted_share * frames), False)
+        chosen = np.random.default_rng([stage.seed, step, 1]).choice(
+            frames, round(stage.predicted_share * frames), False
+        )
         return trainee.losses(batch, torch.from_numpy(chosen))
 
     def check() -> Figures:
@@ -159,9 +161,7 @@ def _cut(example: Example, samples: int, rng: np.random.Generator) -> Example:
     return Example(example.layout, example.codes, np.resize(example.reference[start:], samples))
 
 
-def _held_out(
-    trainee: TalkerTrainee, tasks: TaskSource, stage: TalkerStage, layout: TextLayout
-) -> dict[str, float]:
+def _held_out(trainee: TalkerTrainee, tasks: TaskSource, stage: TalkerStage, layout: TextLayout) -> dict[str, float]:
     """Losses on the clips kept aside, read without faults."""
     rng = np.random.default_rng(0)
     sums: dict[str, float] = {}

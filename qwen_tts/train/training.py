@@ -73,9 +73,7 @@ class Trainee:
             self.optimizer.step()
         self.step += 1
         decay = min(self.schedule.average, self.step / (self.step + 10))
-        torch._foreach_lerp_(
-            list(self.average.values()), [p.detach() for p in self.parameters.values()], 1.0 - decay
-        )
+        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.parameters.values()], 1.0 - decay)
         return norm
 
     def averaged_state(self) -> dict[str, Tensor]:
@@ -123,11 +121,13 @@ def train(
         (directory / HISTORY).unlink(missing_ok=True)
     sums: dict[str, float] = {}
     started = time.monotonic()
-    for step in (progress := tqdm(range(trainee.step, schedule.steps), title, initial=trainee.step, total=schedule.steps)):
+    for step in (
+        progress := tqdm(range(trainee.step, schedule.steps), title, initial=trainee.step, total=schedule.steps)
+    ):
         found = losses(step)
         norm = trainee.update(sum((weights[name] * loss for name, loss in found.items()), torch.zeros(())))
-        for name, value in (*found.items(), ("gradient", norm)):
-            sums[name] = sums.get(name, 0.0) + float(value)
+        for name, value in {**{name: float(loss) for name, loss in found.items()}, "gradient": norm}.items():
+            sums[name] = sums.get(name, 0.0) + value
         done = step + 1
         last = done == schedule.steps
         if done % schedule.log_every == 0 or last:

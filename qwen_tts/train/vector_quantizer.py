@@ -66,7 +66,7 @@ class LearningQuantizer(nn.Module):
     def initialise(self, vectors: Tensor) -> None:
         """vectors [N, d]: k-means, codebook after codebook on what those before leave over."""
         residual = vectors
-        for book in self._books():
+        for book in self.books:
             book.initialise(residual)
             residual = residual - book.entries()[book.nearest(residual)]
 
@@ -76,7 +76,7 @@ class LearningQuantizer(nn.Module):
         with torch.no_grad():
             flat = vectors.detach().flatten(0, 1)
             residual, codes = flat, []
-            for book in self._books():
+            for book in self.books:
                 code = book.nearest(residual)
                 if self.training:
                     book.learn(residual, code)
@@ -88,5 +88,6 @@ class LearningQuantizer(nn.Module):
         through = vectors + (quantised - vectors).detach()
         return through.transpose(1, 2), commitment, stacked
 
-    def _books(self) -> list[LearningCodebook]:
+    @property
+    def books(self) -> list[LearningCodebook]:
         return [book for book in self.codebooks if isinstance(book, LearningCodebook)]

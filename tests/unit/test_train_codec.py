@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
@@ -34,9 +35,10 @@ AUTOENCODER = AutoencoderStage(Crops(2, 6), SCHEDULE, free_steps=4)
 WAVEFORM = WaveformStage(Crops(2, 6), slice_frames=3, warm_frames=1, schedule=SCHEDULE)
 
 
-def tone(frames: int, hz: float) -> np.ndarray:
+def tone(frames: int, hz: float) -> NDArray[np.int16]:
     time = np.arange(frames * SAMPLES_PER_FRAME) / 24000
-    return (np.sin(2 * np.pi * hz * time) * 3000 * (1 + np.sin(2 * np.pi * 3 * time))).astype(np.int16)
+    pcm: NDArray[np.int16] = (np.sin(2 * np.pi * hz * time) * 3000 * (1 + np.sin(6 * np.pi * time))).astype(np.int16)
+    return pcm
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_both_stages_end_in_a_codec_that_the_service_can_load(clips: ClipSet, tm
         assert torch.cat((first, rest), dim=2)[0].tolist() == encoded.codes(3).tolist(), "codes trained with and served"
         _, embedded = trained.embedded(semantic, acoustic)
         served = trained.decoder.quantizer(torch.from_numpy(encoded.codes(3))[None])
-        assert torch.allclose(embedded, served, atol=2e-3), "the checkpoint's codebooks are the learned ones, in 16 bits"
+        assert torch.allclose(embedded, served, atol=2e-3), "the learned codebooks, in 16 bits"
 
     train_waveform(trained, encoded, tmp_path / "waveform", WAVEFORM)
     write(tmp_path / "finished", trained)

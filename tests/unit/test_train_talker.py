@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from qwen_tts.config import ModelConfig, read_model_config
+from qwen_tts.layers import sdpa
+from qwen_tts.models.qwen3_tts import load_talker
 from qwen_tts.prompt import build_prompt
 from qwen_tts.request import ClonedVoice, SpeechRequest, TextLayout
 from qwen_tts.text import TextTokenizer
@@ -15,8 +17,6 @@ from qwen_tts.train.talker import TalkerTrainee
 from qwen_tts.train.talker_batch import NO_LABEL, Corruption, Example, collate
 from qwen_tts.voice import VoicePrompt
 from tests.unit.tiny import CPU, GREEDY, TINY, codes, custom, tiny_engine
-from qwen_tts.models.qwen3_tts import load_talker
-from qwen_tts.layers import sdpa
 
 LAYOUTS: tuple[TextLayout, ...] = ("whole", "streaming")
 
@@ -51,7 +51,7 @@ REQUESTS = {
 def trainee_of(checkpoint: Path, base: ModelConfig) -> TalkerTrainee:
     """Plays a Base model with the weights of `checkpoint`."""
     config = read_model_config(checkpoint)
-    trainee = TalkerTrainee(base, dropout=0.5, bfloat16=False)
+    trainee = TalkerTrainee(base, dropout=0.5, in_bfloat16=False)
     trainee.model.talker.load_state_dict(load_talker(checkpoint, config, sdpa, CPU, torch.float32).state_dict())
     trainee.model.talker.codec_head.weight.data[TINY.codebook :] = 0.0  # the engine suppresses control codes
     return trainee.eval()
