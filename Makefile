@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench clean
+.PHONY: help setup serve test check bench evaluation demo-checkpoint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,16 @@ test: check  ## Everything CI runs
 
 bench: $(INSTALLED)  ## Time a running service: first byte, total, ms per frame
 	$(BIN)/python -m loadtest.probe
+
+evaluation: $(INSTALLED)  ## Install what `qwen-tts evaluate` listens with
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[serve,dev,evaluation]"
+	@# Their own requirements ask for a compiler and for a torchaudio that does not fit; neither is used.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps Resemblyzer==0.1.4 distillmos==0.9.1 xls-r-sqa==0.1.0
+
+demo-checkpoint: evaluation  ## Train the demo checkpoints from nothing (hours; needs Debian's flite; resumes in demo-work/)
+	@command -v flite t2p >/dev/null || { echo "flite is missing: apt-get install flite"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[serve,dev,demo]"
+	$(BIN)/python -m demo --work demo-work
 
 clean:  ## Remove .venv
 	rm -rf .venv

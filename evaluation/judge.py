@@ -1,5 +1,10 @@
 """Judges of how speech sounds: whose voice it is, and how natural."""
 
+import importlib
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
 import numpy as np
 import soxr
 import torch
@@ -31,8 +36,7 @@ class MosJudge:
     """DistillMOS (arXiv:2502.05356): predicted mean opinion score, 1 to 5."""
 
     def __init__(self) -> None:
-        import distillmos
-
+        distillmos = _without_torchaudio()
         self._model = distillmos.ConvTransformerSQAModel()
         self._model.eval()
 
@@ -41,3 +45,15 @@ class MosJudge:
         with torch.inference_mode():
             resampled = torch.from_numpy(soxr.resample(samples, RATE_HZ, _JUDGE_HZ)).float()
             return float(self._model(resampled[None]))
+
+
+def _without_torchaudio() -> ModuleType:
+    """The package distillmos. It imports torchaudio, which needs a build for this very torch, and only its own command
+    line ever uses it, so an empty module will do."""
+    empty = ModuleType("torchaudio")
+    empty.__spec__ = ModuleSpec("torchaudio", None)
+    sys.modules["torchaudio"] = empty
+    try:
+        return importlib.import_module("distillmos")
+    finally:
+        del sys.modules["torchaudio"]
