@@ -48,7 +48,7 @@ def learn_codes(work: Work) -> None:
     train_autoencoder(codec, clips, _with_recipe(work.autoencoder), work.recipe.autoencoder)
     write_codec(work.codec, codec)
     if not (work.corpus / CODES).exists():
-        encode_clips(work.corpus, work.codec)
+        encode_clips(work.corpus, work.codec, work.recipe.corpus.workers)
 
 
 def learn_waveform(work: Work) -> None:

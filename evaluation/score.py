@@ -84,7 +84,7 @@ def listen(
                 )  # fmt: skip
                 progress.update()
             heard[speaker.name], embeddings[speaker.name] = rows, np.stack(found)
-    return _with_nearest(heard, embeddings)
+    return with_nearest(heard, embeddings)
 
 
 def word_errors(text: str, heard: str, *, digits: bool) -> tuple[int, int, int]:
@@ -98,7 +98,7 @@ def word_errors(text: str, heard: str, *, digits: bool) -> tuple[int, int, int]:
     return result.substitutions + result.deletions + result.insertions, len(wanted), cut
 
 
-def _with_nearest(heard: dict[str, list[Heard]], embeddings: dict[str, NDArray[np.float32]]) -> dict[str, list[Heard]]:
+def with_nearest(heard: dict[str, list[Heard]], embeddings: dict[str, NDArray[np.float32]]) -> dict[str, list[Heard]]:
     """Fill in whose other utterances each one sounds most like."""
     judged: dict[str, list[Heard]] = {}
     for name, rows in heard.items():

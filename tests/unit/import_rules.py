@@ -11,7 +11,7 @@ LAYERS = (
     ("text", "audio", "reference_audio", "prompt", "layers", "checkpoint", "seeded_tokenizer", "arguments"),
     ("models", "codec"),
     ("engine", "seeded", "voice_encoder", "voice_clone"),
-    ("api", "tokenizer"),
+    ("api", "tokenizer", "train"),
 )
 # Layers whose members do not know each other.
 APART = (3, 4)

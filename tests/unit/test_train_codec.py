@@ -69,7 +69,7 @@ def test_both_stages_end_in_a_codec_that_the_service_can_load(clips: ClipSet, tm
     train_autoencoder(trained, clips, tmp_path / "autoencoder", AUTOENCODER)
     trained.eval()
     write(tmp_path / "codec", trained)
-    encode_clips(clips.directory, tmp_path / "codec")
+    encode_clips(clips.directory, tmp_path / "codec", workers=2)
     encoded = ClipSet(clips.directory)
     samples = torch.from_numpy(clips.samples(3))[None]
     with torch.inference_mode():
