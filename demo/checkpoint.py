@@ -28,6 +28,7 @@ _GENERATION = {
     "subtalker_dosample": True, "subtalker_temperature": 0.5, "subtalker_top_k": 20, "subtalker_top_p": 1.0,
     "max_new_tokens": 2048,
 }  # fmt: skip
+_CARDS = Path(__file__).with_name("cards")
 _TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 
 
@@ -67,6 +68,8 @@ def write_checkpoints(
             directory / "preprocessor_config.json",
             {"padding_side": "left", "padding_value": 0.0, "processor_class": "Qwen3TTSProcessor"},
         )
+        card, provenance = ((_CARDS / f"{part}.md").read_text(encoding="utf-8") for part in (model_type, "provenance"))
+        (directory / "README.md").write_text(card + provenance, encoding="utf-8")
         own = {n: t for n, t in tensors.items() if model_type == "base" or not n.startswith(SPEAKER_ENCODER_PREFIX)}
         save_file(_halved(own), directory / WEIGHTS_FILE)
 

@@ -1,5 +1,6 @@
 """Train the talker with its code predictor, and the speaker encoder along with them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +27,25 @@ _REFERENCE_FRAMES = (16, 40)  # how much of a reference the speaker encoder hear
 
 
 @dataclass(frozen=True)
+class Growth:
+    """Short clips first: up to `frames` frames until step `hold`, then longer ones, at step `end` all of them. What is
+    near in the text is near in the speech then, and where to look is learned in minutes; `clips` of these make a step.
+    """
+
+    frames: int
+    clips: int
+    hold: int
+    end: int
+
+
+@dataclass(frozen=True)
 class TalkerStage:
-    """`predicted_share` of the frames train the code predictor, which otherwise costs more than the talker."""
+    """`clips` make a step, of any length once `growth` is over. `predicted_share` of the frames train the code
+    predictor, which otherwise costs more than the talker."""
 
     clips: int
     schedule: Schedule
+    growth: Growth
     dropout: float = 0.1
     predicted_share: float = 0.4
     corruption: Corruption = field(default_factory=Corruption)
@@ -44,7 +59,7 @@ class TalkerTrainee(nn.Module):
         """in_bfloat16: matrix products are; sums, norms and the weights themselves stay float32."""
         super().__init__()
         assert config.speaker_encoder_config is not None, "train as a model of type base"
-        self.model = Qwen3TTS(config)
+        self.model = Qwen3TTS(config, matmul_attention)
         self.config = config
         self.speaker_config = config.speaker_encoder_config
         self.dropout = dropout
@@ -100,6 +115,21 @@ class TalkerTrainee(nn.Module):
         return torch.stack([head(depth[:, group]) for group, head in enumerate(predictor.lm_head)], dim=1)
 
 
+def matmul_attention(q: Tensor, kv: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+    """Causal attention in plain products. On a CPU the fused kernel's backward pass is several times slower at these
+    lengths (at most some 150 rows, and the code predictor's dozen)."""
+    keys, values = kv.transpose(2, 3)  # [B, K, T, d] each
+    batch, length, heads, width = q.shape
+    kv_heads = keys.shape[1]
+    grouped = q.transpose(1, 2).reshape(batch, kv_heads, -1, width)  # [B, K, H / K * T, d]
+    scores = (grouped @ keys.transpose(2, 3)).view(batch, kv_heads, -1, length, length) / math.sqrt(width)
+    later = torch.ones(length, length, dtype=torch.bool).triu(1)
+    weights = scores.masked_fill(later, -torch.inf).softmax(-1).to(values.dtype)
+    out = weights.view(batch, kv_heads, -1, length) @ values
+    mixed: Tensor = out.view(batch, heads, length, width).transpose(1, 2)
+    return mixed
+
+
 def _whole_pass(transformer: nn.Module, rows: Tensor) -> Tensor:
     """All rows [B, T, D] at once, causally -> hidden [B, T, D]. Padding must stand behind."""
     config = transformer.config
@@ -141,16 +171,27 @@ def train_talker(trainee: TalkerTrainee, tasks: TaskSource, directory: Path, sta
 
 
 def _batches(tasks: TaskSource, config: ModelConfig, stage: TalkerStage, first_step: int) -> Iterator[TalkerBatch]:
+    frames = np.array([clip.frames for clip in tasks.clips.clips[:-_HELD_OUT_CLIPS]])
     for pool in range(first_step // _POOL, -(-stage.schedule.steps // _POOL)):
         rng = np.random.default_rng([stage.seed, pool])
-        indices = rng.integers(len(tasks.clips) - _HELD_OUT_CLIPS, size=_POOL * stage.clips)
+        longest, clips = _allowed(stage, pool * _POOL, int(frames.max()))
+        indices = rng.choice(np.flatnonzero(frames <= longest), size=_POOL * clips)
         examples = sorted((tasks.example(int(i), rng) for i in indices), key=lambda example: example.rows)
         order = rng.permutation(_POOL)
         length = int(rng.integers(*_REFERENCE_FRAMES)) * 1920
         for number, place in enumerate(order):
             if pool * _POOL + number >= first_step:
-                picked = examples[place * stage.clips : (place + 1) * stage.clips]
+                picked = examples[place * clips : (place + 1) * clips]
                 yield collate([_cut(e, length, rng) for e in picked], config, stage.corruption, rng)
+
+
+def _allowed(stage: TalkerStage, step: int, longest: int) -> tuple[int, int]:
+    """The most frames a clip may have at this step, and how many clips make a batch."""
+    growth = stage.growth
+    grown = min(1.0, max(0, step - growth.hold) / (growth.end - growth.hold))
+    return round(growth.frames + grown * (longest - growth.frames)), round(
+        growth.clips + grown * (stage.clips - growth.clips)
+    )
 
 
 def _cut(example: Example, samples: int, rng: np.random.Generator) -> Example:

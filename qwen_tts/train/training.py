@@ -114,7 +114,8 @@ def train(
     check: Callable[[], Figures],
     title: str,
 ) -> None:
-    """Step until the schedule ends; `losses(step)` are added up with `weights`, `check()` measures held-out data."""
+    """Step until the schedule ends. Of `losses(step)` those with a weight are added up, the others only reported;
+    `check()` measures held-out data."""
     schedule = trainee.schedule
     directory.mkdir(parents=True, exist_ok=True)
     if trainee.step == 0:
@@ -124,9 +125,10 @@ def train(
     for step in (
         progress := tqdm(range(trainee.step, schedule.steps), title, initial=trainee.step, total=schedule.steps)
     ):
+        torch.manual_seed(step)  # so that a resumed run draws what an unbroken one does
         found = losses(step)
-        norm = trainee.update(sum((weights[name] * loss for name, loss in found.items()), torch.zeros(())))
-        for name, value in {**{name: float(loss) for name, loss in found.items()}, "gradient": norm}.items():
+        norm = trainee.update(sum((weight * found[name] for name, weight in weights.items()), torch.zeros(())))
+        for name, value in {**{name: float(loss.detach()) for name, loss in found.items()}, "gradient": norm}.items():
             sums[name] = sums.get(name, 0.0) + value
         done = step + 1
         last = done == schedule.steps

@@ -17,7 +17,7 @@ from evaluation.speakers import RecordedSpeaker
 
 def heard(case: str, errors: int, count: int, **changed: object) -> Heard:
     row = Heard(case, "a", "b", count, errors, 0, True, 2.0, 1.0, 3.0, None)
-    return Heard(**{**vars(row), **changed})  # type: ignore[arg-type]
+    return Heard(**{**vars(row), **changed})
 
 
 def test_a_list_is_texts_or_a_seed_tts_list(tmp_path: Path) -> None:
