@@ -10,6 +10,7 @@ from demo.checkpoint import read_codec_config, write_checkpoints, write_codec
 from demo.corpus import synthesise
 from demo.pronunciation import PronouncedEmbedding
 from demo.recipe import RECIPE, Recipe, read_recipe
+from demo.references import write_references
 from demo.tokens import DemoTokenizer, write_demo_tokenizer
 from qwen_tts.text import TextTokenizer
 from qwen_tts.train.clips import CODES, ClipSet
@@ -34,11 +35,12 @@ class Work:
         self.talker = root / "talker"
         self.tokenizer = root / "tokenizer"
         self.checkpoints = root / "checkpoints"
+        self.references = root / "references"
 
 
 def speak_corpus(work: Work) -> None:
     """Flite speaks the corpus."""
-    synthesise(work.corpus, 0, work.recipe.corpus.clips, work.recipe.corpus.workers)
+    synthesise(work.corpus, work.recipe.corpus.clips, work.recipe.corpus.workers)
 
 
 def learn_codes(work: Work) -> None:
@@ -83,12 +85,18 @@ def write_directories(work: Work) -> None:
     write_checkpoints(work.checkpoints, trainee, tokenizer, work.tokenizer, work.codec)
 
 
+def write_comparisons(work: Work) -> None:
+    """Recordings to compare the checkpoints with: flite itself, and the codec's copies."""
+    write_references(work.references, work.codec)
+
+
 STAGES = {
     "corpus": speak_corpus,
     "codes": learn_codes,
     "waveform": learn_waveform,
     "talker": learn_to_talk,
     "checkpoints": write_directories,
+    "references": write_comparisons,
 }
 
 

@@ -1,6 +1,5 @@
 """Write what was trained as checkpoint directories in the released layout, in 16 bits."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from demo.tokens import DemoTokenizer
 from qwen_tts.checkpoint import CODEC_DIRECTORY, WEIGHTS_FILE
 from qwen_tts.config import CodecConfig, ModelType, codec_config
 from qwen_tts.models.speaker_encoder import SPEAKER_ENCODER_PREFIX
+from qwen_tts.seeded import CODEC_PREPROCESSOR, MODEL_PREPROCESSOR, JsonObject, write_json
 from qwen_tts.train.codec import CodecTrainee
 from qwen_tts.train.talker import TalkerTrainee
 
@@ -23,7 +23,7 @@ DIRECTORIES: dict[ModelType, str] = {
     "base": "demo-base",
 }
 # What the small talker speaks best with: calmer than the released 0.9, and codes may repeat.
-_GENERATION = {
+_GENERATION: JsonObject = {
     "do_sample": True, "temperature": 0.5, "top_k": 20, "top_p": 1.0, "repetition_penalty": 1.0,
     "subtalker_dosample": True, "subtalker_temperature": 0.5, "subtalker_top_k": 20, "subtalker_top_p": 1.0,
     "max_new_tokens": 2048,
@@ -40,11 +40,8 @@ def write_codec(directory: Path, codec: CodecTrainee) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     parts = nn.ModuleDict({"encoder": codec.encoder, "decoder": codec.decoder})
     save_file(_halved(parts.state_dict()), directory / WEIGHTS_FILE)
-    _write_json(directory / "config.json", demo_codec_json())
-    _write_json(
-        directory / "preprocessor_config.json",
-        {"feature_extractor_type": "EncodecFeatureExtractor", "feature_size": 1, "sampling_rate": 24000},
-    )
+    write_json(directory / "config.json", demo_codec_json())
+    write_json(directory / "preprocessor_config.json", CODEC_PREPROCESSOR)
 
 
 def write_checkpoints(
@@ -62,12 +59,9 @@ def write_checkpoints(
         shutil.copytree(codec, directory / CODEC_DIRECTORY)
         for file in _TOKENIZER_FILES:
             shutil.copy(tokenizer_files / file, directory)
-        _write_json(directory / "config.json", demo_model_json(model_type, tokenizer.special, tokenizer.rows))
-        _write_json(directory / "generation_config.json", _GENERATION)
-        _write_json(
-            directory / "preprocessor_config.json",
-            {"padding_side": "left", "padding_value": 0.0, "processor_class": "Qwen3TTSProcessor"},
-        )
+        write_json(directory / "config.json", demo_model_json(model_type, tokenizer.special, tokenizer.rows))
+        write_json(directory / "generation_config.json", _GENERATION)
+        write_json(directory / "preprocessor_config.json", MODEL_PREPROCESSOR)
         card, provenance = ((_CARDS / f"{part}.md").read_text(encoding="utf-8") for part in (model_type, "provenance"))
         (directory / "README.md").write_text(card + provenance, encoding="utf-8")
         own = {n: t for n, t in tensors.items() if model_type == "base" or not n.startswith(SPEAKER_ENCODER_PREFIX)}
@@ -76,7 +70,3 @@ def write_checkpoints(
 
 def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.to(torch.float16).contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

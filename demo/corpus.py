@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from demo.descriptions import PITCHES, RATES, Gender, describe, instruct
-from demo.flite import FRAME_SAMPLES, Base, FliteVoice, speak
+from demo.flite import Base, FliteVoice, speak
 from demo.texts import draw_text
-from qwen_tts.train.clips import Clip, ClipWriter
+from qwen_tts.train.clips import SAMPLES_PER_FRAME, Clip, ClipWriter
 
 SPEAKERS: dict[str, Base] = {"ryan": "rms", "serena": "slt", "aiden": "awb"}
 DESIGN_BASES: dict[Gender, Base] = {"male": "awb", "female": "slt"}
@@ -25,7 +25,7 @@ _AT_ONCE = 64
 @cache
 def clone_voices() -> list[FliteVoice]:
     """People who only ever lend their voice as a reference: every base with other pitches and vocal tracts."""
-    rng = Random("clone voices")  # noqa: S311
+    rng = Random("clone voices")
 
     def spread(low: float, high: float) -> float:
         return round(math.exp(rng.uniform(math.log(low), math.log(high))), 2)
@@ -38,7 +38,7 @@ def clone_voices() -> list[FliteVoice]:
 
 def draw_clip(number: int) -> tuple[Clip, FliteVoice]:
     """Clip `number` of the corpus, its length still unknown, and the voice that speaks it."""
-    rng = Random(f"clip {number}")  # noqa: S311
+    rng = Random(f"clip {number}")
     text = draw_text(rng)
     kind = rng.random()
     if kind < 0.56:
@@ -63,18 +63,18 @@ def _spoken(number: int) -> tuple[Clip, NDArray[np.int16]] | None:
         samples = speak(clip.text, voice)
     except ValueError:  # a text of nothing but an unspeakable word
         return None
-    return Clip(**{**vars(clip), "frames": len(samples) // FRAME_SAMPLES}), samples
+    return Clip(**{**vars(clip), "frames": len(samples) // SAMPLES_PER_FRAME}), samples
 
 
-def synthesise(directory: Path, first: int, count: int, workers: int) -> None:
-    """Speak clips first .. first + count - 1 into the data set; those already there are kept."""
+def synthesise(directory: Path, count: int, workers: int) -> None:
+    """Speak clips 0 .. count - 1 into the data set; those already there are kept."""
     writer = ClipWriter(directory)
     try:
-        numbers = range(first + writer.count, first + count)
+        numbers = range(writer.count, count)
         with ThreadPoolExecutor(workers) as pool:
             progress = tqdm(_in_order(pool, numbers), "clips", total=count, initial=writer.count, unit="clip")
             for spoken in progress:
-                clip, samples = spoken or (_SILENCE, np.zeros(FRAME_SAMPLES, np.int16))
+                clip, samples = spoken or (_SILENCE, np.zeros(SAMPLES_PER_FRAME, np.int16))
                 writer.append(clip, samples)
     finally:
         writer.close()

@@ -14,8 +14,8 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-RATE_HZ = 24000
-FRAME_SAMPLES = 1920
+from qwen_tts.train.clips import RATE_HZ, SAMPLES_PER_FRAME
+
 _FLITE_HZ = 16000
 _LEVEL = 0.08  # RMS of the speech
 _SILENT = 0.008  # below this envelope nobody speaks
@@ -51,7 +51,7 @@ def speak(text: str, voice: FliteVoice) -> NDArray[np.int16]:
     command = ["flite", "-voice", voice.base, "--setf", f"duration_stretch={stretch:.4f}"]
     if voice.pitch != 1.0 and voice.base != "rms":
         command += ["--setf", f"f0_shift={voice.pitch:.4f}"]
-    wav = subprocess.run([*command, "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True).stdout  # noqa: S603
+    wav = subprocess.run([*command, "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True).stdout
     samples, rate_hz = soundfile.read(io.BytesIO(wav), dtype="float32")
     assert rate_hz == _FLITE_HZ, rate_hz
     samples = resample_poly(samples, RATE_HZ // 8000 * _FINEST, _FLITE_HZ // 8000 * size)
@@ -67,7 +67,7 @@ def _to_frames(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     first, last = loud[0], loud[-1]
     level = np.sqrt(np.mean(samples[loud] ** 2))
     lead, tail = round(_LEAD_S * RATE_HZ), round(_TAIL_S * RATE_HZ)
-    padded = np.pad(samples, (lead, tail + FRAME_SAMPLES))[first : last + 1 + lead + tail]
-    padded = np.pad(padded, (0, -len(padded) % FRAME_SAMPLES)) * (_LEVEL / level)
+    padded = np.pad(samples, (lead, tail + SAMPLES_PER_FRAME))[first : last + 1 + lead + tail]
+    padded = np.pad(padded, (0, -len(padded) % SAMPLES_PER_FRAME)) * (_LEVEL / level)
     pcm: NDArray[np.int16] = np.round(np.clip(padded, -1, 1) * 32767).astype(np.int16)
     return pcm

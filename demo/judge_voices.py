@@ -23,10 +23,11 @@ from tqdm import tqdm
 
 from demo.corpus import DESIGN_BASES
 from demo.descriptions import PITCHES, RATES, Gender, describe
-from demo.flite import RATE_HZ, Base, FliteVoice, speak
+from demo.flite import Base, FliteVoice, speak
 from evaluation.cases import read_cases
 from evaluation.judge import VoiceJudge
 from qwen_tts.audio import decode_audio
+from qwen_tts.train.clips import RATE_HZ
 
 _SENTENCES = Path(__file__).with_name("held_out") / "sentences.txt"
 _LOWEST_HZ, _HIGHEST_HZ = 60.0, 420.0
@@ -50,7 +51,7 @@ def judge_designs(server: str, per_class: int) -> list[dict[str, object]]:
     cases, rows = read_cases(_SENTENCES), []
     wanted = [(gender, pitch, rate) for gender in PITCHES for pitch, rate in product(PITCHES[gender], RATES)]
     pitches = {gender: _source_pitches(gender, [case.text for case in cases[:4]]) for gender in PITCHES}
-    rng = Random("descriptions")  # noqa: S311
+    rng = Random("descriptions")
     for number, (gender, pitch, rate) in enumerate(tqdm(wanted * per_class, "designs")):
         text = cases[number % len(cases)].text
         description = describe(rng, gender, pitch, rate)

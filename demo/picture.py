@@ -7,20 +7,20 @@ import click
 import librosa
 from matplotlib.figure import Figure
 
-_RATE_HZ = 24000
+from qwen_tts.train.clips import RATE_HZ
 
 
 def draw_spectrograms(recordings: Mapping[str, Path], title: str, picture: Path) -> None:
     """One panel per recording, on one time axis and one colour scale."""
-    samples = {name: librosa.load(file, sr=_RATE_HZ)[0] for name, file in recordings.items()}
-    longest_s = max(len(wave) for wave in samples.values()) / _RATE_HZ
+    samples = {name: librosa.load(file, sr=RATE_HZ)[0] for name, file in recordings.items()}
+    longest_s = max(len(wave) for wave in samples.values()) / RATE_HZ
     figure = Figure(figsize=(9, 2.4 * len(samples)), layout="constrained")
     for index, (name, wave) in enumerate(samples.items(), start=1):
-        mel = librosa.feature.melspectrogram(y=wave, sr=_RATE_HZ, n_fft=1024, hop_length=240, n_mels=80, fmax=8000)
+        mel = librosa.feature.melspectrogram(y=wave, sr=RATE_HZ, n_fft=1024, hop_length=240, n_mels=80, fmax=8000)
         axes = figure.add_subplot(len(samples), 1, index)
         axes.imshow(
             librosa.power_to_db(mel, ref=1.0), origin="lower", aspect="auto", vmin=-60, vmax=20, cmap="magma",
-            extent=(0, len(wave) / _RATE_HZ, 0, 80),
+            extent=(0, len(wave) / RATE_HZ, 0, 80),
         )  # fmt: skip
         axes.set_xlim(0, longest_s)
         axes.set_title(name, fontsize=9)

@@ -41,7 +41,7 @@ def letters_to_phones(words: Sequence[str]) -> dict[str, list[str]]:
     """What flite's lexicon and letter-to-sound rules make of each word alone."""
 
     def phones(word: str) -> list[str]:
-        spoken = subprocess.run(["t2p", word], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603, S607
+        spoken = subprocess.run(["t2p", word], capture_output=True, text=True, check=True).stdout.split()
         return [phone for phone in spoken if phone != "pau"]
 
     with ThreadPoolExecutor(2) as pool:

@@ -7,9 +7,10 @@ import soundfile
 from tqdm import tqdm
 
 from demo.corpus import SPEAKERS
-from demo.flite import RATE_HZ, FliteVoice, speak
+from demo.flite import FliteVoice, speak
 from evaluation.cases import read_cases
 from qwen_tts import Qwen3TTSTokenizer
+from qwen_tts.train.clips import RATE_HZ
 
 HELD_OUT = sorted(Path(__file__).with_name("held_out").glob("*.txt"))
 

@@ -21,19 +21,8 @@ _ALICE = Path("/usr/share/doc/flite/examples/alice")  # chapters 1 and 2, public
 _HELD_OUT = Path(__file__).with_name("held_out")
 _MAX_WORDS = 14
 _CONTRACTIONS = (
-    "don't",
-    "it's",
-    "i'm",
-    "that's",
-    "can't",
-    "you're",
-    "didn't",
-    "i'll",
-    "we're",
-    "isn't",
-    "let's",
-    "he's",
-)
+    "don't", "it's", "i'm", "that's", "can't", "you're", "didn't", "i'll", "we're", "isn't", "let's", "he's",
+)  # fmt: skip
 
 
 @cache

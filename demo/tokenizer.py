@@ -19,7 +19,9 @@ def learn_merges() -> list[tuple[str, str]]:
     """Merges after which each word is one token: bare, capitalised, and either after a space."""
     bpe = Tokenizer(BPE())
     bpe.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
-    trainer = BpeTrainer(vocab_size=_ENOUGH, min_frequency=1, initial_alphabet=byte_alphabet(), show_progress=False)
+    trainer = BpeTrainer(
+        vocab_size=_ENOUGH, min_frequency=1, initial_alphabet=list(byte_alphabet()), show_progress=False
+    )
     bpe.train_from_iterator(_spellings((*vocabulary(), *_ROLES)), trainer)
     return [(left, right) for left, right in json.loads(bpe.to_str())["model"]["merges"]]
 
@@ -31,13 +33,7 @@ def _spellings(words: Iterable[str]) -> Iterable[str]:
 
 def token_texts(merges: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
     """Texts of all ordinary tokens and names of the special ones, in the order of their ids."""
-    stands_for = dict(zip(byte_alphabet(), _bytes_in_order(), strict=True))
-    spelled = [*byte_alphabet(), *(left + right for left, right in merges)]
+    stands_for = byte_alphabet()
+    spelled = [*stands_for, *(left + right for left, right in merges)]
     texts = [bytes(stands_for[char] for char in token).decode("utf-8", "replace") for token in spelled]
     return texts, list(SPECIAL_TOKENS)
-
-
-def _bytes_in_order() -> list[int]:
-    """The bytes that byte_alphabet()'s characters stand for."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [*printable, *(byte for byte in range(256) if byte not in printable)]

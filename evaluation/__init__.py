@@ -1,1 +1,3 @@
-"""How well a checkpoint or a running service speaks: word errors, speaker similarity, MOS, endings, speed."""
+"""Listen to a checkpoint, a service or recordings, and put figures on what is heard. All audio is at RATE_HZ."""
+
+RATE_HZ = 24000

@@ -10,7 +10,8 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
-RATE_HZ = 24000
+from evaluation import RATE_HZ
+
 _JUDGE_HZ = 16000
 
 

@@ -9,7 +9,8 @@ import soxr
 from numpy.typing import NDArray
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-RATE_HZ = 24000
+from evaluation import RATE_HZ
+
 _RECOGNISER_HZ = 16000
 _MARGIN_S = 0.25  # silence around a clip, which recognisers expect
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

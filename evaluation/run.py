@@ -58,7 +58,10 @@ def _synthetic(options: EvaluationOptions) -> Iterator[Speaker]:
                 given["non_streaming_mode"] = False
             yield ServiceSpeaker(label, options["server"], given)
         elif options["checkpoint"] is not None:
-            yield CheckpointSpeaker(label, options["checkpoint"], voice, instructions, options["device"])
+            yield CheckpointSpeaker(
+                label, options["checkpoint"], voice, instructions, options["device"],
+                streaming_text=options["streaming_text"],
+            )  # fmt: skip
 
 
 def _recorded(text: str) -> RecordedSpeaker:

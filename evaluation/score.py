@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from evaluation import RATE_HZ
 from evaluation.cases import Case
 from evaluation.judge import MosJudge, VoiceJudge
-from evaluation.recognise import RATE_HZ, Recogniser, words
+from evaluation.recognise import Recogniser, words
 from evaluation.speakers import Speaker
 from qwen_tts.audio import load_audio
 

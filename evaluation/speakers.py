@@ -11,12 +11,14 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation import RATE_HZ
 from evaluation.cases import Case
 from qwen_tts import Qwen3TTSModel
 from qwen_tts.api import GenerationOptions
 from qwen_tts.audio import decode_audio, load_audio
+from qwen_tts.request import frames_for_text
+from qwen_tts.train.clips import SAMPLES_PER_FRAME
 
-RATE_HZ = 24000
 _TIMEOUT_S = 600.0
 
 
@@ -66,27 +68,34 @@ class ServiceSpeaker:
 class CheckpointSpeaker:
     """A checkpoint in this process, by the library."""
 
-    def __init__(self, name: str, checkpoint: str, voice: str | None, instructions: str, device: str) -> None:
+    def __init__(
+        self, name: str, checkpoint: str, voice: str | None, instructions: str, device: str, *, streaming_text: bool
+    ) -> None:
         self.name = name
         self._model = Qwen3TTSModel.from_pretrained(checkpoint, device_map=device)
         self._voice = voice
         self._instructions = instructions
+        self._whole = not streaming_text
 
     def speak(self, case: Case, seed: int) -> Spoken:
-        limit = 75 + 6 * len(case.text.encode())
-        model, options = self._model, GenerationOptions(seed=seed, max_new_tokens=limit)
+        model, voice, words, whole = self._model, self._voice, self._instructions, self._whole
+        limit = frames_for_text(case.text)
+        options = GenerationOptions(seed=seed, max_new_tokens=limit)
         started = time.monotonic()
         if case.reference is not None:
+            reference, said = str(case.reference), case.reference_text
             wavs, rate_hz = model.generate_voice_clone(
-                case.text, ref_audio=str(case.reference), ref_text=case.reference_text, **options
+                case.text, ref_audio=reference, ref_text=said, non_streaming_mode=whole, **options
             )
-        elif self._voice is not None:
-            wavs, rate_hz = model.generate_custom_voice(case.text, self._voice, instruct=self._instructions, **options)
+        elif voice is not None:
+            wavs, rate_hz = model.generate_custom_voice(
+                case.text, voice, instruct=words, non_streaming_mode=whole, **options
+            )
         else:
-            wavs, rate_hz = model.generate_voice_design(case.text, self._instructions, **options)
+            wavs, rate_hz = model.generate_voice_design(case.text, words, non_streaming_mode=whole, **options)
         seconds = time.monotonic() - started
         assert rate_hz == RATE_HZ, rate_hz
-        return Spoken(wavs[0], len(wavs[0]) < limit * 1920, seconds)
+        return Spoken(wavs[0], len(wavs[0]) < limit * SAMPLES_PER_FRAME, seconds)
 
 
 @dataclass(frozen=True)

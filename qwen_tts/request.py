@@ -161,12 +161,16 @@ def check_defaults(defaults: GenerationDefaults) -> None:
 
 
 def frame_limit(request: SpeechRequest, absolute: int) -> int:
-    """The most frames `request` may run to: its own bound, else 6 s and half a second per byte of text.
+    """The most frames `request` may run to: its own bound, else its text's."""
+    limit = frames_for_text(request.text) if request.max_frames is None else request.max_frames
+    return min(limit, absolute)
 
-    A talker that misses its end of speech would otherwise run to `absolute` (eleven minutes in the released
-    configuration). UTF-8 bytes measure speech in all ten languages alike: one byte of English and a third of a
-    Chinese character both take about one frame to say, so six per byte is far above the slowest speaker.
+
+def frames_for_text(text: str) -> int:
+    """More frames than anybody needs to say `text`: 6 s and half a second per byte.
+
+    A talker that misses its end of speech would otherwise run on (for eleven minutes in the released configuration).
+    UTF-8 bytes measure speech in all ten languages alike: one byte of English and a third of a Chinese character both
+    take about one frame to say, so six per byte is far above the slowest speaker.
     """
-    if request.max_frames is not None:
-        return min(request.max_frames, absolute)
-    return min(75 + 6 * len(request.text.encode()), absolute)
+    return 75 + 6 * len(text.encode())

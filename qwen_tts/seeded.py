@@ -28,6 +28,14 @@ from qwen_tts.seeded_tokenizer import SpecialIds, role_merges, write_tokenizer
 
 JsonObject = dict[str, object]
 
+# preprocessor_config.json, as released
+MODEL_PREPROCESSOR: JsonObject = {
+    "padding_side": "left", "padding_value": 0.0, "processor_class": "Qwen3TTSProcessor",
+}  # fmt: skip
+CODEC_PREPROCESSOR: JsonObject = {
+    "feature_extractor_type": "EncodecFeatureExtractor", "feature_size": 1, "sampling_rate": 24000,
+}  # fmt: skip
+
 # Offsets into the last SPECIAL_CODES ids of the talker's vocabulary, from the released configs.
 _CONTROL = {"pad": 100, "bos": 101, "eos_token": 102, "think": 106, "nothink": 107, "think_bos": 108, "think_eos": 109}
 _LANGUAGES = {
@@ -118,17 +126,11 @@ def _write(directory: Path, shape: Shape, model_type: ModelType, seed: int, prog
     special = write_tokenizer(directory, shape.text_vocab, role_merges())
     model = model_json(shape, model_type, special)
     decoder_and_encoder = codec_json(shape)
-    _write_json(directory / "config.json", model)
-    _write_json(directory / "generation_config.json", dataclasses.asdict(GenerationDefaults()))
-    _write_json(
-        directory / "preprocessor_config.json",
-        {"padding_side": "left", "padding_value": 0.0, "processor_class": "Qwen3TTSProcessor"},
-    )
-    _write_json(codec / "config.json", decoder_and_encoder)
-    _write_json(
-        codec / "preprocessor_config.json",
-        {"feature_extractor_type": "EncodecFeatureExtractor", "feature_size": 1, "sampling_rate": 24000},
-    )
+    write_json(directory / "config.json", model)
+    write_json(directory / "generation_config.json", dataclasses.asdict(GenerationDefaults()))
+    write_json(directory / "preprocessor_config.json", MODEL_PREPROCESSOR)
+    write_json(codec / "config.json", decoder_and_encoder)
+    write_json(codec / "preprocessor_config.json", CODEC_PREPROCESSOR)
     with torch.device("meta"):
         talker = Qwen3TTS(model_config(model))
         config = codec_config(decoder_and_encoder)
@@ -221,7 +223,8 @@ def codec_json(shape: Shape) -> JsonObject:
     }  # fmt: skip
 
 
-def _write_json(path: Path, content: JsonObject) -> None:
+def write_json(path: Path, content: JsonObject) -> None:
+    """As the files of a checkpoint directory are written."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -70,11 +70,12 @@ def write_tokenizer(directory: Path, text_vocab: int, merges: Sequence[tuple[str
     )
 
 
-def byte_alphabet() -> list[str]:
-    """The 256 characters byte-level BPE writes for bytes, in the order of their ids: printable bytes stand for
-    themselves, the rest for the code points from 256 on."""
+def byte_alphabet() -> dict[str, int]:
+    """The 256 characters byte-level BPE writes for bytes, in the order of their ids, and the bytes: printable ones
+    stand for themselves, the rest for the code points from 256 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 def _chain(word: str) -> list[tuple[str, str]]:

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLES_PER_FRAME = 1920  # 80 ms at 24 kHz
+RATE_HZ = 24000
+SAMPLES_PER_FRAME = 1920  # 80 ms
 CLIPS, AUDIO, CODES = "clips.jsonl", "audio.i16", "codes.npy"
 
 

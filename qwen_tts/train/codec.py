@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qwen_tts.codec.carry import Carry
@@ -31,8 +32,6 @@ _HELD_OUT_CLIPS = 48
 _GAIN_DB = (-4.0, 3.0)
 _MEAN_LOG_MEL = -5.0
 _KMEANS_CROPS = 128
-
-
 _AUTOENCODER_WEIGHTS = {"mel": 1.0, "latent": 0.3, "semantic": 0.2, "commitment": 0.25}
 _WAVEFORM_WEIGHTS = {"mel": 1.0, "contrast": 0.5, "samples": 0.5}
 
@@ -101,7 +100,7 @@ class CropReader:
             rows.append(np.pad(codes, ((0, frames - len(codes)), (0, 0)), mode="edge"))
         return torch.from_numpy(np.stack(rows))
 
-    def _crop(self, index: int, first: int, frames: int) -> np.ndarray:
+    def _crop(self, index: int, first: int, frames: int) -> NDArray[np.float32]:
         wanted = min(frames, self.clips.clips[index].frames - first)
         samples = self.clips.samples(index, first, wanted)
         return np.pad(samples, (0, (frames - wanted) * SAMPLES_PER_FRAME))
@@ -114,11 +113,10 @@ class CodecTrainee(nn.Module):
         super().__init__()
         decoder = config.decoder_config
         size, width = decoder.codebook_size, decoder.codebook_dim // 2
-        self.groups = decoder.num_quantizers
         self.encoder = CodecEncoder(config.encoder_config)
         self.decoder = CodecDecoder(decoder)
         self.semantic = LearningQuantizer(1, size, width)
-        self.acoustic = LearningQuantizer(self.groups - 1, size, width)
+        self.acoustic = LearningQuantizer(decoder.num_quantizers - 1, size, width)
         self.mel_head = nn.Linear(decoder.latent_dim, _MEL_BANDS)
         self.latent_head = nn.Linear(decoder.codebook_dim, _MELS_PER_FRAME * _MEL_BANDS)
         self.semantic_head = nn.Linear(decoder.codebook_dim, _MELS_PER_FRAME * _COARSE_BANDS)
@@ -134,7 +132,14 @@ class CodecTrainee(nn.Module):
     def latents(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Samples [B, S], S whole frames -> what the semantic and acoustic codebooks read, [B, d, F] each."""
         encoder = self.encoder
-        features = encoder.encoder(samples[:, None]).transpose(1, 2)
+        features = samples[:, None]
+        for layer in encoder.encoder.layers:
+            if _miscomputed_in_bfloat16(layer):
+                with torch.autocast("cpu", enabled=False):
+                    features = layer(features.float())
+            else:
+                features = layer(features)
+        features = features.transpose(1, 2)
         rows = encoder.encoder_transformer(features, use_cache=False).last_hidden_state
         frames = encoder.downsample(rows.transpose(1, 2))
         branches = (
@@ -263,6 +268,13 @@ def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: 
     train(trainee, directory, losses, _WAVEFORM_WEIGHTS, check, "codec: waveform")
     codec.load_state_dict(trainee.averaged_state())
     return trainee
+
+
+def _miscomputed_in_bfloat16(layer: nn.Module) -> bool:
+    """Whether oneDNN's bfloat16 AMX kernel gives wrong results: strided, and channels no multiple of 32
+    (https://github.com/pytorch/pytorch/issues/169688; seen with torch 2.13.0)."""
+    convolution = getattr(layer, "conv", None)
+    return isinstance(convolution, nn.Conv1d) and convolution.stride[0] > 1 and convolution.in_channels % 32 != 0
 
 
 def _mel_target(samples: Tensor, bands: int) -> Tensor:

@@ -6,7 +6,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-_SAMPLE_RATE_HZ = 24000
+from qwen_tts.train.clips import RATE_HZ
+
 _RESOLUTIONS = ((2048, 80), (1024, 80), (512, 60), (256, 30), (128, 16))  # FFT size, mel bands
 _TOP_HZ = 9500.0
 _FLOOR = 2e-3  # added before logarithms: about -54 dB, where nothing is heard
@@ -17,7 +18,7 @@ def mel_filters(fft_size: int, bands: int) -> Tensor:
     """Triangular filters [bands, fft_size // 2 + 1], evenly spaced on the mel scale up to 9.5 kHz."""
     top = 2595.0 * math.log10(1.0 + _TOP_HZ / 700.0)
     edges = 700.0 * (10.0 ** (torch.linspace(0.0, top, bands + 2) / 2595.0) - 1.0)  # [bands + 2]
-    bins = torch.linspace(0.0, _SAMPLE_RATE_HZ / 2, fft_size // 2 + 1)
+    bins = torch.linspace(0.0, RATE_HZ / 2, fft_size // 2 + 1)
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     filters = torch.minimum(rise, fall).clamp(min=0.0)

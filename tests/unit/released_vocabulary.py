@@ -31,7 +31,7 @@ def released_config(model_type: ModelType = "custom_voice", shape: Shape | None 
 
 def write_vocabulary(directory: Path) -> None:
     ranks = _ranks()
-    spelling = dict(zip(_bytes_of_alphabet(), byte_alphabet(), strict=True))
+    spelling = {byte: char for char, byte in byte_alphabet().items()}
     spelled = {token: "".join(spelling[byte] for byte in token) for token in ranks}
     vocab = {spelled[token]: rank for token, rank in ranks.items()}
     merges = (_parts(token, ranks) for token in ranks if len(token) > 1)
@@ -48,12 +48,6 @@ def _ranks() -> dict[bytes, int]:
     path = Path(spec.submodule_search_locations[0]) / "resources" / "qwen.tiktoken"
     pairs = (line.split() for line in path.read_bytes().splitlines() if line)
     return {base64.b64decode(token): int(rank) for token, rank in pairs}
-
-
-def _bytes_of_alphabet() -> list[int]:
-    """The bytes that the characters of byte_alphabet stand for: printable ones first."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    return [*printable, *(byte for byte in range(256) if byte not in printable)]
 
 
 def _parts(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
