@@ -40,6 +40,7 @@ demo-checkpoint: evaluation  ## Train the demo checkpoints from nothing (hours; 
 	@command -v flite t2p >/dev/null || { echo "flite is missing: apt-get install flite"; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[serve,dev,demo]"
 	$(BIN)/python -m demo --work demo-work
+	mkdir -p qwen_tts/checkpoints && cp -r demo-work/checkpoints/. qwen_tts/checkpoints/
 
 clean:  ## Remove .venv
 	rm -rf .venv

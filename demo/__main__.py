@@ -1,17 +1,20 @@
 """Make the demo checkpoints from nothing: python -m demo [--work DIR] [--stage NAME ...]."""
 
 import shutil
+from itertools import product
 from pathlib import Path
 
 import click
 import torch
+import torch.distributed as dist
 
-from demo.checkpoint import read_codec_config, write_checkpoints, write_codec
-from demo.corpus import synthesise
+from demo.checkpoint import DIRECTORIES, read_codec_config, write_checkpoints, write_codec
+from demo.corpus import SPEAKERS, synthesise
 from demo.pronunciation import PronouncedEmbedding
 from demo.recipe import RECIPE, Recipe, read_recipe
-from demo.references import write_references
+from demo.references import HELD_OUT, KINDS, write_references
 from demo.tokens import DemoTokenizer, write_demo_tokenizer
+from evaluation.run import evaluate
 from qwen_tts.text import TextTokenizer
 from qwen_tts.train.clips import CODES, ClipSet
 from qwen_tts.train.codec import CodecTrainee, train_autoencoder, train_waveform
@@ -21,6 +24,7 @@ from qwen_tts.train.tasks import TaskSource
 from qwen_tts.train.training import Trainee
 
 _SEED = 0
+_COMPARED = list(product(SPEAKERS, KINDS))
 
 
 class Work:
@@ -36,6 +40,7 @@ class Work:
         self.tokenizer = root / "tokenizer"
         self.checkpoints = root / "checkpoints"
         self.references = root / "references"
+        self.evaluation = root / "evaluation"
 
 
 def speak_corpus(work: Work) -> None:
@@ -68,10 +73,10 @@ def learn_waveform(work: Work) -> None:
 def learn_to_talk(work: Work) -> None:
     """Talker, code predictor and speaker encoder."""
     tokenizer = write_demo_tokenizer(work.tokenizer)
-    trainee = _talker(tokenizer, work)
     tasks = TaskSource(
         ClipSet(work.corpus), tokenizer.configs, TextTokenizer(work.tokenizer, tokenizer.configs["base"])
     )
+    trainee = _talker(tokenizer, work, len(tasks.sounds))
     train_talker(trainee, tasks, _with_recipe(work.talker), work.recipe.talker)
 
 
@@ -90,6 +95,18 @@ def write_comparisons(work: Work) -> None:
     write_references(work.references, work.codec)
 
 
+def listen_to_it(work: Work) -> None:
+    """The built-in voices on the held-out texts, beside flite and the codec's copies of it."""
+    for texts in HELD_OUT:
+        kinds = [f"{speaker} {kind}={work.references / texts.stem / kind / speaker}" for speaker, kind in _COMPARED]
+        table = evaluate(
+            texts, work.evaluation / texts.stem, server=None, recordings=tuple(kinds), voices=tuple(SPEAKERS),
+            checkpoint=str(work.checkpoints / DIRECTORIES["custom_voice"]), model=None, instructions="", seed=_SEED,
+            streaming_text=False, digits=texts.stem == "digits", limit=None, device="cpu",
+        )  # fmt: skip
+        click.echo(f"{texts.stem}\n{table}")
+
+
 STAGES = {
     "corpus": speak_corpus,
     "codes": learn_codes,
@@ -97,6 +114,7 @@ STAGES = {
     "talker": learn_to_talk,
     "checkpoints": write_directories,
     "references": write_comparisons,
+    "evaluation": listen_to_it,
 }
 
 
@@ -105,9 +123,9 @@ def _codec() -> CodecTrainee:
     return CodecTrainee(read_codec_config())
 
 
-def _talker(tokenizer: DemoTokenizer, work: Work) -> TalkerTrainee:
+def _talker(tokenizer: DemoTokenizer, work: Work, sounds: int = 0) -> TalkerTrainee:
     torch.manual_seed(_SEED)
-    trainee = TalkerTrainee(tokenizer.configs["base"], work.recipe.talker.dropout)
+    trainee = TalkerTrainee(tokenizer.configs["base"], work.recipe.talker.dropout, sounds)
     pronounced = PronouncedEmbedding(tokenizer.pronunciations)
     setattr(trainee.model.talker.model, "text_embedding", pronounced)  # noqa: B010 (a stand-in of another type)
     return trainee
@@ -124,9 +142,14 @@ def _with_recipe(directory: Path) -> Path:
 @click.option("--stage", "stages", multiple=True, type=click.Choice(list(STAGES)), help="Default: all, in order.")
 @click.option("--threads", type=click.IntRange(min=1), help="Of torch; default: all cores.")
 def main(root: Path, stages: tuple[str, ...], threads: int | None) -> None:
-    """Make the demo checkpoints, resuming where an earlier run of the same work directory stopped."""
+    """Make the demo checkpoints, resuming where an earlier run of the same work directory stopped.
+
+    The talker stage also runs under torchrun, which is faster on two cores: torchrun --nproc-per-node 2 -m demo ...
+    """
     if threads is not None:
         torch.set_num_threads(threads)
+    if dist.is_torchelastic_launched():
+        dist.init_process_group("gloo")
     root.mkdir(parents=True, exist_ok=True)
     work = Work(root, read_recipe())
     for name in stages or tuple(STAGES):

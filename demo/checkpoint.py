@@ -24,8 +24,8 @@ DIRECTORIES: dict[ModelType, str] = {
 }
 # What the small talker speaks best with: calmer than the released 0.9, and codes may repeat.
 _GENERATION: JsonObject = {
-    "do_sample": True, "temperature": 0.5, "top_k": 20, "top_p": 1.0, "repetition_penalty": 1.0,
-    "subtalker_dosample": True, "subtalker_temperature": 0.5, "subtalker_top_k": 20, "subtalker_top_p": 1.0,
+    "do_sample": True, "temperature": 0.3, "top_k": 20, "top_p": 1.0, "repetition_penalty": 1.0,
+    "subtalker_dosample": True, "subtalker_temperature": 0.3, "subtalker_top_k": 20, "subtalker_top_p": 1.0,
     "max_new_tokens": 2048,
 }  # fmt: skip
 _CARDS = Path(__file__).with_name("cards")

@@ -8,11 +8,10 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from demo.descriptions import PITCHES, RATES, Gender, describe, instruct
-from demo.flite import Base, FliteVoice, speak
+from demo.flite import Base, FliteVoice, Speech, speak
 from demo.texts import draw_text
 from qwen_tts.train.clips import SAMPLES_PER_FRAME, Clip, ClipWriter
 
@@ -57,13 +56,14 @@ def draw_clip(number: int) -> tuple[Clip, FliteVoice]:
     return clip, voice
 
 
-def _spoken(number: int) -> tuple[Clip, NDArray[np.int16]] | None:
+def _spoken(number: int) -> tuple[Clip, Speech]:
     clip, voice = draw_clip(number)
     try:
-        samples = speak(clip.text, voice)
+        speech = speak(clip.text, voice)
     except ValueError:  # a text of nothing but an unspeakable word
-        return None
-    return Clip(**{**vars(clip), "frames": len(samples) // SAMPLES_PER_FRAME}), samples
+        return _SILENT_CLIP, _SILENCE
+    frames = len(speech.samples) // SAMPLES_PER_FRAME
+    return Clip(**{**vars(clip), "frames": frames, "sounds": " ".join(speech.sounds)}), speech
 
 
 def synthesise(directory: Path, count: int, workers: int) -> None:
@@ -73,16 +73,16 @@ def synthesise(directory: Path, count: int, workers: int) -> None:
         numbers = range(writer.count, count)
         with ThreadPoolExecutor(workers) as pool:
             progress = tqdm(_in_order(pool, numbers), "clips", total=count, initial=writer.count, unit="clip")
-            for spoken in progress:
-                clip, samples = spoken or (_SILENCE, np.zeros(SAMPLES_PER_FRAME, np.int16))
-                writer.append(clip, samples)
+            for clip, speech in progress:
+                writer.append(clip, speech.samples)
     finally:
         writer.close()
 
 
-_SILENCE = Clip(text=".", voice="", frames=1)  # keeps clip numbers and lines together; no task uses it
+_SILENT_CLIP = Clip(text=".", voice="", frames=1)  # keeps clip numbers and lines together; no task uses it
+_SILENCE = Speech(np.zeros(SAMPLES_PER_FRAME, np.int16), [])
 
 
-def _in_order(pool: ThreadPoolExecutor, numbers: range) -> Iterator[tuple[Clip, NDArray[np.int16]] | None]:
+def _in_order(pool: ThreadPoolExecutor, numbers: range) -> Iterator[tuple[Clip, Speech]]:
     for start in range(0, len(numbers), _AT_ONCE):
         yield from pool.map(_spoken, numbers[start : start + _AT_ONCE])

@@ -4,9 +4,9 @@ flite <http://cmuflite.org>, package `flite` 2.2, BSD-like licence; voices rms, 
 Arctic recordings.
 """
 
-import io
 import subprocess
 from dataclasses import dataclass
+from tempfile import NamedTemporaryFile
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from qwen_tts.train.clips import RATE_HZ, SAMPLES_PER_FRAME
+from qwen_tts.train.clips import RATE_HZ, SAMPLES_PER_FRAME, SOUNDS_PER_FRAME
 
 _FLITE_HZ = 16000
 _LEVEL = 0.08  # RMS of the speech
@@ -41,24 +41,39 @@ class FliteVoice:
         return f"{self.base}-{self.pitch:.2f}-{self.size:.2f}"
 
 
-def speak(text: str, voice: FliteVoice) -> NDArray[np.int16]:
-    """24 kHz samples [F * 1920]: speech between 60 ms and 120 ms of silence, padded to whole frames.
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """24 kHz samples [F * 1920]: speech between 60 ms and 120 ms of silence, padded to whole frames. `sounds` are the
+    phones heard in the middles of SOUNDS_PER_FRAME equal parts of every frame."""
 
-    Raises ValueError when nothing is spoken.
-    """
+    samples: NDArray[np.int16]
+    sounds: list[str]
+
+
+def speak(text: str, voice: FliteVoice) -> Speech:
+    """Raises ValueError when nothing is spoken."""
     size = round(voice.size * _FINEST)
     stretch = voice.slowness * size / _FINEST  # playing faster to raise the formants must not shorten the words
     command = ["flite", "-voice", voice.base, "--setf", f"duration_stretch={stretch:.4f}"]
     if voice.pitch != 1.0 and voice.base != "rms":
         command += ["--setf", f"f0_shift={voice.pitch:.4f}"]
-    wav = subprocess.run([*command, "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True).stdout
-    samples, rate_hz = soundfile.read(io.BytesIO(wav), dtype="float32")
+    with NamedTemporaryFile(suffix=".wav") as wav:
+        run = subprocess.run(
+            [*command, "-psdur", "-t", text, "-o", wav.name], capture_output=True, text=True, check=True
+        )
+        samples, rate_hz = soundfile.read(wav.name, dtype="float32")
     assert rate_hz == _FLITE_HZ, rate_hz
     samples = resample_poly(samples, RATE_HZ // 8000 * _FINEST, _FLITE_HZ // 8000 * size)
-    return _to_frames(samples)
+    pcm, start = _to_frames(samples)
+    phones = [phone.rsplit(":", 1) for phone in run.stdout.split()]
+    ends_s = np.array([float(end_s) for _, end_s in phones]) * _FINEST / size
+    middles = (np.arange(len(pcm) // SAMPLES_PER_FRAME * SOUNDS_PER_FRAME) + 0.5) * SAMPLES_PER_FRAME / SOUNDS_PER_FRAME
+    heard = np.searchsorted(ends_s, (start + middles) / RATE_HZ).clip(max=len(phones) - 1)
+    return Speech(pcm, [phones[index][0] for index in heard])
 
 
-def _to_frames(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+def _to_frames(samples: NDArray[np.float32]) -> tuple[NDArray[np.int16], int]:
+    """Whole frames of `samples`, and which sample is their first (it may be negative: padding)."""
     window = RATE_HZ // 100
     envelope = np.sqrt(np.convolve(samples**2, np.full(window, 1 / window), mode="same"))
     loud = np.flatnonzero(envelope > _SILENT)
@@ -70,4 +85,4 @@ def _to_frames(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     padded = np.pad(samples, (lead, tail + SAMPLES_PER_FRAME))[first : last + 1 + lead + tail]
     padded = np.pad(padded, (0, -len(padded) % SAMPLES_PER_FRAME)) * (_LEVEL / level)
     pcm: NDArray[np.int16] = np.round(np.clip(padded, -1, 1) * 32767).astype(np.int16)
-    return pcm
+    return pcm, int(first) - lead

@@ -56,7 +56,7 @@ def judge_designs(server: str, per_class: int) -> list[dict[str, object]]:
         text = cases[number % len(cases)].text
         description = describe(rng, gender, pitch, rate)
         samples = _speech(server, {"input": text, "instructions": description, "seed": number})
-        normal = len(speak(text, FliteVoice(DESIGN_BASES[gender])))
+        normal = len(speak(text, FliteVoice(DESIGN_BASES[gender])).samples)
         heard_pitch = nearest_class(pitch_hz(samples), pitches[gender])
         heard_rate = nearest_class(len(samples) / normal, RATES)
         rows.append(
@@ -73,7 +73,7 @@ def _source_pitches(gender: Gender, texts: list[str]) -> dict[str, float]:
     found = {}
     for name, factor in PITCHES[gender].items():
         voice = FliteVoice(DESIGN_BASES[gender], pitch=factor)
-        found[name] = float(np.median([pitch_hz(_floats(speak(text, voice))) for text in texts]))
+        found[name] = float(np.median([pitch_hz(_floats(speak(text, voice).samples)) for text in texts]))
     return found
 
 
@@ -81,7 +81,7 @@ def judge_clones(server: str, voices: int, texts_each: int) -> list[dict[str, ob
     """One row per clone: the reference its voice is nearest to. The voices are new ones of the kind trained on."""
     cases, rows, judge = read_cases(_SENTENCES), [], VoiceJudge()
     people = list(_strangers(voices))
-    references = [_floats(speak(cases[-1 - n].text, person)) for n, person in enumerate(people)]
+    references = [_floats(speak(cases[-1 - n].text, person).samples) for n, person in enumerate(people)]
     embeddings = np.stack([judge.embed(reference) for reference in references])
     for person, reference in enumerate(tqdm(references, "clones")):
         wav = io.BytesIO()

@@ -25,20 +25,16 @@ _UNBOUNDED_REQUESTS = 10_000
 def build_app(args: AppArgs) -> Application:
     """The Serve application; `serve run deployments.app:build_app` and Serve config files fill `args`."""
     talkers = {
-        model.name: _deployment(Talker, f"talker-{model.name.replace('/', '-')}", talker).bind(
-            model, talker, args.cache_dir
-        )
+        model.name: _deployment(Talker, f"talker-{model.name.replace('/', '-')}", talker).bind(model, talker)
         for model, talker in ((model, model.talker or args.talker) for model in args.models)
     }
     decoder = _deployment(CodecDecoder, "codec-decoder", args.codec_decoder).bind(
-        args.models, talkers, args.codec_decoder, args.cache_dir
+        args.models, talkers, args.codec_decoder
     )
     # Where settings give every model's type and none of them clones, there is nothing to encode.
     clones = any(model.type in (None, "base") for model in args.models)
     encoder = (
-        _deployment(CodecEncoder, "codec-encoder", args.codec_encoder).bind(
-            args.models, args.codec_encoder, args.cache_dir
-        )
+        _deployment(CodecEncoder, "codec-encoder", args.codec_encoder).bind(args.models, args.codec_encoder)
         if clones
         else None
     )

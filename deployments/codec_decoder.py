@@ -34,14 +34,13 @@ class CodecDecoder:
         models: tuple[ModelArgs, ...],
         talkers: Mapping[str, DeploymentHandle[Any]],
         args: CodecDecoderArgs,
-        cache_dir: Path,
     ) -> None:
         device = prepare_torch(args)
         self._talkers = talkers
         self._decoders: dict[str, StreamDecoder] = {}
         by_content: dict[str, StreamDecoder] = {}
         for model in models:
-            checkpoint = checkpoint_of(model, cache_dir)
+            checkpoint = checkpoint_of(model)
             codec = resolve_checkpoint(checkpoint, [f"{CODEC_DIRECTORY}/*"]) / CODEC_DIRECTORY
             content = _digest(codec)
             if content not in by_content:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from deployments.batcher import Batcher
 from deployments.embedded import checkpoint_of
@@ -35,11 +34,11 @@ class _Recording:
 class CodecEncoder:
     """The speaker encoder of every Base model of the application, and the encoders of their codecs."""
 
-    def __init__(self, models: tuple[ModelArgs, ...], args: CodecEncoderArgs, cache_dir: Path) -> None:
+    def __init__(self, models: tuple[ModelArgs, ...], args: CodecEncoderArgs) -> None:
         device = prepare_torch(args)
         self._encoders: dict[str, VoiceEncoder] = {}
         for model in models:
-            directory = resolve_checkpoint(checkpoint_of(model, cache_dir))
+            directory = resolve_checkpoint(checkpoint_of(model))
             if read_model_config(directory).tts_model_type == "base":
                 self._encoders[model.name] = load_voice_encoder(directory, device)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="audio-reader")

@@ -1,26 +1,20 @@
-"""The model a fresh installation starts with: a small checkpoint of random weights, written once. It makes noise."""
+"""The models a fresh installation speaks with: small checkpoints in the package, trained on synthetic voices."""
 
-import fcntl
 import logging
 from pathlib import Path
 
+import qwen_tts
 from deployments.settings import EMBEDDED, ModelArgs
-from qwen_tts.seeded import SHAPES, write_checkpoint
 
 log = logging.getLogger("ray.serve")
 
+_CHECKPOINTS = Path(qwen_tts.__file__).parent / "checkpoints"
 
-def checkpoint_of(model: ModelArgs, cache_dir: Path) -> str:
-    """Directory or hub id of `model`; writes the embedded checkpoint where it is not there yet."""
+
+def checkpoint_of(model: ModelArgs) -> str:
+    """Directory or hub id of `model`."""
     if model.checkpoint != EMBEDDED:
         return model.checkpoint
     assert model.type is not None, "settings see to it"
-    directory = cache_dir.expanduser() / f"seeded-{model.type.replace('_', '-')}"
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several replicas of one node start at once
-        if not directory.exists():
-            log.info("writing the embedded checkpoint to %s", directory)
-            write_checkpoint(directory, SHAPES["small"], model.type)
-    log.warning("model %s has random weights: it makes noise, not speech", model.name)
-    return str(directory)
+    log.warning("model %s is the embedded demo: a small English voice, not Qwen's", model.name)
+    return str(_CHECKPOINTS / f"demo-{model.type.replace('_', '-')}")

@@ -21,8 +21,7 @@ def say_to_file(
     seed: int | None,
 ) -> None:
     """Speak `text` into the WAV file `output`, showing seconds as they come. Raises QwenTTSError or OSError."""
-    settings = AppArgs()
-    model = Qwen3TTSModel.from_pretrained(checkpoint or checkpoint_of(settings.models[0], settings.cache_dir))
+    model = Qwen3TTSModel.from_pretrained(checkpoint or checkpoint_of(AppArgs().models[0]))
     options: GenerationOptions = {} if seed is None else {"seed": seed}
     speakers = model.get_supported_speakers()
     if not speakers:

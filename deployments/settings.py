@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from qwen_tts.config import MODEL_TYPES, ModelType
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE
 
-# `checkpoint` of a model that is written on first start as `qwen-tts make-checkpoint` does: random weights, noise.
+# `checkpoint` of a model that comes with the package.
 EMBEDDED = "embedded"
 
 _EMBEDDED_TYPES: tuple[ModelType, ...] = ("custom_voice", "base", "voice_design")
@@ -162,7 +162,7 @@ class AppArgs(Settings):
     """The whole application. Of several models of one type, a request that names none gets the first."""
 
     models: tuple[ModelArgs, ...] = Field(
-        tuple(ModelArgs(name=f"seeded-{kind.replace('_', '-')}", type=kind) for kind in _EMBEDDED_TYPES), min_length=1
+        tuple(ModelArgs(name=f"demo-{kind.replace('_', '-')}", type=kind) for kind in _EMBEDDED_TYPES), min_length=1
     )
     talker: TalkerArgs = TalkerArgs()
     codec_decoder: CodecDecoderArgs = CodecDecoderArgs()
@@ -170,7 +170,6 @@ class AppArgs(Settings):
     ingress: IngressArgs = IngressArgs()
     voices: VoiceStoreArgs = VoiceStoreArgs()
     reference_audio: ReferenceAudioArgs = ReferenceAudioArgs()
-    cache_dir: Path = Path("~/.cache/qwen-tts")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "AppArgs":

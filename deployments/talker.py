@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import numpy as np
 
@@ -25,11 +24,11 @@ _WARM_UP_FRAMES = 4
 class Talker:
     """Generates codes. The constructor returns when the model is loaded and has spoken once."""
 
-    def __init__(self, model: ModelArgs, args: TalkerArgs, cache_dir: Path) -> None:
+    def __init__(self, model: ModelArgs, args: TalkerArgs) -> None:
         device = prepare_torch(args)
         self._args = args
         loaded = load_engine(
-            checkpoint_of(model, cache_dir),
+            checkpoint_of(model),
             device=device,
             dtype=DTYPES[args.dtype],
             attn_implementation=args.attn_implementation,

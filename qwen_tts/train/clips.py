@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 RATE_HZ = 24000
 SAMPLES_PER_FRAME = 1920  # 80 ms
+SOUNDS_PER_FRAME = 2
 CLIPS, AUDIO, CODES = "clips.jsonl", "audio.i16", "codes.npy"
 
 
 @dataclass(frozen=True)
 class Clip:
     """`voice` names who speaks: clips of one voice can stand as each other's reference. `speaker` is the built-in
-    voice it is an example of, `description` a designed voice; `instructions` go with `speaker`."""
+    voice it is an example of, `description` a designed voice; `instructions` go with `speaker`. `sounds` names the
+    phones being spoken, SOUNDS_PER_FRAME for every frame, separated by spaces; empty where nobody knows."""
 
     text: str
     voice: str
@@ -33,6 +35,7 @@ class Clip:
     instructions: str = ""
     description: str = ""
     language: str = "english"
+    sounds: str = ""
 
 
 class ClipWriter:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qwen_tts.codec.carry import Carry
+from qwen_tts.codec.conv import SnakeBeta
 from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.encoder import CodecEncoder
 from qwen_tts.config import CodecConfig
@@ -67,11 +68,12 @@ class WaveformStage:
 
 
 class CropReader:
-    """Random crops of a data set; the last clips of it are held out."""
+    """Random crops of a data set, every frame of it as likely as another; the last clips of it are held out."""
 
     def __init__(self, clips: ClipSet) -> None:
         self.clips = clips
         self.training = len(clips) - _HELD_OUT_CLIPS
+        self._frames = int(clips.ends[self.training - 1])
 
     def draw(
         self, crops: Crops, step: int, *, seed: int, gain_db: tuple[float, float] = _GAIN_DB
@@ -80,8 +82,10 @@ class CropReader:
         rng = np.random.default_rng([seed, step])
         rows, places = [], []
         for _ in range(crops.clips):
-            index = int(rng.integers(self.training))
-            first = int(rng.integers(max(1, self.clips.clips[index].frames - crops.frames + 1)))
+            place = int(rng.integers(self._frames))
+            index = int(np.searchsorted(self.clips.ends, place, side="right"))
+            frames = self.clips.clips[index].frames
+            first = max(0, min(place - int(self.clips.ends[index]) + frames, frames - crops.frames))
             gain = 10 ** (rng.uniform(*gain_db) / 20)
             rows.append(self._crop(index, first, crops.frames) * np.float32(gain))
             places.append((index, first))
@@ -184,11 +188,10 @@ class CodecTrainee(nn.Module):
         """
         decoder, carry = self.decoder, Carry()
         width, warm = stage.slice_frames, stage.warm_frames
-        with torch.autocast("cpu", torch.bfloat16):
-            latents = decoder.upsampled(decoder.contextual(decoder.quantizer(codes), carry), carry)
-            rate = latents.shape[2] // codes.shape[1]
-            pieces = [row[:, start * rate : (start + width) * rate] for row, start in zip(latents, starts, strict=True)]
-            made = decoder.waveform(torch.stack(pieces), Carry()).float()
+        latents = decoder.upsampled(decoder.contextual(decoder.quantizer(codes), carry), carry)
+        rate = latents.shape[2] // codes.shape[1]
+        pieces = [row[:, start * rate : (start + width) * rate] for row, start in zip(latents, starts, strict=True)]
+        made = decoder.waveform(torch.stack(pieces), Carry())
         size = SAMPLES_PER_FRAME
         true = torch.stack([row[s * size : (s + width) * size] for row, s in zip(wanted, starts, strict=True)])
         heard = torch.ones_like(true)
@@ -236,7 +239,8 @@ def train_autoencoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stag
         return codec.autoencoder_losses(samples, quantise=step >= stage.free_steps)
 
     def check() -> Figures:
-        found = codec.autoencoder_losses(reader.held_out(stage.crops.frames), quantise=True)
+        coded = trainee.step > stage.free_steps
+        found = codec.autoencoder_losses(reader.held_out(stage.crops.frames), quantise=coded)
         return {name: float(value) for name, value in found.items()}
 
     train(trainee, directory, losses, _AUTOENCODER_WEIGHTS, check, "codec: autoencoder")
@@ -249,6 +253,9 @@ def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: 
     """Run the second stage, or what is left of it; the decoder ends with averaged weights."""
     for part in (codec.encoder, codec.decoder.quantizer, codec.mel_head, codec.latent_head, codec.semantic_head):
         part.requires_grad_(False)
+    for module in codec.decoder.modules():
+        if isinstance(module, SnakeBeta):
+            module.compile(dynamic=True)  # in one kernel: their sines were half of a step's time
     reader, trainee = CropReader(clips), Trainee(codec, stage.schedule)
     trainee.resume(directory)
     codec.train()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,14 @@ from qwen_tts.layers import Block
 from qwen_tts.models.qwen3_tts import Qwen3TTS
 from qwen_tts.models.speaker_encoder import log_mel
 from qwen_tts.request import TextLayout
+from qwen_tts.train.clips import SOUNDS_PER_FRAME
 from qwen_tts.train.initialise import initialise_talker
 from qwen_tts.train.talker_batch import NO_LABEL, Corruption, Example, TalkerBatch, collate
 from qwen_tts.train.tasks import TaskSource
-from qwen_tts.train.training import Figures, Losses, Schedule, Trainee, train
+from qwen_tts.train.training import Figures, Losses, Schedule, Trainee, share, train
 
-_WEIGHTS = {"group_0": 1.0, "other_groups": 1.0}
+# A mean over many groups, of which the first few are as audible as group 0, weighs more than one.
+_WEIGHTS = {"group_0": 1.0, "other_groups": 2.0, "sounds": 0.5}
 _HELD_OUT_CLIPS = 192
 _POOL = 12  # batches drawn together and sorted by length, so that little is padding
 _REFERENCE_FRAMES = (16, 40)  # how much of a reference the speaker encoder hears
@@ -40,8 +42,8 @@ class Growth:
 
 @dataclass(frozen=True)
 class TalkerStage:
-    """`clips` make a step, of any length once `growth` is over. `predicted_share` of the frames train the code
-    predictor, which otherwise costs more than the talker."""
+    """`clips` make a step (of all processes together), of any length once `growth` is over. `predicted_share` of the
+    frames train the code predictor, which otherwise costs more than the talker."""
 
     clips: int
     schedule: Schedule
@@ -53,10 +55,15 @@ class TalkerStage:
 
 
 class TalkerTrainee(nn.Module):
-    """A Base model: talker, code predictor and speaker encoder. The other types are it without the last."""
+    """A Base model: talker, code predictor and speaker encoder. The other types are it without the last.
 
-    def __init__(self, config: ModelConfig, dropout: float, *, in_bfloat16: bool = True) -> None:
-        """in_bfloat16: matrix products are; sums, norms and the weights themselves stay float32."""
+    Where the data says which phones are spoken when, a head that is thrown away names them from the hidden state: where
+    in the text the speech has come to is learned from that much sooner than from codes alone (as in arXiv:2406.07855).
+    """
+
+    def __init__(self, config: ModelConfig, dropout: float, sounds: int = 0, *, in_bfloat16: bool = True) -> None:
+        """sounds: how many phones there are. in_bfloat16: matrix products are; sums, norms and the weights themselves
+        stay float32."""
         super().__init__()
         assert config.speaker_encoder_config is not None, "train as a model of type base"
         self.model = Qwen3TTS(config, matmul_attention)
@@ -64,6 +71,7 @@ class TalkerTrainee(nn.Module):
         self.speaker_config = config.speaker_encoder_config
         self.dropout = dropout
         self.in_bfloat16 = in_bfloat16
+        self.sound_head = nn.Linear(config.talker_config.hidden_size, SOUNDS_PER_FRAME * sounds) if sounds else None
         initialise_talker(self.model.talker)
         for block in self.model.modules():
             if isinstance(block, Block):
@@ -74,7 +82,7 @@ class TalkerTrainee(nn.Module):
         return F.dropout(output, self.dropout, self.training)
 
     def losses(self, batch: TalkerBatch, predicted: Tensor) -> dict[str, Tensor]:
-        """Mean cross-entropies of `group_0` (end of speech included) and `other_groups`, and accuracies.
+        """Mean cross-entropies of `group_0` (end of speech included), `other_groups` and `sounds`, and accuracies.
 
         predicted [n] picks the frames whose other groups count.
         """
@@ -87,15 +95,27 @@ class TalkerTrainee(nn.Module):
             labels = batch.labels.flatten()
             known = labels != NO_LABEL
             logits = talker.codec_head(hidden[known]).float()
+            spoken, spoken_accuracy = self._sound_loss(hidden[batch.predicting_rows], batch.sounds)
             codes = batch.codes[predicted]
             depth = self._predictor_logits(hidden[batch.predicting_rows[predicted]], codes).float()  # [n, G - 1, V]
         others = codes[:, 1:]
         return {
             "group_0": F.cross_entropy(logits, labels[known]),
             "other_groups": F.cross_entropy(depth.flatten(0, 1), others.flatten()),
+            "sounds": spoken,
+            "sounds_accuracy": spoken_accuracy,
             "group_0_accuracy": (logits.argmax(1) == labels[known]).float().mean(),
             "other_groups_accuracy": (depth.argmax(2) == others).float().mean(),
         }
+
+    def _sound_loss(self, hidden: Tensor, sounds: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden [N, D] that predicted the frames, their sounds [N, SOUNDS_PER_FRAME] -> cross-entropy, accuracy."""
+        known = (sounds != NO_LABEL).all(dim=1)
+        if self.sound_head is None or not known.any():
+            return torch.zeros(()), torch.zeros(())
+        wanted = sounds[known].flatten()
+        logits = self.sound_head(hidden[known]).float().view(len(wanted), -1)
+        return F.cross_entropy(logits, wanted), (logits.argmax(1) == wanted).float().mean()
 
     def _speakers(self, references: Sequence[Tensor]) -> Tensor:
         if not references:
@@ -172,6 +192,7 @@ def train_talker(trainee: TalkerTrainee, tasks: TaskSource, directory: Path, sta
 
 def _batches(tasks: TaskSource, config: ModelConfig, stage: TalkerStage, first_step: int) -> Iterator[TalkerBatch]:
     frames = np.array([clip.frames for clip in tasks.clips.clips[:-_HELD_OUT_CLIPS]])
+    number_here, processes = share()
     for pool in range(first_step // _POOL, -(-stage.schedule.steps // _POOL)):
         rng = np.random.default_rng([stage.seed, pool])
         longest, clips = _allowed(stage, pool * _POOL, int(frames.max()))
@@ -181,7 +202,7 @@ def _batches(tasks: TaskSource, config: ModelConfig, stage: TalkerStage, first_s
         length = int(rng.integers(*_REFERENCE_FRAMES)) * 1920
         for number, place in enumerate(order):
             if pool * _POOL + number >= first_step:
-                picked = examples[place * clips : (place + 1) * clips]
+                picked = examples[place * clips : (place + 1) * clips][number_here::processes]
                 yield collate([_cut(e, length, rng) for e in picked], config, stage.corruption, rng)
 
 
@@ -199,7 +220,7 @@ def _cut(example: Example, samples: int, rng: np.random.Generator) -> Example:
     if example.reference is None:
         return example
     start = int(rng.integers(max(1, len(example.reference) - samples + 1)))
-    return Example(example.layout, example.codes, np.resize(example.reference[start:], samples))
+    return replace(example, reference=np.resize(example.reference[start:], samples))
 
 
 def _held_out(trainee: TalkerTrainee, tasks: TaskSource, stage: TalkerStage, layout: TextLayout) -> dict[str, float]:

@@ -17,17 +17,20 @@ from torch import Tensor
 
 from qwen_tts.config import ModelConfig
 from qwen_tts.prompt import NO_CODEC, REFERENCE_FRAME, PromptLayout
+from qwen_tts.train.clips import SOUNDS_PER_FRAME
 
 NO_LABEL = -100
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """`codes` [F, G] answer the prompt; `reference` is the recording [S] its speaker embedding is to be made of."""
+    """`codes` [F, G] answer the prompt; `reference` is the recording [S] its speaker embedding is to be made of;
+    `sounds` [F, SOUNDS_PER_FRAME] numbers the phones being spoken, if known."""
 
     layout: PromptLayout
     codes: NDArray[np.int64]
     reference: NDArray[np.float32] | None = None
+    sounds: NDArray[np.int64] | None = None
 
     @property
     def rows(self) -> int:
@@ -55,6 +58,7 @@ class TalkerBatch:
     labels: Tensor  # [B, T] int64
     predicting_rows: Tensor  # [N] int64, into [B * T]: the row whose label is this frame's group 0
     codes: Tensor  # [N, G] int64
+    sounds: Tensor  # [N, SOUNDS_PER_FRAME] int64, or NO_LABEL
 
 
 def collate(
@@ -64,7 +68,7 @@ def collate(
     text_ids = np.full(shape, config.tts_pad_token_id, np.int64)
     codec_ids = np.full(shape, NO_CODEC, np.int64)
     labels = np.full(shape, NO_LABEL, np.int64)
-    read, predicting = [], []
+    read, predicting, sounds = [], [], []
     codebook = config.talker_config.code_predictor_config.vocab_size
     for row, example in enumerate(examples):
         layout, codes = example.layout, example.codes
@@ -79,6 +83,8 @@ def collate(
         if layout.voice_prompt is not None and layout.voice_prompt.ref_codes is not None:
             read.append(layout.voice_prompt.ref_codes.astype(np.int64))
         read.append(codes if corruption is None else _corrupt(codes, codebook, corruption, rng))
+        unknown = np.full((len(codes), SOUNDS_PER_FRAME), NO_LABEL)
+        sounds.append(unknown if example.sounds is None else example.sounds)
         predicting.append(row * shape[1] + np.arange(prompt - 1, end - 1))
     return TalkerBatch(
         text_ids=torch.from_numpy(text_ids),
@@ -88,6 +94,7 @@ def collate(
         labels=torch.from_numpy(labels),
         predicting_rows=torch.from_numpy(np.concatenate(predicting)),
         codes=torch.from_numpy(np.concatenate([example.codes for example in examples])),
+        sounds=torch.from_numpy(np.concatenate(sounds)),
     )
 
 

@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qwen_tts.config import LANGUAGE_AUTO, ModelConfig, ModelType
 from qwen_tts.prompt import build_prompt
 from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, TextLayout, Voice
 from qwen_tts.text import TextTokenizer
-from qwen_tts.train.clips import ClipSet
+from qwen_tts.train.clips import SOUNDS_PER_FRAME, Clip, ClipSet
 from qwen_tts.train.talker_batch import Example
 from qwen_tts.voice import VoicePrompt
 
@@ -32,6 +33,8 @@ class TaskSource:
             if not clip.instructions and not clip.description and clip.frames <= _LONGEST_REFERENCE_FRAMES:
                 by_voice[clip.voice].append(index)
         self._references = {voice: np.array(found) for voice, found in by_voice.items()}
+        self.sounds = sorted({sound for clip in clips.clips for sound in set(clip.sounds.split())})
+        self._sound_numbers = {sound: number for number, sound in enumerate(self.sounds)}
 
     def example(self, index: int, rng: np.random.Generator, layout: TextLayout | None = None) -> Example:
         clip = self.clips.clips[index]
@@ -56,7 +59,14 @@ class TaskSource:
             seed=0,
         )
         prompt = build_prompt(self.models[_model_type(voice)], self.tokenizer, request)
-        return Example(prompt, self.clips.codes(index), reference)
+        return Example(prompt, self.clips.codes(index), reference, self._spoken(clip))
+
+    def _spoken(self, clip: Clip) -> NDArray[np.int64] | None:
+        """Numbers of a clip's sounds, [F, SOUNDS_PER_FRAME]."""
+        if not clip.sounds:
+            return None
+        numbers = np.array([self._sound_numbers[sound] for sound in clip.sounds.split()])
+        return numbers.reshape(clip.frames, SOUNDS_PER_FRAME)
 
     def _voice_prompt(self, index: int, rng: np.random.Generator) -> VoicePrompt:
         """The speaker embedding is left for the trainer to fill in."""

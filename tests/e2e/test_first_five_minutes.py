@@ -3,13 +3,10 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import wave
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 
@@ -18,67 +15,28 @@ import pytest
 import yaml
 
 from deployments.settings import AppArgs
+from tests.e2e.starting import PATH, Running, start
 from tests.recordings import wav
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Running:
-    process: subprocess.Popen[str]
-    port: int
-    output: list[str]
-
-
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """`qwen-tts serve` as a terminal would run it: in a process group of its own, with nothing cached."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    home = tmp_path_factory.mktemp("home")
-    process = subprocess.Popen(
-        ["qwen-tts", "serve", "--port", str(port)],
-        env={**os.environ, "PATH": PATH, "HOME": str(home)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    output: list[str] = []
-    ready = threading.Event()
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            output.append(line)
-            if "Stop with Ctrl-C" in line:
-                ready.set()
-        ready.set()
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    assert ready.wait(120), "".join(output)
-    yield Running(process, port, output)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    reader.join()
-    assert process.stdout is not None
-    process.stdout.close()
+    with start(tmp_path_factory.mktemp("home")) as running:
+        yield running
 
 
-def test_ready_says_where_and_that_it_is_noise(serving: Running) -> None:
+def test_ready_says_where_and_whose_voice_it_is(serving: Running) -> None:
     text = "".join(serving.output)
     assert f"Ready at http://127.0.0.1:{serving.port}" in text
     assert "curl -s" in text
-    assert "makes noise, not speech" in text
+    assert "not Qwen's" in text
 
 
 def test_every_snippet_of_the_readme_runs(serving: Running, tmp_path: Path) -> None:
@@ -132,5 +90,5 @@ def test_serve_build_writes_a_config_that_serve_accepts(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": PATH}, check=True, timeout=120)
     (application,) = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text())).applications
     names = {deployment.name for deployment in application.deployments}
-    talkers = {f"talker-seeded-{kind}" for kind in ("custom-voice", "base", "voice-design")}
+    talkers = {f"talker-demo-{kind}" for kind in ("custom-voice", "base", "voice-design")}
     assert names == {"ingress", "codec-decoder", "codec-encoder", *talkers}

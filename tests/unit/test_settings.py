@@ -62,9 +62,9 @@ def test_every_fault_has_a_line() -> None:
 def test_defaults() -> None:
     args = AppArgs()
     assert [(model.name, model.checkpoint, model.type) for model in args.models] == [
-        ("seeded-custom-voice", "embedded", "custom_voice"),
-        ("seeded-base", "embedded", "base"),
-        ("seeded-voice-design", "embedded", "voice_design"),
+        ("demo-custom-voice", "embedded", "custom_voice"),
+        ("demo-base", "embedded", "base"),
+        ("demo-voice-design", "embedded", "voice_design"),
     ]
     assert args.talker.chunk_schedule == (1, 2, 4, 8)
     assert args.talker.threads is args.codec_decoder.threads is None

@@ -64,6 +64,9 @@ def write(directory: Path, trained: CodecTrainee) -> None:
     (directory / "config.json").write_text(json.dumps(RAW))
 
 
+# torch.compile's own modules.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_both_stages_end_in_a_codec_that_the_service_can_load(clips: ClipSet, tmp_path: Path) -> None:
     trained = codec()
     train_autoencoder(trained, clips, tmp_path / "autoencoder", AUTOENCODER)

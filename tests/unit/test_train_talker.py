@@ -13,6 +13,7 @@ from qwen_tts.models.qwen3_tts import load_talker
 from qwen_tts.prompt import build_prompt
 from qwen_tts.request import ClonedVoice, SpeechRequest, TextLayout
 from qwen_tts.text import TextTokenizer
+from qwen_tts.train.clips import SOUNDS_PER_FRAME
 from qwen_tts.train.talker import TalkerTrainee
 from qwen_tts.train.talker_batch import NO_LABEL, Corruption, Example, collate
 from qwen_tts.voice import VoicePrompt
@@ -89,3 +90,35 @@ def test_a_code_read_wrong_is_still_to_be_said_right(custom_voice: Path) -> None
     known = batch.labels[batch.labels != NO_LABEL]
     assert known.tolist() == [*said[:, 0].tolist(), config.talker_config.codec_eos_token_id]
     assert (batch.labels.flatten()[batch.predicting_rows] == batch.codes[:, 0]).all()
+
+
+def test_sounds_are_named_from_the_rows_that_predict_their_frames(custom_voice: Path, base: Path) -> None:
+    config = read_model_config(custom_voice)
+    layout = build_prompt(config, TextTokenizer(custom_voice, config), built_in("whole"))
+    rng = np.random.default_rng(2)
+    said, heard = rng.integers(TINY.codebook, size=(6, TINY.groups)), rng.integers(3, size=(6, SOUNDS_PER_FRAME))
+    examples = [Example(layout, said[:4]), Example(layout, said, sounds=heard)]  # of the first nobody knows
+    batch = collate(examples, config, None, rng)
+    trainee = TalkerTrainee(read_model_config(base), 0.0, sounds=3, in_bfloat16=False).eval()
+    with torch.inference_mode():
+        found = trainee.losses(batch, torch.arange(len(batch.codes)))
+        assert trainee.sound_head is not None
+        seen: list[torch.Tensor] = []
+        trainee.sound_head.register_forward_hook(lambda head, inputs, output: seen.extend(inputs))
+        trainee.losses(batch, torch.arange(len(batch.codes)))
+        logits = trainee.sound_head(seen[0]).view(6, SOUNDS_PER_FRAME, 3)
+    wanted = torch.from_numpy(heard)
+    by_hand = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+    assert found["sounds"] == pytest.approx(float(by_hand))
+    assert found["sounds_accuracy"] == pytest.approx(float((logits.argmax(2) == wanted).float().mean()))
+    # The head is for training alone.
+    assert not [name for name in trainee.model.state_dict() if "sound" in name]
+
+
+def test_without_known_sounds_nothing_is_lost(custom_voice: Path, base: Path) -> None:
+    config = read_model_config(custom_voice)
+    layout = build_prompt(config, TextTokenizer(custom_voice, config), built_in("whole"))
+    batch = collate([Example(layout, np.zeros((4, TINY.groups), np.int64))], config, None, np.random.default_rng(0))
+    for sounds in (0, 3):
+        trainee = TalkerTrainee(read_model_config(base), 0.0, sounds, in_bfloat16=False).eval()
+        assert trainee.losses(batch, torch.arange(4))["sounds"] == 0.0

@@ -43,7 +43,7 @@ async def test_slow_hosts_keep_nobody_from_the_store(tmp_path: Path, monkeypatch
 
 async def test_an_encoder_with_enough_to_do_says_so(base: Path) -> None:
     encoder = CodecEncoder(
-        (ModelArgs(name="base", checkpoint=str(base), type="base"),), CodecEncoderArgs(max_waiting=3, threads=1), Path()
+        (ModelArgs(name="base", checkpoint=str(base), type="base"),), CodecEncoderArgs(max_waiting=3, threads=1)
     )
     answers = await asyncio.gather(*(encoder.encode("base", wav()) for _ in range(5)), return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, Overloaded)]
