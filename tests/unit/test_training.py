@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from qwen_tts.train.training import HISTORY, Losses, Schedule, Trainee, share, train
 
@@ -45,7 +46,7 @@ def one_of_two(number: int, directory: Path) -> None:
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
     alone = run(tmp_path / "alone")
-    torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(one_of_two, (tmp_path,), nprocs=2)
     for number in range(2):
         together = torch.load(tmp_path / f"{number}.pt", weights_only=True)
         assert together.keys() == alone.keys()
