@@ -1,8 +1,7 @@
 """Checkpoints with seeded random weights in the released directory layout. They make noise, not speech.
 
-They stand where real weights cannot: the embedded default of a first start, tests, and speed measurements at the
-true shapes. Numbers are those of the released config.json files; only `small` shrinks them. The same shape, type and
-seed give the same bytes everywhere.
+They stand where real weights cannot: tests, and speed measurements at the true shapes. Numbers are those of the
+released config.json files; only `small` shrinks them. The same shape, type and seed give the same bytes everywhere.
 """
 
 import dataclasses
