@@ -57,8 +57,8 @@ class TalkerStage:
 class TalkerTrainee(nn.Module):
     """A Base model: talker, code predictor and speaker encoder. The other types are it without the last.
 
-    Where the data says which phones are spoken when, a head that is thrown away names them from the hidden state: where
-    in the text the speech has come to is learned from that much sooner than from codes alone (as in arXiv:2406.07855).
+    Where the data says which phones are spoken when, a head that is thrown away names them from the hidden state, to
+    teach it where in the text the speech has come to (as in arXiv:2406.07855).
     """
 
     def __init__(self, config: ModelConfig, dropout: float, sounds: int = 0, *, in_bfloat16: bool = True) -> None:
