@@ -17,11 +17,11 @@ from demo.tokens import DemoTokenizer, write_demo_tokenizer
 from evaluation.run import evaluate
 from qwen_tts.text import TextTokenizer
 from qwen_tts.train.clips import CODES, ClipSet
-from qwen_tts.train.codec import CodecTrainee, train_autoencoder, train_waveform
+from qwen_tts.train.codec import CodecTrainee, train_autoencoder, train_encoder, train_waveform
 from qwen_tts.train.encode import encode_clips
 from qwen_tts.train.talker import TalkerTrainee, train_talker
 from qwen_tts.train.tasks import TaskSource
-from qwen_tts.train.training import Trainee
+from qwen_tts.train.training import Trainee, share
 
 _SEED = 0
 _COMPARED = list(product(SPEAKERS, KINDS))
@@ -34,8 +34,9 @@ class Work:
         self.recipe = recipe
         self.corpus = root / "corpus"
         self.autoencoder = root / "autoencoder"
-        self.codec = root / "codec"  # the finished codec directory; before the waveform stage its decoder makes noise
+        self.encoder = root / "encoder"
         self.waveform = root / "waveform"
+        self.codec = root / "codec"  # the finished codec directory
         self.talker = root / "talker"
         self.tokenizer = root / "tokenizer"
         self.checkpoints = root / "checkpoints"
@@ -49,25 +50,23 @@ def speak_corpus(work: Work) -> None:
 
 
 def learn_codes(work: Work) -> None:
-    """The autoencoder stage, then codes for the whole corpus."""
+    """The codec's autoencoder stage, then codes for the whole corpus."""
     codec = _codec()
-    clips = ClipSet(work.corpus, work.recipe.corpus.codec_clips)
-    train_autoencoder(codec, clips, _with_recipe(work.autoencoder), work.recipe.autoencoder)
-    write_codec(work.codec, codec)
-    if not (work.corpus / CODES).exists():
-        encode_clips(work.corpus, work.codec, work.recipe.corpus.workers)
+    train_autoencoder(codec, _codec_clips(work), _with_recipe(work.autoencoder), work.recipe.autoencoder)
+    if share()[0] == 0 and not (work.corpus / CODES).exists():
+        encode_clips(
+            work.corpus, lambda clips: [codec.codes(clip[None])[0] for clip in clips], work.recipe.corpus.workers
+        )
+
+
+def learn_to_encode(work: Work) -> None:
+    """The codec's encoder stage."""
+    train_encoder(_coding(work), _codec_clips(work), _with_recipe(work.encoder), work.recipe.encoder)
 
 
 def learn_waveform(work: Work) -> None:
-    """The waveform stage; ends with the finished codec directory."""
-    codec = _codec()
-    state = Trainee(codec, work.recipe.autoencoder.schedule)
-    assert state.resume(work.autoencoder), "the autoencoder stage comes first"
-    codec.load_state_dict(state.averaged_state())
-    codec.codebooks_to_checkpoint()
-    clips = ClipSet(work.corpus, work.recipe.corpus.codec_clips)
-    train_waveform(codec, clips, _with_recipe(work.waveform), work.recipe.waveform)
-    write_codec(work.codec, codec)
+    """The codec's waveform stage."""
+    train_waveform(_coding(work), _codec_clips(work), _with_recipe(work.waveform), work.recipe.waveform)
 
 
 def learn_to_talk(work: Work) -> None:
@@ -87,6 +86,7 @@ def write_directories(work: Work) -> None:
     state = Trainee(trainee, work.recipe.talker.schedule)
     assert state.resume(work.talker), "the talker stage comes first"
     trainee.load_state_dict(state.averaged_state())
+    write_codec(work.codec, _finished_codec(work))
     write_checkpoints(work.checkpoints, trainee, tokenizer, work.tokenizer, work.codec)
 
 
@@ -110,6 +110,7 @@ def listen_to_it(work: Work) -> None:
 STAGES = {
     "corpus": speak_corpus,
     "codes": learn_codes,
+    "encoder": learn_to_encode,
     "waveform": learn_waveform,
     "talker": learn_to_talk,
     "checkpoints": write_directories,
@@ -121,6 +122,35 @@ STAGES = {
 def _codec() -> CodecTrainee:
     torch.manual_seed(_SEED)
     return CodecTrainee(read_codec_config())
+
+
+def _coding(work: Work) -> CodecTrainee:
+    """With what the autoencoder stage learned."""
+    codec = _codec()
+    state = Trainee(codec, work.recipe.autoencoder.schedule)
+    assert state.resume(work.autoencoder), "the codes stage comes first"
+    codec.load_state_dict(state.averaged_state())
+    codec.codebooks_to_checkpoint()
+    return codec
+
+
+def _finished_codec(work: Work) -> CodecTrainee:
+    """With what the encoder and the waveform stage have learned so far: the one's encoder and the other's decoder."""
+    codec = _coding(work)
+    state = codec.state_dict()
+    for part, directory, schedule in (
+        ("encoder.", work.encoder, work.recipe.encoder.schedule),
+        ("decoder.", work.waveform, work.recipe.waveform.schedule),
+    ):
+        trained = Trainee(_codec(), schedule)
+        assert trained.resume(directory), f"the {directory.name} stage comes first"
+        state |= {name: t for name, t in trained.averaged_state().items() if name.startswith(part)}
+    codec.load_state_dict(state)
+    return codec
+
+
+def _codec_clips(work: Work) -> ClipSet:
+    return ClipSet(work.corpus, work.recipe.corpus.codec_clips)
 
 
 def _talker(tokenizer: DemoTokenizer, work: Work, sounds: int = 0) -> TalkerTrainee:
@@ -144,7 +174,7 @@ def _with_recipe(directory: Path) -> Path:
 def main(root: Path, stages: tuple[str, ...], threads: int | None) -> None:
     """Make the demo checkpoints, resuming where an earlier run of the same work directory stopped.
 
-    The talker stage also runs under torchrun, which is faster on two cores: torchrun --nproc-per-node 2 -m demo ...
+    The training stages also run under torchrun, which is faster on two cores: torchrun --nproc-per-node 2 -m demo ...
     """
     if threads is not None:
         torch.set_num_threads(threads)

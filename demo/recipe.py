@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from qwen_tts.train.codec import AutoencoderStage, WaveformStage
+from qwen_tts.train.codec import AutoencoderStage, EncoderStage, WaveformStage
 from qwen_tts.train.talker import TalkerStage
 
 RECIPE = Path(__file__).with_name("recipe.toml")
@@ -23,6 +23,7 @@ class CorpusStage:
 class Recipe:
     corpus: CorpusStage
     autoencoder: AutoencoderStage
+    encoder: EncoderStage
     waveform: WaveformStage
     talker: TalkerStage
 

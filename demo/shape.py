@@ -11,10 +11,10 @@ from qwen_tts.seeded_tokenizer import SpecialIds
 SHAPE = dataclasses.replace(
     SHAPES["small"],
     hidden=256, intermediate=768, layers=6, heads=4, kv_heads=2, head_dim=64, text_hidden=SLOTS * SLOT_WIDTH,
-    groups=12, codebook=256, predictor_hidden=192, predictor_intermediate=512, predictor_layers=2, predictor_heads=4,
+    groups=8, codebook=256, predictor_hidden=192, predictor_intermediate=512, predictor_layers=2, predictor_heads=4,
     predictor_kv_heads=2, predictor_head_dim=48, speaker_channels=64, codec_latent=192, codec_vq=64, codec_width=256,
     codec_hidden=192, codec_intermediate=512, codec_layers=3, codec_heads=4, codec_head_dim=48, encoder_filters=16,
-    encoder_hidden=128, encoder_layers=2, encoder_heads=4, encoder_quantizers=12,
+    encoder_hidden=128, encoder_layers=2, encoder_heads=4, encoder_quantizers=8,
 )  # fmt: skip
 _DECODER_WINDOW = 24  # frames; half a training crop, so that no distance is met for the first time when speaking
 

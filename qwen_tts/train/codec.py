@@ -1,10 +1,11 @@
-"""Train a codec in two stages.
+"""Train a codec in three stages.
 
-`autoencoder`: encoder, quantisers and the decoder up to 50 Hz learn together to carry a mel spectrogram, the waveform
-stack left out (it is most of the cost and teaches the codes little). `waveform`: codes fixed from here on, the decoder
-learns to make samples of them.
+`autoencoder`: quantisers and the decoder up to 50 Hz learn to carry a mel spectrogram. The waveform stack is left out,
+which is most of the cost and teaches the codes little, and so is the encoder, for which a MelEncoder stands in. Codes
+are fixed from here on. `encoder`: the checkpoint's encoder learns to give them. `waveform`: the decoder learns to make
+samples of them. The last two do not touch each other's weights and can run side by side.
 
-Both read crops of a data set. There is no adversary: loud and clear comes before pretty.
+All read crops of a data set. There is no adversary: loud and clear comes before pretty.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -22,8 +24,9 @@ from qwen_tts.codec.encoder import CodecEncoder
 from qwen_tts.config import CodecConfig
 from qwen_tts.train.clips import SAMPLES_PER_FRAME, ClipSet
 from qwen_tts.train.initialise import initialise_decoder, initialise_encoder
+from qwen_tts.train.mel_encoder import MelEncoder
 from qwen_tts.train.spectral import log_mel, spectral_losses
-from qwen_tts.train.training import Figures, Losses, Schedule, Trainee, train
+from qwen_tts.train.training import Figures, Losses, Schedule, Trainee, share, train
 from qwen_tts.train.vector_quantizer import LearningQuantizer
 
 _MEL_FFT, _MEL_HOP, _MEL_BANDS = 1024, 480, 80  # 50 Hz, the rate after the decoder's two upsampling stages
@@ -34,6 +37,7 @@ _GAIN_DB = (-4.0, 3.0)
 _MEAN_LOG_MEL = -5.0
 _KMEANS_CROPS = 128
 _AUTOENCODER_WEIGHTS = {"mel": 1.0, "latent": 0.3, "semantic": 0.2, "commitment": 0.25}
+_ENCODER_WEIGHTS = {"semantic": 1.0, "acoustic": 1.0}
 _WAVEFORM_WEIGHTS = {"mel": 1.0, "contrast": 0.5, "samples": 0.5}
 
 
@@ -52,6 +56,13 @@ class AutoencoderStage:
     crops: Crops
     schedule: Schedule
     free_steps: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EncoderStage:
+    crops: Crops
+    schedule: Schedule
     seed: int = 0
 
 
@@ -78,15 +89,21 @@ class CropReader:
     def draw(
         self, crops: Crops, step: int, *, seed: int, gain_db: tuple[float, float] = _GAIN_DB
     ) -> tuple[Tensor, list[tuple[int, int]]]:
-        """Samples [B, frames * 1920] at random gains, and each crop's (clip, first frame); the end may be silence."""
+        """Samples [B, frames * 1920] at random gains, and each crop's (clip, first frame); the end may be silence.
+
+        Of processes that train together each has its share of the crops.
+        """
+        number_here, processes = share()
         rng = np.random.default_rng([seed, step])
         rows, places = [], []
-        for _ in range(crops.clips):
+        for number in range(crops.clips):
             place = int(rng.integers(self._frames))
             index = int(np.searchsorted(self.clips.ends, place, side="right"))
             frames = self.clips.clips[index].frames
             first = max(0, min(place - int(self.clips.ends[index]) + frames, frames - crops.frames))
             gain = 10 ** (rng.uniform(*gain_db) / 20)
+            if number % processes != number_here:
+                continue
             rows.append(self._crop(index, first, crops.frames) * np.float32(gain))
             places.append((index, first))
         return torch.from_numpy(np.stack(rows)), places
@@ -111,13 +128,15 @@ class CropReader:
 
 
 class CodecTrainee(nn.Module):
-    """Encoder, learning quantisers, decoder, and the heads that read mels off its latents and are thrown away."""
+    """Encoder, decoder, learning quantisers, and what is thrown away: the mel encoder, and heads that read mels off
+    the decoder's latents."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         decoder = config.decoder_config
         size, width = decoder.codebook_size, decoder.codebook_dim // 2
         self.encoder = CodecEncoder(config.encoder_config)
+        self.mel_encoder = MelEncoder(width)
         self.decoder = CodecDecoder(decoder)
         self.semantic = LearningQuantizer(1, size, width)
         self.acoustic = LearningQuantizer(decoder.num_quantizers - 1, size, width)
@@ -128,13 +147,10 @@ class CodecTrainee(nn.Module):
             nn.init.constant_(head.bias, _MEAN_LOG_MEL)
         initialise_encoder(self.encoder)
         initialise_decoder(self.decoder)
-        # The checkpoint's own codebooks are filled in at the end; the learning ones stand for them.
-        for half in (self.encoder.quantizer, self.decoder.quantizer):
-            for name, parameter in half.named_parameters():
-                parameter.requires_grad_("codebook" not in name)
 
     def latents(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples [B, S], S whole frames -> what the semantic and acoustic codebooks read, [B, d, F] each."""
+        """By the checkpoint's encoder: samples [B, S], S whole frames -> what the semantic and acoustic codebooks
+        read, [B, d, F] each."""
         encoder = self.encoder
         features = samples[:, None]
         for layer in encoder.encoder.layers:
@@ -161,12 +177,11 @@ class CodecTrainee(nn.Module):
 
     def autoencoder_losses(self, samples: Tensor, *, quantise: bool) -> dict[str, Tensor]:
         """samples [B, S] -> `mel` (decoder's), `latent`, `semantic` (read off the codes alone), `commitment`."""
-        with torch.autocast("cpu", torch.bfloat16):
-            semantic, acoustic = self.latents(samples)
+        semantic, acoustic = self.mel_encoder(samples)
         commitment = torch.zeros(())
         if quantise:
-            semantic, semantic_commitment, _ = self.semantic(semantic)
-            acoustic, acoustic_commitment, _ = self.acoustic(acoustic)
+            semantic, semantic_commitment = self.semantic(semantic)
+            acoustic, acoustic_commitment = self.acoustic(acoustic)
             commitment = semantic_commitment + acoustic_commitment
         with torch.autocast("cpu", torch.bfloat16):
             first, both = self.embedded(semantic, acoustic)
@@ -180,6 +195,33 @@ class CodecTrainee(nn.Module):
             "semantic": (coarse.float().view(*fine.shape[:2], -1) - _mel_target(samples, _COARSE_BANDS)).abs().mean(),
             "commitment": commitment,
         }
+
+    def encoder_losses(self, samples: Tensor) -> dict[str, Tensor]:
+        """samples [B, S] -> squared distance of the encoder's latents to the mel encoder's as part of their variance,
+        `semantic` and `acoustic`; and how many codes are the same."""
+        with torch.no_grad():
+            wanted = self.mel_encoder(samples)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = tuple(latents.float() for latents in self.latents(samples))
+        semantic, acoustic = (
+            F.mse_loss(one, other) / other.var(dim=(0, 2)).mean() for one, other in zip(found, wanted, strict=True)
+        )
+        same = (self._coded(*found) == self._coded(*wanted)).float().mean(dim=(0, 1))
+        return {
+            "semantic": semantic,
+            "acoustic": acoustic,
+            "group_0_accuracy": same[0],
+            "group_1_accuracy": same[1],
+            "accuracy": same.mean(),
+        }
+
+    @torch.no_grad()
+    def codes(self, samples: Tensor) -> Tensor:
+        """By the mel encoder: samples [B, S] -> codes [B, F, G]."""
+        return self._coded(*self.mel_encoder(samples))
+
+    def _coded(self, semantic: Tensor, acoustic: Tensor) -> Tensor:
+        return torch.cat((self.semantic.codes(semantic), self.acoustic.codes(acoustic)), dim=2)
 
     def waveform_losses(self, codes: Tensor, wanted: Tensor, stage: WaveformStage, starts: Tensor) -> dict[str, Tensor]:
         """codes [B, F, G] and their samples [B, F * 1920]; starts [B] is the first frame of each row's slice.
@@ -202,9 +244,9 @@ class CodecTrainee(nn.Module):
     @torch.no_grad()
     def initialise_codebooks(self, samples: Tensor) -> None:
         """k-means over the latents of samples [B, S]."""
-        semantic, acoustic = self.latents(samples)
-        self.semantic.initialise(semantic.float().transpose(1, 2).flatten(0, 1))
-        self.acoustic.initialise(acoustic.float().transpose(1, 2).flatten(0, 1))
+        semantic, acoustic = self.mel_encoder(samples)
+        self.semantic.initialise(semantic.transpose(1, 2).flatten(0, 1))
+        self.acoustic.initialise(acoustic.transpose(1, 2).flatten(0, 1))
 
     @torch.no_grad()
     def codebooks_to_checkpoint(self) -> None:
@@ -227,6 +269,7 @@ class CodecTrainee(nn.Module):
 
 def train_autoencoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: AutoencoderStage) -> Trainee:
     """Run the first stage, or what is left of it; the codec ends with averaged weights and finished codebooks."""
+    _train_only(codec, codec.mel_encoder, codec.decoder, codec.mel_head, codec.latent_head, codec.semantic_head)
     reader, trainee = CropReader(clips), Trainee(codec, stage.schedule)
     trainee.resume(directory)
     codec.train()
@@ -249,10 +292,29 @@ def train_autoencoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stag
     return trainee
 
 
+def train_encoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: EncoderStage) -> Trainee:
+    """Run the second stage, or what is left of it; the encoder ends with averaged weights."""
+    _train_only(codec, codec.encoder)
+    reader, trainee = CropReader(clips), Trainee(codec, stage.schedule)
+    trainee.resume(directory)
+    codec.train()
+
+    def losses(step: int) -> Losses:
+        return codec.encoder_losses(reader.draw(stage.crops, step, seed=stage.seed)[0])
+
+    def check() -> Figures:
+        found = codec.encoder_losses(reader.held_out(stage.crops.frames))
+        return {name: float(value) for name, value in found.items()}
+
+    train(trainee, directory, losses, _ENCODER_WEIGHTS, check, "codec: encoder")
+    codec.load_state_dict(trainee.averaged_state())
+    return trainee
+
+
 def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: WaveformStage) -> Trainee:
-    """Run the second stage, or what is left of it; the decoder ends with averaged weights."""
-    for part in (codec.encoder, codec.decoder.quantizer, codec.mel_head, codec.latent_head, codec.semantic_head):
-        part.requires_grad_(False)
+    """Run the third stage, or what is left of it; the decoder ends with averaged weights."""
+    _train_only(codec, codec.decoder)
+    codec.decoder.quantizer.requires_grad_(False)
     for module in codec.decoder.modules():
         if isinstance(module, SnakeBeta):
             module.compile(dynamic=True)  # in one kernel: their sines were half of a step's time
@@ -264,7 +326,9 @@ def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: 
 
     def losses(step: int) -> Losses:
         samples, places = reader.draw(stage.crops, step, seed=stage.seed, gain_db=(0.0, 0.0))
-        starts = np.random.default_rng([stage.seed, step, 1]).integers(frames - stage.slice_frames, size=len(places))
+        first, processes = share()
+        rng = np.random.default_rng([stage.seed, step, 1])
+        starts = rng.integers(frames - stage.slice_frames, size=stage.crops.clips)[first::processes]
         return codec.waveform_losses(reader.codes(places, frames), samples, stage, torch.from_numpy(starts))
 
     def check() -> Figures:
@@ -275,6 +339,14 @@ def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: 
     train(trainee, directory, losses, _WAVEFORM_WEIGHTS, check, "codec: waveform")
     codec.load_state_dict(trainee.averaged_state())
     return trainee
+
+
+def _train_only(codec: CodecTrainee, *parts: nn.Module) -> None:
+    """Of all parameters but the codebooks, which are sums and learn without a gradient."""
+    codec.requires_grad_(False)
+    for part in parts:
+        for name, parameter in part.named_parameters():
+            parameter.requires_grad_("codebook" not in name)
 
 
 def _miscomputed_in_bfloat16(layer: nn.Module) -> bool:

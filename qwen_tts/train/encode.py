@@ -1,33 +1,33 @@
 """Give a data set its codes."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
-from qwen_tts.codec.encoder import load_codec_encoder
 from qwen_tts.train.clips import ClipSet, write_codes
 
 _AT_ONCE = 16
 
 
-def encode_clips(data: Path, codec: Path, workers: int) -> None:
-    """Encode every clip of the data set with a codec directory, each as if alone, as a request's reference would be.
+def encode_clips(data: Path, encode: Callable[[list[Tensor]], list[Tensor]], workers: int) -> None:
+    """Encode every clip of the data set, each as if alone. `encode` makes codes [F, G] each of some clips' samples [S].
 
     One clip's tensors are too small to share among cores, so `workers` threads take clips each.
     """
-    encoder, config = load_codec_encoder(codec, torch.device("cpu"))
-    clips, groups = ClipSet(data), config.decoder_config.num_quantizers
+    clips = ClipSet(data)
 
-    def encode(first: int) -> NDArray[np.uint16]:
+    def encoded(first: int) -> NDArray[np.uint16]:
         indices = range(first, min(first + _AT_ONCE, len(clips)))
-        encoded = encoder.encode([torch.from_numpy(clips.samples(index)) for index in indices], groups)
-        assert [len(codes) for codes in encoded] == [clips.clips[index].frames for index in indices]
-        return torch.cat(encoded).numpy().astype(np.uint16)
+        codes = encode([torch.from_numpy(clips.samples(index)) for index in indices])
+        assert [len(rows) for rows in codes] == [clips.clips[index].frames for index in indices]
+        return torch.cat(codes).numpy().astype(np.uint16)
 
     starts = range(0, len(clips), _AT_ONCE)
     with ThreadPoolExecutor(workers) as pool:
-        write_codes(data, tqdm(pool.map(encode, starts), "codes", total=len(starts), unit=f"{_AT_ONCE} clips"))
+        write_codes(data, tqdm(pool.map(encoded, starts), "codes", total=len(starts), unit=f"{_AT_ONCE} clips"))

@@ -81,6 +81,16 @@ class TalkerTrainee(nn.Module):
     def _drop(self, branch: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return F.dropout(output, self.dropout, self.training)
 
+    def hidden_matrices(self) -> list[str]:
+        """Names of the matrices inside the layers of both transformers."""
+        return [
+            f"{at}.{name}"
+            for at, block in self.named_modules()
+            if isinstance(block, Block)
+            for name, parameter in block.named_parameters()
+            if parameter.ndim == 2
+        ]
+
     def losses(self, batch: TalkerBatch, predicted: Tensor) -> dict[str, Tensor]:
         """Mean cross-entropies of `group_0` (end of speech included), `other_groups` and `sounds`, and accuracies.
 
@@ -166,7 +176,7 @@ def _whole_pass(transformer: nn.Module, rows: Tensor) -> Tensor:
 
 def train_talker(trainee: TalkerTrainee, tasks: TaskSource, directory: Path, stage: TalkerStage) -> Trainee:
     """Run the training, or what is left of it."""
-    state = Trainee(trainee, stage.schedule)
+    state = Trainee(trainee, stage.schedule, trainee.hidden_matrices())
     state.resume(directory)
     trainee.train()
     batches = _batches(tasks, trainee.config, stage, state.step)

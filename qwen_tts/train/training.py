@@ -10,7 +10,7 @@ first one writes. On a CPU two of them with a thread each are faster than one wi
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from qwen_tts.train.report import draw_report
 STATE, HISTORY, REPORT = "state.safetensors", "history.jsonl", "report.png"
 _MAX_GRADIENT_NORM = 1.0
 _BETAS = (0.9, 0.98)
+_MUON_SCALE = 2.5  # times AdamW's usual step (arXiv:2502.16982, section 2.2)
+_MOMENTS = (("exp_avg", "exp_avg_sq", "step"), ("momentum_buffer",))  # that AdamW and Muon keep
 
 Losses = Mapping[str, Tensor]  # scalars by name
 Figures = Mapping[str, float]
@@ -72,29 +74,43 @@ def _average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 class Trainee:
-    """A module being trained, with everything a resumed run needs."""
+    """A module being trained, with everything a resumed run needs.
 
-    def __init__(self, module: nn.Module, schedule: Schedule) -> None:
+    `hidden` names the matrices inside its layers, which Muon updates (https://kellerjordan.github.io/posts/muon); AdamW
+    updates all else.
+    """
+
+    def __init__(self, module: nn.Module, schedule: Schedule, hidden: Collection[str] = ()) -> None:
         self.module = module
         self.schedule = schedule
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=0.0, betas=_BETAS, weight_decay=schedule.weight_decay, fused=True
-        )
+        decay = schedule.weight_decay
+        others = [p for name, p in self.parameters.items() if name not in hidden]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=0.0, betas=_BETAS, weight_decay=decay, fused=True)
+        ]
+        if hidden:
+            matrices = [self.parameters[name] for name in hidden]
+            self.optimizers.append(
+                torch.optim.Muon(matrices, lr=0.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+            )
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.step = 0
 
     def update(self, loss: Tensor) -> float:
         """One optimiser step; returns the gradient's norm before clipping."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters.values():
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         if dist.is_initialized():
             _average_gradients(self.parameters.values())
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), _MAX_GRADIENT_NORM))
         if math.isfinite(norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.schedule.rate(self.step)
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    scale = _MUON_SCALE if isinstance(optimizer, torch.optim.Muon) else 1.0
+                    group["lr"] = scale * self.schedule.rate(self.step)
+                optimizer.step()
         self.step += 1
         decay = min(self.schedule.average, self.step / (self.step + 10))
         torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.parameters.values()], 1.0 - decay)
@@ -108,8 +124,9 @@ class Trainee:
         tensors = {f"module/{name}": t for name, t in self.module.state_dict().items()}
         tensors |= {f"average/{name}": t for name, t in self.average.items()}
         for name, parameter in self.parameters.items():
-            for moment, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"{moment}/{name}"] = value
+            for optimizer in self.optimizers:
+                for moment, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"{moment}/{name}"] = value
         partial = directory / f"{STATE}.partial"
         save_file({name: t.contiguous().clone() for name, t in tensors.items()}, partial, {"step": str(self.step)})
         partial.rename(directory / STATE)
@@ -123,10 +140,12 @@ class Trainee:
             self.module.load_state_dict({n: stored.get_tensor(f"module/{n}") for n in self.module.state_dict()})
             known = set(stored.keys())
             for name, parameter in self.parameters.items():
-                self.average[name] = stored.get_tensor(f"average/{name}")
-                moments = ("step", "exp_avg", "exp_avg_sq")
-                if f"exp_avg/{name}" in known:
-                    self.optimizer.state[parameter] = {m: stored.get_tensor(f"{m}/{name}") for m in moments}
+                # what the saved run did not train has no average
+                averaged = f"average/{name}" in known
+                self.average[name] = stored.get_tensor(f"{'average' if averaged else 'module'}/{name}")
+                for optimizer, moments in zip(self.optimizers, _MOMENTS, strict=False):
+                    if f"{moments[0]}/{name}" in known:
+                        optimizer.state[parameter] = {m: stored.get_tensor(f"{m}/{name}") for m in moments}
         return True
 
 

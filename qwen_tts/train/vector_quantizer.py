@@ -1,6 +1,7 @@
 """Codebooks that learn: running averages of the vectors they stand for (arXiv:1711.00937, appendix A.1)."""
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,8 +40,8 @@ class LearningCodebook(nn.Module):
         self.usage.fill_(len(vectors) / len(self.usage))
         self.sums.mul_(self.usage[:, None])
 
-    def learn(self, vectors: Tensor, codes: Tensor) -> None:
-        counts, sums = self._gather(vectors, codes)
+    def learn(self, vectors: Tensor) -> None:
+        counts, sums = self._gather(vectors, self.nearest(vectors))
         self.usage.lerp_(counts, 1 - _DECAY)
         self.sums.lerp_(sums, 1 - _DECAY)
         dead = (self.usage < _DEAD * self.usage.mean()).nonzero()[:, 0]
@@ -65,29 +66,44 @@ class LearningQuantizer(nn.Module):
     @torch.no_grad()
     def initialise(self, vectors: Tensor) -> None:
         """vectors [N, d]: k-means, codebook after codebook on what those before leave over."""
-        residual = vectors
+        residual = _of_all_processes(vectors)
         for book in self.books:
             book.initialise(residual)
             residual = residual - book.entries()[book.nearest(residual)]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, d, F] -> quantised [B, d, F] (its gradient goes to x), commitment loss, codes [B, F, count]."""
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> Tensor:
+        """x [B, d, F] -> codes [B, F, count]; nothing is learned."""
+        residual, codes = x.float().transpose(1, 2).flatten(0, 1), []
+        for book in self.books:
+            codes.append(book.nearest(residual))
+            residual = residual - F.embedding(codes[-1], book.entries())
+        return torch.stack(codes, dim=1).view(x.shape[0], x.shape[2], -1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, d, F] -> quantised [B, d, F] (its gradient goes to x), commitment loss."""
         vectors = x.float().transpose(1, 2)  # [B, F, d]
         with torch.no_grad():
-            flat = vectors.detach().flatten(0, 1)
-            residual, codes = flat, []
+            residual = flat = vectors.flatten(0, 1)
             for book in self.books:
                 code = book.nearest(residual)
                 if self.training:
-                    book.learn(residual, code)
-                codes.append(code)
+                    book.learn(_of_all_processes(residual))
                 residual = residual - F.embedding(code, book.entries())
             quantised = (flat - residual).view_as(vectors)
-            stacked = torch.stack(codes, dim=1).view(*vectors.shape[:2], -1)
         commitment = F.mse_loss(vectors, quantised)
         through = vectors + (quantised - vectors).detach()
-        return through.transpose(1, 2), commitment, stacked
+        return through.transpose(1, 2), commitment
 
     @property
     def books(self) -> list[LearningCodebook]:
         return [book for book in self.codebooks if isinstance(book, LearningCodebook)]
+
+
+def _of_all_processes(vectors: Tensor) -> Tensor:
+    """Of those that train together: their codebooks see the same vectors and stay the same."""
+    if not dist.is_initialized():
+        return vectors
+    gathered = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, vectors.contiguous())
+    return torch.cat(gathered)

@@ -21,8 +21,10 @@ from qwen_tts.train.codec import (
     AutoencoderStage,
     CodecTrainee,
     Crops,
+    EncoderStage,
     WaveformStage,
     train_autoencoder,
+    train_encoder,
     train_waveform,
 )
 from qwen_tts.train.encode import encode_clips
@@ -32,6 +34,7 @@ from tests.unit.tiny import CPU, TINY
 RAW = codec_json(dataclasses.replace(TINY, encoder_quantizers=TINY.groups, codebook=16))
 SCHEDULE = Schedule(steps=12, peak=1e-3, warmup=2, log_every=3, check_every=6, save_every=6)
 AUTOENCODER = AutoencoderStage(Crops(2, 6), SCHEDULE, free_steps=4)
+ENCODER = EncoderStage(Crops(2, 6), SCHEDULE)
 WAVEFORM = WaveformStage(Crops(2, 6), slice_frames=3, warm_frames=1, schedule=SCHEDULE)
 
 
@@ -67,35 +70,37 @@ def write(directory: Path, trained: CodecTrainee) -> None:
 # torch.compile's own modules.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_both_stages_end_in_a_codec_that_the_service_can_load(clips: ClipSet, tmp_path: Path) -> None:
+def test_the_stages_end_in_a_codec_that_the_service_can_load(clips: ClipSet, tmp_path: Path) -> None:
     trained = codec()
     train_autoencoder(trained, clips, tmp_path / "autoencoder", AUTOENCODER)
     trained.eval()
-    write(tmp_path / "codec", trained)
-    encode_clips(clips.directory, tmp_path / "codec", workers=2)
+    encode_clips(clips.directory, lambda some: [trained.codes(samples[None])[0] for samples in some], workers=2)
     encoded = ClipSet(clips.directory)
+    codes = torch.from_numpy(encoded.codes(3))[None]
     samples = torch.from_numpy(clips.samples(3))[None]
     with torch.inference_mode():
-        semantic, acoustic = trained.latents(samples)
-        semantic, _, first = trained.semantic(semantic)
-        acoustic, _, rest = trained.acoustic(acoustic)
-        assert torch.cat((first, rest), dim=2)[0].tolist() == encoded.codes(3).tolist(), "codes trained with and served"
-        _, embedded = trained.embedded(semantic, acoustic)
-        served = trained.decoder.quantizer(torch.from_numpy(encoded.codes(3))[None])
-        assert torch.allclose(embedded, served, atol=2e-2), "the learned codebooks, in 16 bits"
+        semantic, acoustic = trained.mel_encoder(samples)
+        _, embedded = trained.embedded(trained.semantic(semantic)[0], trained.acoustic(acoustic)[0])
+        assert torch.allclose(embedded, trained.decoder.quantizer(codes), atol=2e-2), "learned codebooks, in 16 bits"
 
+    train_encoder(trained, clips, tmp_path / "encoder", ENCODER)
     train_waveform(trained, encoded, tmp_path / "waveform", WAVEFORM)
+    trained.eval()
     write(tmp_path / "finished", trained)
+    assert trained.codes(samples).tolist() == codes.tolist(), "the later stages leave the codes alone"
     decoder = load_codec_decoder(tmp_path / "finished", CPU, torch.float32)
-    assert decoder(torch.from_numpy(encoded.codes(3))[None], Carry()).shape == (1, encoded.clips[3].frames * 1920)
+    assert decoder(codes, Carry()).shape == (1, encoded.clips[3].frames * 1920)
     encoder, config = load_codec_encoder(tmp_path / "finished", CPU)
-    (again,) = encoder.encode([samples[0]], config.decoder_config.num_quantizers)
-    assert again.tolist() == encoded.codes(3).tolist(), "the second stage leaves the codes alone"
-    for stage in ("autoencoder", "waveform"):
+    (served,) = encoder.encode([samples[0]], config.decoder_config.num_quantizers)
+    with torch.inference_mode():
+        semantic, acoustic = trained.latents(samples)
+        found = torch.cat((trained.semantic.codes(semantic), trained.acoustic.codes(acoustic)), dim=2)
+    assert served.tolist() == found[0].tolist(), "codes trained with and served"
+    for stage, loss in (("autoencoder", "mel"), ("encoder", "semantic"), ("waveform", "mel")):
         rows = [json.loads(line) for line in (tmp_path / stage / HISTORY).read_text().splitlines()]
         assert [row["step"] for row in rows] == [3, 6, 9, 12]
-        assert rows[-1]["mel"] < rows[0]["mel"]
-        assert "held_out/mel" in rows[1]
+        assert rows[-1][loss] < rows[0][loss]
+        assert f"held_out/{loss}" in rows[1]
         assert (tmp_path / stage / REPORT).read_bytes().startswith(b"\x89PNG")
 
 
