@@ -1,6 +1,7 @@
 """Make the demo checkpoints from nothing: python -m demo [--work DIR] [--stage NAME ...]."""
 
 import shutil
+from datetime import timedelta
 from itertools import product
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from qwen_tts.train.codec import CodecTrainee, train_autoencoder, train_encoder,
 from qwen_tts.train.encode import encode_clips
 from qwen_tts.train.talker import TalkerTrainee, train_talker
 from qwen_tts.train.tasks import TaskSource
-from qwen_tts.train.training import Trainee, share
+from qwen_tts.train.training import averaged_weights, share
 
 _SEED = 0
+_LONGEST_WAIT = timedelta(hours=6)  # of processes for the one that speaks the corpus
 _COMPARED = list(product(SPEAKERS, KINDS))
 
 
@@ -54,9 +56,7 @@ def learn_codes(work: Work) -> None:
     codec = _codec()
     train_autoencoder(codec, _codec_clips(work), _with_recipe(work.autoencoder), work.recipe.autoencoder)
     if share()[0] == 0 and not (work.corpus / CODES).exists():
-        encode_clips(
-            work.corpus, lambda clips: [codec.codes(clip[None])[0] for clip in clips], work.recipe.corpus.workers
-        )
+        encode_clips(work.corpus, lambda samples: codec.codes(samples[None])[0], work.recipe.corpus.workers)
 
 
 def learn_to_encode(work: Work) -> None:
@@ -80,12 +80,11 @@ def learn_to_talk(work: Work) -> None:
 
 
 def write_directories(work: Work) -> None:
-    """The three checkpoint directories, from whatever the talker has learned so far."""
+    """The codec and the three checkpoint directories, from whatever has been learned so far."""
     tokenizer = write_demo_tokenizer(work.tokenizer)
     trainee = _talker(tokenizer, work)
-    state = Trainee(trainee, work.recipe.talker.schedule)
-    assert state.resume(work.talker), "the talker stage comes first"
-    trainee.load_state_dict(state.averaged_state())
+    learned = averaged_weights(work.talker)
+    trainee.load_state_dict({name: t for name, t in learned.items() if not name.startswith("sound_head.")})
     write_codec(work.codec, _finished_codec(work))
     write_checkpoints(work.checkpoints, trainee, tokenizer, work.tokenizer, work.codec)
 
@@ -118,6 +117,8 @@ STAGES = {
     "evaluation": listen_to_it,
 }
 
+_SHARED = ("codes", "encoder", "waveform", "talker")  # the stages that train, by all processes together
+
 
 def _codec() -> CodecTrainee:
     torch.manual_seed(_SEED)
@@ -127,9 +128,7 @@ def _codec() -> CodecTrainee:
 def _coding(work: Work) -> CodecTrainee:
     """With what the autoencoder stage learned."""
     codec = _codec()
-    state = Trainee(codec, work.recipe.autoencoder.schedule)
-    assert state.resume(work.autoencoder), "the codes stage comes first"
-    codec.load_state_dict(state.averaged_state())
+    codec.load_state_dict(averaged_weights(work.autoencoder))
     codec.codebooks_to_checkpoint()
     return codec
 
@@ -138,13 +137,8 @@ def _finished_codec(work: Work) -> CodecTrainee:
     """With what the encoder and the waveform stage have learned so far: the one's encoder and the other's decoder."""
     codec = _coding(work)
     state = codec.state_dict()
-    for part, directory, schedule in (
-        ("encoder.", work.encoder, work.recipe.encoder.schedule),
-        ("decoder.", work.waveform, work.recipe.waveform.schedule),
-    ):
-        trained = Trainee(_codec(), schedule)
-        assert trained.resume(directory), f"the {directory.name} stage comes first"
-        state |= {name: t for name, t in trained.averaged_state().items() if name.startswith(part)}
+    for part, directory in (("encoder.", work.encoder), ("decoder.", work.waveform)):
+        state |= {name: t for name, t in averaged_weights(directory).items() if name.startswith(part)}
     codec.load_state_dict(state)
     return codec
 
@@ -179,12 +173,16 @@ def main(root: Path, stages: tuple[str, ...], threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     if dist.is_torchelastic_launched():
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
     root.mkdir(parents=True, exist_ok=True)
     work = Work(root, read_recipe())
     for name in stages or tuple(STAGES):
-        click.echo(f"== {name}: {STAGES[name].__doc__}")
-        STAGES[name](work)
+        if share()[0] == 0:
+            click.echo(f"== {name}: {STAGES[name].__doc__}")
+        if share()[0] == 0 or name in _SHARED:
+            STAGES[name](work)
+        if dist.is_initialized():
+            dist.barrier()  # what one process has written, all read
 
 
 if __name__ == "__main__":

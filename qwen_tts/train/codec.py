@@ -3,7 +3,8 @@
 `autoencoder`: quantisers and the decoder up to 50 Hz learn to carry a mel spectrogram. The waveform stack is left out,
 which is most of the cost and teaches the codes little, and so is the encoder, for which a MelEncoder stands in. Codes
 are fixed from here on. `encoder`: the checkpoint's encoder learns to give them. `waveform`: the decoder learns to make
-samples of them. The last two do not touch each other's weights and can run side by side.
+samples of them. The last two start from the first one's result, train separate weights and can run side by side; what
+they end with is put together afterwards.
 
 All read crops of a data set. There is no adversary: loud and clear comes before pretty.
 """
@@ -94,6 +95,7 @@ class CropReader:
         Of processes that train together each has its share of the crops.
         """
         number_here, processes = share()
+        assert crops.clips % processes == 0, f"{crops.clips} crops cannot be shared evenly by {processes} processes"
         rng = np.random.default_rng([seed, step])
         rows, places = [], []
         for number in range(crops.clips):
@@ -267,9 +269,10 @@ class CodecTrainee(nn.Module):
             stored[f"{encoding}.output_proj.weight"].zero_()
 
 
-def train_autoencoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: AutoencoderStage) -> Trainee:
+def train_autoencoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: AutoencoderStage) -> None:
     """Run the first stage, or what is left of it; the codec ends with averaged weights and finished codebooks."""
     _train_only(codec, codec.mel_encoder, codec.decoder, codec.mel_head, codec.latent_head, codec.semantic_head)
+    codec.decoder.decoder.requires_grad_(False)  # the waveform stack
     reader, trainee = CropReader(clips), Trainee(codec, stage.schedule)
     trainee.resume(directory)
     codec.train()
@@ -289,10 +292,9 @@ def train_autoencoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stag
     train(trainee, directory, losses, _AUTOENCODER_WEIGHTS, check, "codec: autoencoder")
     codec.load_state_dict(trainee.averaged_state())
     codec.codebooks_to_checkpoint()
-    return trainee
 
 
-def train_encoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: EncoderStage) -> Trainee:
+def train_encoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: EncoderStage) -> None:
     """Run the second stage, or what is left of it; the encoder ends with averaged weights."""
     _train_only(codec, codec.encoder)
     reader, trainee = CropReader(clips), Trainee(codec, stage.schedule)
@@ -308,10 +310,9 @@ def train_encoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: E
 
     train(trainee, directory, losses, _ENCODER_WEIGHTS, check, "codec: encoder")
     codec.load_state_dict(trainee.averaged_state())
-    return trainee
 
 
-def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: WaveformStage) -> Trainee:
+def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: WaveformStage) -> None:
     """Run the third stage, or what is left of it; the decoder ends with averaged weights."""
     _train_only(codec, codec.decoder)
     codec.decoder.quantizer.requires_grad_(False)
@@ -326,9 +327,9 @@ def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: 
 
     def losses(step: int) -> Losses:
         samples, places = reader.draw(stage.crops, step, seed=stage.seed, gain_db=(0.0, 0.0))
-        first, processes = share()
+        number_here, processes = share()
         rng = np.random.default_rng([stage.seed, step, 1])
-        starts = rng.integers(frames - stage.slice_frames, size=stage.crops.clips)[first::processes]
+        starts = rng.integers(frames - stage.slice_frames, size=stage.crops.clips)[number_here::processes]
         return codec.waveform_losses(reader.codes(places, frames), samples, stage, torch.from_numpy(starts))
 
     def check() -> Figures:
@@ -338,7 +339,6 @@ def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: 
 
     train(trainee, directory, losses, _WAVEFORM_WEIGHTS, check, "codec: waveform")
     codec.load_state_dict(trainee.averaged_state())
-    return trainee
 
 
 def _train_only(codec: CodecTrainee, *parts: nn.Module) -> None:

@@ -15,8 +15,8 @@ from qwen_tts.train.clips import ClipSet, write_codes
 _AT_ONCE = 16
 
 
-def encode_clips(data: Path, encode: Callable[[list[Tensor]], list[Tensor]], workers: int) -> None:
-    """Encode every clip of the data set, each as if alone. `encode` makes codes [F, G] each of some clips' samples [S].
+def encode_clips(data: Path, encode: Callable[[Tensor], Tensor], workers: int) -> None:
+    """Encode every clip of the data set. `encode` makes codes [F, G] of samples [S].
 
     One clip's tensors are too small to share among cores, so `workers` threads take clips each.
     """
@@ -24,7 +24,7 @@ def encode_clips(data: Path, encode: Callable[[list[Tensor]], list[Tensor]], wor
 
     def encoded(first: int) -> NDArray[np.uint16]:
         indices = range(first, min(first + _AT_ONCE, len(clips)))
-        codes = encode([torch.from_numpy(clips.samples(index)) for index in indices])
+        codes = [encode(torch.from_numpy(clips.samples(index))) for index in indices]
         assert [len(rows) for rows in codes] == [clips.clips[index].frames for index in indices]
         return torch.cat(codes).numpy().astype(np.uint16)
 

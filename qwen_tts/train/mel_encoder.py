@@ -17,7 +17,7 @@ _WIDTH, _BLOCKS, _KERNEL = 384, 3, 3
 
 
 class MelEncoder(nn.Module):
-    """Causal, so that the checkpoint's encoder, which is, can follow it: sees 11 ms (half a window) ahead."""
+    """Causal (but for half a window less a hop, 11 ms), so that the checkpoint's encoder, which is, can follow it."""
 
     def __init__(self, width: int) -> None:
         """width: of the vectors that the codebooks quantise."""

@@ -147,7 +147,7 @@ class TalkerTrainee(nn.Module):
 
 def matmul_attention(q: Tensor, kv: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
     """Causal attention in plain products. On a CPU the fused kernel's backward pass is several times slower at these
-    lengths (at most some 150 rows, and the code predictor's dozen)."""
+    lengths (at most some 150 rows, and the code predictor's few)."""
     keys, values = kv.transpose(2, 3)  # [B, K, T, d] each
     batch, length, heads, width = q.shape
     kv_heads = keys.shape[1]
@@ -174,7 +174,7 @@ def _whole_pass(transformer: nn.Module, rows: Tensor) -> Tensor:
     return hidden
 
 
-def train_talker(trainee: TalkerTrainee, tasks: TaskSource, directory: Path, stage: TalkerStage) -> Trainee:
+def train_talker(trainee: TalkerTrainee, tasks: TaskSource, directory: Path, stage: TalkerStage) -> None:
     """Run the training, or what is left of it."""
     state = Trainee(trainee, stage.schedule, trainee.hidden_matrices())
     state.resume(directory)
@@ -197,7 +197,6 @@ def train_talker(trainee: TalkerTrainee, tasks: TaskSource, directory: Path, sta
         }
 
     train(state, directory, losses, _WEIGHTS, check, "talker")
-    return state
 
 
 def _batches(tasks: TaskSource, config: ModelConfig, stage: TalkerStage, first_step: int) -> Iterator[TalkerBatch]:

@@ -26,7 +26,9 @@ from qwen_tts.train.report import draw_report
 STATE, HISTORY, REPORT = "state.safetensors", "history.jsonl", "report.png"
 _MAX_GRADIENT_NORM = 1.0
 _BETAS = (0.9, 0.98)
-_MUON_SCALE = 2.5  # times AdamW's usual step (arXiv:2502.16982, section 2.2)
+# Times the step that torch's "match_rms_adamw" takes (arXiv:2502.16982, section 2.2), and the decay with it: found
+# better on the demo's talker (docs/LOG.md).
+_MUON_SCALE = 2.5
 _MOMENTS = (("exp_avg", "exp_avg_sq", "step"), ("momentum_buffer",))  # that AdamW and Muon keep
 
 Losses = Mapping[str, Tensor]  # scalars by name
@@ -140,13 +142,22 @@ class Trainee:
             self.module.load_state_dict({n: stored.get_tensor(f"module/{n}") for n in self.module.state_dict()})
             known = set(stored.keys())
             for name, parameter in self.parameters.items():
-                # what the saved run did not train has no average
-                averaged = f"average/{name}" in known
-                self.average[name] = stored.get_tensor(f"{'average' if averaged else 'module'}/{name}")
+                self.average[name] = stored.get_tensor(f"average/{name}")
                 for optimizer, moments in zip(self.optimizers, _MOMENTS, strict=False):
                     if f"{moments[0]}/{name}" in known:
                         optimizer.state[parameter] = {m: stored.get_tensor(f"{m}/{name}") for m in moments}
         return True
+
+
+def averaged_weights(directory: Path) -> dict[str, Tensor]:
+    """The state dict of the module trained in `directory`, as last saved, averages in place of what was trained."""
+    weights = {}
+    with safe_open(directory / STATE, framework="pt") as stored:
+        for name in sorted(stored.keys(), reverse=True):  # module/ before average/
+            part, _, parameter = name.partition("/")
+            if part in ("module", "average"):
+                weights[parameter] = stored.get_tensor(name)
+    return weights
 
 
 def train(

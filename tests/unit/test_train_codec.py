@@ -1,4 +1,4 @@
-"""The trained codec is the served codec: same codes, same samples; and its losses fall."""
+"""The trained codec is the served codec: encodes and decodes alike; and its losses fall."""
 
 import dataclasses
 import json
@@ -20,6 +20,7 @@ from qwen_tts.train.clips import SAMPLES_PER_FRAME, Clip, ClipSet, ClipWriter
 from qwen_tts.train.codec import (
     AutoencoderStage,
     CodecTrainee,
+    CropReader,
     Crops,
     EncoderStage,
     WaveformStage,
@@ -28,7 +29,7 @@ from qwen_tts.train.codec import (
     train_waveform,
 )
 from qwen_tts.train.encode import encode_clips
-from qwen_tts.train.training import HISTORY, REPORT, Schedule
+from qwen_tts.train.training import HISTORY, REPORT, Schedule, averaged_weights
 from tests.unit.tiny import CPU, TINY
 
 RAW = codec_json(dataclasses.replace(TINY, encoder_quantizers=TINY.groups, codebook=16))
@@ -74,7 +75,7 @@ def test_the_stages_end_in_a_codec_that_the_service_can_load(clips: ClipSet, tmp
     trained = codec()
     train_autoencoder(trained, clips, tmp_path / "autoencoder", AUTOENCODER)
     trained.eval()
-    encode_clips(clips.directory, lambda some: [trained.codes(samples[None])[0] for samples in some], workers=2)
+    encode_clips(clips.directory, lambda samples: trained.codes(samples[None])[0], workers=2)
     encoded = ClipSet(clips.directory)
     codes = torch.from_numpy(encoded.codes(3))[None]
     samples = torch.from_numpy(clips.samples(3))[None]
@@ -84,6 +85,8 @@ def test_the_stages_end_in_a_codec_that_the_service_can_load(clips: ClipSet, tmp
         assert torch.allclose(embedded, trained.decoder.quantizer(codes), atol=2e-2), "learned codebooks, in 16 bits"
 
     train_encoder(trained, clips, tmp_path / "encoder", ENCODER)
+    saved = averaged_weights(tmp_path / "encoder")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in trained.state_dict().items())
     train_waveform(trained, encoded, tmp_path / "waveform", WAVEFORM)
     trained.eval()
     write(tmp_path / "finished", trained)
@@ -95,7 +98,7 @@ def test_the_stages_end_in_a_codec_that_the_service_can_load(clips: ClipSet, tmp
     with torch.inference_mode():
         semantic, acoustic = trained.latents(samples)
         found = torch.cat((trained.semantic.codes(semantic), trained.acoustic.codes(acoustic)), dim=2)
-    assert served.tolist() == found[0].tolist(), "codes trained with and served"
+    assert served.tolist() == found[0].tolist(), "training encodes as the service does"
     for stage, loss in (("autoencoder", "mel"), ("encoder", "semantic"), ("waveform", "mel")):
         rows = [json.loads(line) for line in (tmp_path / stage / HISTORY).read_text().splitlines()]
         assert [row["step"] for row in rows] == [3, 6, 9, 12]
@@ -129,6 +132,20 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(clips: ClipSet, tmp_path:
     train_autoencoder(resumed, clips, tmp_path / "broken", AUTOENCODER)
     for name, tensor in whole.state_dict().items():
         assert torch.allclose(tensor, resumed.state_dict()[name], atol=1e-5), name
+
+
+def test_processes_share_the_crops_of_one(clips: ClipSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, crops = CropReader(clips), Crops(4, 6)
+    whole, places = reader.draw(crops, 3, seed=1)
+    shares = []
+    for number in range(2):
+        monkeypatch.setattr("qwen_tts.train.codec.share", lambda number=number: (number, 2))
+        shares.append(reader.draw(crops, 3, seed=1))
+    assert [places[0::2], places[1::2]] == [share[1] for share in shares]
+    assert all(torch.equal(whole[number::2], share[0]) for number, share in enumerate(shares))
+    monkeypatch.setattr("qwen_tts.train.codec.share", lambda: (0, 3))
+    with pytest.raises(AssertionError, match="cannot be shared evenly by 3"):
+        reader.draw(crops, 3, seed=1)
 
 
 def test_an_interrupted_append_leaves_whole_clips(tmp_path: Path) -> None:

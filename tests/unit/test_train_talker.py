@@ -122,3 +122,13 @@ def test_without_known_sounds_nothing_is_lost(custom_voice: Path, base: Path) ->
     for sounds in (0, 3):
         trainee = TalkerTrainee(read_model_config(base), 0.0, sounds, in_bfloat16=False).eval()
         assert trainee.losses(batch, torch.arange(4))["sounds"] == 0.0
+
+
+def test_the_matrices_inside_the_layers_are_named(base: Path) -> None:
+    config = read_model_config(base)
+    trainee = TalkerTrainee(config, dropout=0.0)
+    names = trainee.hidden_matrices()
+    layers = config.talker_config.num_hidden_layers + config.talker_config.code_predictor_config.num_hidden_layers
+    assert len(set(names)) == len(names) == 7 * layers
+    shapes = {name: tuple(parameter.shape) for name, parameter in trainee.named_parameters()}
+    assert all(len(shapes[name]) == 2 and "layers." in name for name in names)

@@ -76,6 +76,7 @@ def quantise(number: int, directory: Path) -> None:
     vectors = torch.randn(2, 4, 64)
     quantizer.initialise(vectors[number].T)
     for _ in range(5):
+        quantizer.books[1].usage[3] = 0.0  # dead: a vector of either process takes its place
         quantizer(vectors[number : number + 1])
     torch.save(quantizer.state_dict(), directory / f"{number}.pt")
     dist.destroy_process_group()
