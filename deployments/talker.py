@@ -4,10 +4,12 @@ import logging
 from collections.abc import AsyncIterator
 
 import numpy as np
+import torch
 
 from deployments.embedded import checkpoint_of
 from deployments.engine_thread import EngineThread
 from deployments.messages import FrameChunk, Load, ModelCard
+from deployments.metrics import EngineMetrics
 from deployments.settings import ModelArgs, TalkerArgs
 from deployments.torch_replica import prepare_torch
 from qwen_tts.checkpoint import DTYPES
@@ -19,6 +21,7 @@ from qwen_tts.voice import VoicePrompt
 log = logging.getLogger("ray.serve")
 
 _WARM_UP_FRAMES = 4
+_WARM_UP_STREAMS = 3
 
 
 class Talker:
@@ -30,7 +33,10 @@ class Talker:
         loaded = load_engine(
             checkpoint_of(model),
             device=device,
-            dtype=DTYPES[args.dtype],
+            dtype=torch.bfloat16 if args.dtype == "int8" else DTYPES[args.dtype],
+            int8=args.dtype == "int8",
+            compiled=args.compile,
+            prefill_rows=args.prefill_rows,
             attn_implementation=args.attn_implementation,
             slots=args.slots,
             positions=args.positions,
@@ -48,8 +54,8 @@ class Talker:
             defaults=loaded.defaults,
             sample_rate_hz=loaded.codec_config.output_sample_rate,
         )
-        _warm_up(engine)
-        self._engine = EngineThread(engine, args.chunk_schedule)
+        _warm_up(engine, min(args.slots, _WARM_UP_STREAMS))
+        self._engine = EngineThread(engine, args.chunk_schedule, EngineMetrics(engine, model.name))
         log.info("talker of %s ready: %s slots on %s in %s", model.name, args.slots, device, args.dtype)
 
     async def describe(self) -> ModelCard:
@@ -74,8 +80,8 @@ class Talker:
             raise EngineStopped("the engine thread has died")
 
 
-def _warm_up(engine: Engine) -> None:
-    """A few frames, so that the first caller does not pay for first-time initialisation."""
+def _warm_up(engine: Engine, streams: int) -> None:
+    """A few frames, of a stream alone and of some together, so that no caller waits for what happens once."""
     config = engine.config
     voice: Voice
     match config.tts_model_type:
@@ -85,6 +91,8 @@ def _warm_up(engine: Engine) -> None:
             voice = DesignedVoice("A calm voice.")
         case "base":
             voice = ClonedVoice(VoicePrompt(np.zeros(config.talker_config.hidden_size, dtype=np.float32)))
-    engine.add(SpeechRequest(text="Warm up.", voice=voice, seed=0, max_frames=_WARM_UP_FRAMES))
-    while not engine.idle:
-        engine.step()
+    for together in (1, streams):
+        for _ in range(together):
+            engine.add(SpeechRequest(text="Warm up.", voice=voice, seed=0, max_frames=_WARM_UP_FRAMES + together))
+        while not engine.idle:
+            engine.step()

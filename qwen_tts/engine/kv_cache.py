@@ -28,5 +28,7 @@ def allocate_kv_cache(
 
     A running sequence owns one slot and has written positions [0, sequence.position); what lies beyond is never read.
     """
-    shape = (config.num_hidden_layers, 2, slots, positions, config.num_key_value_heads, config.head_dim)
-    return allocate_pool(shape, device, dtype)
+    # One slot and one position more lie behind: no part of the pool is ever contiguous, which compiled code would
+    # otherwise have to tell apart from one that is not, by being compiled twice.
+    shape = (config.num_hidden_layers, 2, slots + 1, positions + 1, config.num_key_value_heads, config.head_dim)
+    return allocate_pool(shape, device, dtype)[:, :, :slots, :positions]

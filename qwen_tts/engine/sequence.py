@@ -1,5 +1,6 @@
 """One request on its way through the engine."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -36,9 +37,12 @@ class Sequence:
     max_frames: int
     status: Status = Status.WAITING
     slot: int | None = None
+    rows_read: int = 0  # of the prompt
     frames: list[Frame] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     cancel_requested: bool = False
+    queued_s: float = field(default_factory=time.monotonic)
+    started_s: float | None = None  # had a slot
 
     @property
     def position(self) -> int:

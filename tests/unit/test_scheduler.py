@@ -46,12 +46,12 @@ def frames_of(plan: Plan, ends: Collection[Sequence] = ()) -> dict[int, Frame | 
 def test_first_come_first_served_one_a_step() -> None:
     scheduler = Scheduler(slots=2, max_waiting=8)
     first, second, third = queued(scheduler, 3)
-    assert step(scheduler) == Plan(newcomer=first, running=())
-    assert step(scheduler) == Plan(newcomer=second, running=(first,))
+    assert step(scheduler) == Plan(first, range(5), running=())
+    assert step(scheduler) == Plan(second, range(5), running=(first,))
     plan = step(scheduler)
-    assert plan == Plan(newcomer=None, running=(first, second)), "no slot for the third"
+    assert plan == Plan(None, range(0), running=(first, second)), "no slot for the third"
     assert first.finished
-    assert step(scheduler) == Plan(newcomer=third, running=(second,))
+    assert step(scheduler) == Plan(third, range(5), running=(second,))
 
 
 def test_lowest_slot_first() -> None:
@@ -118,7 +118,7 @@ def test_cancel_between_steps_frees_the_slot_for_the_next_one() -> None:
     step(scheduler)
     scheduler.cancel(first)
     assert not first.finished, "its slot may be in use by a step under way"
-    assert step(scheduler) == Plan(newcomer=second, running=())
+    assert step(scheduler) == Plan(second, range(5), running=())
     assert (first.finish_reason, second.slot) == ("cancelled", 0)
 
 
