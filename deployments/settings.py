@@ -82,12 +82,14 @@ class TalkerArgs(TorchReplicaArgs):
     On a CPU float32 is exact, bfloat16 halves what is read per frame, int8 halves it again (the layers' products; the
     rest is bfloat16). `compile` is for the CPU too: decoding in compiled pieces, which is faster the more streams there
     are, and takes a minute at the start and a C++ compiler. `prefill_rows` of a new prompt are read per frame of the
-    running streams.
+    running streams. `keep_pace` lets a request wait, as if all slots were taken, while one stream more would give the
+    running ones their frames later than they are played.
     """
 
-    dtype: Dtype | Literal["int8"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     compile: bool = False
     prefill_rows: PositiveInt = PREFILL_ROWS
+    keep_pace: bool = True
     attn_implementation: Literal["sdpa", "flash_attention_2"] = "sdpa"
     slots: PositiveInt = 8
     max_waiting: int = Field(16, ge=0)

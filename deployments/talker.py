@@ -37,6 +37,7 @@ class Talker:
             int8=args.dtype == "int8",
             compiled=args.compile,
             prefill_rows=args.prefill_rows,
+            keep_pace=args.keep_pace,
             attn_implementation=args.attn_implementation,
             slots=args.slots,
             positions=args.positions,

@@ -1,6 +1,7 @@
 """The engine in three words: schedule, run, update. Text goes in as requests, codes come out as frames."""
 
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from qwen_tts.config import (
     read_model_config,
 )
 from qwen_tts.engine.cpu import check_cpu_options, prepare_for_cpu
+from qwen_tts.engine.pace import Pace
 from qwen_tts.engine.runner import MIN_FRAMES, TalkerRunner
 from qwen_tts.engine.scheduler import PREFILL_ROWS, Scheduler
 from qwen_tts.engine.sequence import Sequence
@@ -36,7 +38,8 @@ class Engine:
     """Continuous batching over one talker. `add` and `cancel` may be called from any thread, `step` from one.
 
     `max_frames` bounds every request (80 ms a frame), `positions` its prompt rows plus frames; `prefill_rows` of a
-    prompt are read in one step.
+    prompt are read in one step. With `keep_pace`, requests wait rather than make running streams slower than they are
+    played.
     """
 
     def __init__(
@@ -50,12 +53,13 @@ class Engine:
         max_waiting: int,
         max_frames: int,
         prefill_rows: int = PREFILL_ROWS,
+        keep_pace: bool = False,
     ) -> None:
         self.config = config
         self.max_frames = max_frames
         self._tokenizer = tokenizer
         self._runner = TalkerRunner(talker, slots, positions, config.tts_pad_token_id)
-        self._scheduler = Scheduler(slots, max_waiting, prefill_rows)
+        self._scheduler = Scheduler(slots, max_waiting, prefill_rows, Pace() if keep_pace else None)
         # Held over the scheduler's bookkeeping, never while the model runs. Re-entrant, because the garbage collector
         # may close a forgotten stream, which cancels its sequence, in the middle of that bookkeeping.
         self._lock = threading.RLock()
@@ -106,7 +110,10 @@ class Engine:
         try:
             with self._lock:
                 plan = self._scheduler.schedule()
+            started = time.monotonic()
             frames = self._runner.run(plan)
+            if (pace := self._scheduler.pace) is not None and plan.running and plan.newcomer is None:
+                pace.observe(len(plan.running), time.monotonic() - started)
             with self._lock:
                 self._scheduler.update(plan, frames)
         except BaseException:
@@ -166,6 +173,7 @@ def load_engine(
     int8: bool = False,
     compiled: bool = False,
     prefill_rows: int = PREFILL_ROWS,
+    keep_pace: bool = False,
 ) -> LoadedModel:
     """An engine on the checkpoint `name_or_path`.
 
@@ -193,5 +201,6 @@ def load_engine(
         max_waiting=max_waiting,
         max_frames=defaults.max_new_tokens if max_frames is None else max_frames,
         prefill_rows=prefill_rows,
+        keep_pace=keep_pace,
     )
     return LoadedModel(engine, defaults, codec_config, directory / CODEC_DIRECTORY)

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from qwen_tts.engine.pace import Pace
 from qwen_tts.engine.sequence import Frame, Sequence, Status
 from qwen_tts.errors import Overloaded
 from qwen_tts.request import FinishReason
@@ -36,10 +37,14 @@ class Scheduler:
     The lowest free slot is given first, which keeps the running rows packed at the start of the pools.
     """
 
-    def __init__(self, slots: int, max_waiting: int, prefill_rows: int = PREFILL_ROWS) -> None:
+    def __init__(
+        self, slots: int, max_waiting: int, prefill_rows: int = PREFILL_ROWS, pace: Pace | None = None
+    ) -> None:
+        """With `pace`, a newcomer waits while one stream more would make the others late."""
         self.slots = slots
         self.max_waiting = max_waiting
         self.prefill_rows = prefill_rows
+        self.pace = pace
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._newcomer: Sequence | None = None  # also in `running`
@@ -69,7 +74,7 @@ class Scheduler:
 
     def schedule(self) -> Plan:
         self._drop_cancelled()
-        if self._newcomer is None and self.waiting and self._free:
+        if self._newcomer is None and self.waiting and self._free and self._in_time(len(self.running) + 1):
             newcomer = self.waiting[0]
             newcomer.slot = heapq.heappop(self._free)
             newcomer.status = Status.RUNNING
@@ -121,6 +126,9 @@ class Scheduler:
     def check(self) -> None:
         used = [sequence.slot for sequence in self.running]
         assert sorted([*used, *self._free], key=lambda slot: slot or 0) == list(range(self.slots)), (used, self._free)
+
+    def _in_time(self, rows: int) -> bool:
+        return rows == 1 or self.pace is None or self.pace.allows(rows)
 
     def _drop_cancelled(self) -> None:
         for sequence in [s for s in self.running if s.cancel_requested]:
