@@ -57,7 +57,7 @@ def main(
         results += _run(command, batches)
     lines = [
         f"{shape} shape, {torch.get_num_threads()} threads, {read_gb_s:.0f} GB/s of memory read; at least that "
-        f"takes {_weights_mb(checkpoint) * 2 / read_gb_s:.0f} ms a frame in bfloat16, half in int8",
+        f"takes {_million_weights(checkpoint) * 2 / read_gb_s:.0f} ms a frame in bfloat16, half in int8",
         table(results, _BASE),
     ]
     (work / "results.json").write_text(json.dumps([vars(result) for result in results], indent=1) + "\n")
@@ -76,7 +76,7 @@ def memory_gb_s() -> float:
     return best
 
 
-def _weights_mb(checkpoint: Path) -> float:
+def _million_weights(checkpoint: Path) -> float:
     """Millions of weights that a frame reads: the talker's layers once, the code predictor's for every group."""
     config = json.loads((checkpoint / "config.json").read_text())["talker_config"]
     predictor = config["code_predictor_config"]
@@ -98,13 +98,14 @@ def _run(command: Sequence[str], batches: tuple[int, ...]) -> list[Measured]:
 def _reference_environment() -> str:
     directory = Path(".venv-reference")
     python = str(directory / "bin" / "python")
-    if not directory.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+    if not (complete := directory / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, f"torch=={torch.__version__.split('+')[0]}"], check=True)
         # Its own requirements ask for a torchaudio and a gradio that nothing here uses.
         subprocess.run([*pip, "--no-deps", *_REFERENCE_NEEDS], check=True)
         subprocess.run([*pip, *_REFERENCE_ALSO_NEEDS], check=True)
+        complete.touch()
     return python
 
 

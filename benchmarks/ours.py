@@ -8,6 +8,7 @@ import json
 import resource
 import statistics
 import time
+from dataclasses import replace
 
 import click
 import torch
@@ -15,10 +16,12 @@ import torch
 from benchmarks.results import Measured
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.engine.engine import load_engine
-from qwen_tts.request import CustomVoice, SpeechRequest
+from qwen_tts.engine.scheduler import PREFILL_ROWS
+from qwen_tts.request import CustomVoice, SamplingParams, SpeechRequest
 
 TEXT = "The quick brown fox jumps over the lazy dog, and nobody in the village has ever seen it stumble."
-_UNTIMED = 4  # first steps, in which the prompts of a batch are still read
+GREEDY = SamplingParams(temperature=0.0)  # so that random weights do not end an utterance by chance
+_UNTIMED = 3
 
 
 @click.command()
@@ -48,19 +51,23 @@ def main(
     ).engine
     speaker = engine.config.speakers[0]
     for batch in (1, min(3, max(batches)), *batches):  # the first two warm up
+        wanted = [SpeechRequest(TEXT, CustomVoice(speaker), seed=seed, sampling=GREEDY) for seed in range(batch)]
+        pieces = -(-len(engine.prepare(wanted[0]).layout) // PREFILL_ROWS)
+        last = frames + _UNTIMED + batch * pieces  # while the others' prompts are read, the first ones go on
         started = time.perf_counter()
-        for seed in range(batch):
-            engine.add(SpeechRequest(TEXT, CustomVoice(speaker), seed=seed, max_frames=frames + _UNTIMED + 2 * batch))
-        times, first = [], 0.0
-        while engine.running < batch or engine.waiting:
+        streams = [engine.add(replace(request, max_frames=last)) for request in wanted]
+        first, times = 0.0, []
+        while not all(stream.frames for stream in streams):
             engine.step()
-            first = first or time.perf_counter() - started
-        for _ in range(_UNTIMED):
-            engine.step()
-        while engine.running == batch and len(times) < frames:
+            if not first and streams[0].frames:
+                first = time.perf_counter() - started
+        for number in range(_UNTIMED + frames):
+            if engine.running < batch:
+                raise click.ClickException(f"a stream of {batch} ended by itself: other random weights are needed")
             before = time.perf_counter()
             engine.step()
-            times.append(time.perf_counter() - before)
+            if number >= _UNTIMED:
+                times.append(time.perf_counter() - before)
         while not engine.idle:
             engine.step()
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

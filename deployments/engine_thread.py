@@ -72,6 +72,8 @@ class EngineThread:
                 if sequence.finish_reason == "cancelled":
                     raise EngineStopped("the talker stopped before the utterance was complete")
                 last = sequence.finished and sent == len(sequence.frames)
+                if self._metrics is not None and sent == len(frames) and sequence.started_s is not None:
+                    self._metrics.waited(sequence.started_s - sequence.queued_s)
                 codes = np.array(frames, dtype=np.int16).reshape(-1, self._groups)
                 yield FrameChunk(codes, sequence.finish_reason if last else None)
                 if last:
@@ -104,7 +106,7 @@ class EngineThread:
             return self.engine.step()
         with self._metrics.step():
             moved = self.engine.step()
-        self._metrics.moved(moved)
+        self._metrics.rows(len(moved))
         return moved
 
     def _notify(self, sequences: tuple[Sequence, ...]) -> None:

@@ -12,7 +12,6 @@ from ray.serve import metrics
 from deployments.messages import AudioChunk
 from deployments.playback import Playback
 from qwen_tts.engine.engine import Engine
-from qwen_tts.engine.sequence import Sequence
 from qwen_tts.errors import InvalidRequest, Overloaded
 
 _MS = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0, 5120.0, 10240.0]
@@ -85,7 +84,9 @@ class EngineMetrics:
         self._tags = {"model": model}
         self._running = metrics.Gauge("qwen_tts_slots_in_use", "Running sequences.", _MODEL)
         self._waiting = metrics.Gauge("qwen_tts_requests_waiting", "Requests waiting for a slot.", _MODEL)
-        self._step = metrics.Histogram("qwen_tts_step_ms", "One engine step: a frame for every row.", _MS, _MODEL)
+        self._step = metrics.Histogram(
+            "qwen_tts_step_ms", "One engine step: a frame for every row, rows of a prompt.", _MS, _MODEL
+        )
         self._rows = metrics.Histogram("qwen_tts_step_rows", "Sequences that got a frame in a step.", _ROWS, _MODEL)
         self._wait = metrics.Histogram("qwen_tts_queue_wait_ms", "Request queued until it had a slot.", _MS, _MODEL)
 
@@ -97,9 +98,11 @@ class EngineMetrics:
         self._running.set(self._engine.running, self._tags)
         self._waiting.set(self._engine.waiting, self._tags)
 
-    def moved(self, sequences: tuple[Sequence, ...]) -> None:
-        if sequences:
-            self._rows.observe(len(sequences), self._tags)
-        for sequence in sequences:
-            if len(sequence.frames) == 1 and sequence.started_s is not None:
-                self._wait.observe(1000 * (sequence.started_s - sequence.queued_s), self._tags)
+    def rows(self, count: int) -> None:
+        """Sequences that a step gave a frame."""
+        if count:
+            self._rows.observe(count, self._tags)
+
+    def waited(self, seconds: float) -> None:
+        """A sequence that has its first frame had waited for its slot."""
+        self._wait.observe(1000 * seconds, self._tags)

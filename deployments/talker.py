@@ -1,7 +1,9 @@
 """Talker deployment: one replica is one engine on one model."""
 
 import logging
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from deployments.settings import ModelArgs, TalkerArgs
 from deployments.torch_replica import prepare_torch
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.engine.engine import Engine, load_engine
+from qwen_tts.engine.pace import LIMIT_S
 from qwen_tts.errors import ConfigError, EngineStopped
 from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, Voice
 from qwen_tts.voice import VoicePrompt
@@ -37,7 +40,6 @@ class Talker:
             int8=args.dtype == "int8",
             compiled=args.compile,
             prefill_rows=args.prefill_rows,
-            keep_pace=args.keep_pace,
             attn_implementation=args.attn_implementation,
             slots=args.slots,
             positions=args.positions,
@@ -55,7 +57,12 @@ class Talker:
             defaults=loaded.defaults,
             sample_rate_hz=loaded.codec_config.output_sample_rate,
         )
-        _warm_up(engine, min(args.slots, _WARM_UP_STREAMS))
+        step_s = _warm_up(engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)
+        if args.keep_pace and step_s <= LIMIT_S:
+            engine.keep_pace()
+            _warm_up(engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)  # it learns what steps take
+        elif args.keep_pace:
+            log.info("%s takes %.0f ms a frame for one stream: no pace to keep", model.name, 1000 * step_s)
         self._engine = EngineThread(engine, args.chunk_schedule, EngineMetrics(engine, model.name))
         log.info("talker of %s ready: %s slots on %s in %s", model.name, args.slots, device, args.dtype)
 
@@ -81,8 +88,9 @@ class Talker:
             raise EngineStopped("the engine thread has died")
 
 
-def _warm_up(engine: Engine, streams: int) -> None:
-    """A few frames, of a stream alone and of some together, so that no caller waits for what happens once."""
+def _warm_up(engine: Engine, streams: int, prefill_rows: int) -> float:
+    """A few frames, of a stream alone and of some together, so that no caller waits for what happens once. Returns the
+    seconds of the last step of a stream alone."""
     config = engine.config
     voice: Voice
     match config.tts_model_type:
@@ -92,8 +100,14 @@ def _warm_up(engine: Engine, streams: int) -> None:
             voice = DesignedVoice("A calm voice.")
         case "base":
             voice = ClonedVoice(VoicePrompt(np.zeros(config.talker_config.hidden_size, dtype=np.float32)))
-    for together in (1, streams):
-        for _ in range(together):
-            engine.add(SpeechRequest(text="Warm up.", voice=voice, seed=0, max_frames=_WARM_UP_FRAMES + together))
+    alone_s = 0.0
+    for together in (1, streams, 1):
+        request = SpeechRequest(text="Warm up.", voice=voice, seed=0, max_frames=_WARM_UP_FRAMES)
+        pieces = -(-len(engine.prepare(request).layout) // prefill_rows)
+        for _ in range(together):  # until the last of them has read its prompt, the first one goes on
+            engine.add(replace(request, max_frames=_WARM_UP_FRAMES + together * pieces))
         while not engine.idle:
+            started = time.monotonic()
             engine.step()
+            alone_s = time.monotonic() - started
+    return alone_s

@@ -7,7 +7,10 @@ and a trip through memory. The cache is written between the pieces: a compiled p
 Letters: B rows, L positions of the cache, H heads, K key-value heads, D width, d head width.
 """
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable
+from types import FunctionType
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +19,10 @@ from torch import Tensor
 from qwen_tts.layers import Block, Transformer, rope_table, rotate
 from qwen_tts.packed_linear import PackedLinear
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _Tensors = tuple[Tensor, ...]
+_COPIES = itertools.count()
 
 
 class FusedDecode:
@@ -39,8 +45,8 @@ class FusedDecode:
         self._heads = torch.empty(self._config.num_key_value_heads, self._config.head_dim)
         for tensor in (self._heads, *(t for layer in self._layers for t in (*layer[0], *layer[1], *sum(layer[2], ())))):
             torch._dynamo.mark_static(tensor)  # of the sizes only B and L change
-        self._to_cache = torch.compile(_to_cache, dynamic=True, fullgraph=True)
-        self._from_cache = torch.compile(_from_cache, dynamic=True, fullgraph=True)
+        self._to_cache = torch.compile(_copy(_to_cache), dynamic=True, fullgraph=True)
+        self._from_cache = torch.compile(_copy(_from_cache), dynamic=True, fullgraph=True)
 
     def __call__(self, x: Tensor, positions: Tensor, kv: Iterable[Tensor]) -> Tensor:
         """x [B, D], positions [B] int64, kv [2, B, L, K, d] of every layer (written in place) -> hidden [B, D]."""
@@ -110,3 +116,10 @@ def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def _packed(layer: object) -> PackedLinear:
     assert isinstance(layer, PackedLinear), "pack the transformer first"
     return layer
+
+
+def _copy(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """torch.compile counts the variants of a piece of code; every transformer has its own."""
+    assert isinstance(function, FunctionType)
+    code = function.__code__.replace(co_name=f"{function.__name__}_{next(_COPIES)}")
+    return cast("Callable[_P, _R]", FunctionType(code, function.__globals__))

@@ -38,8 +38,7 @@ class Engine:
     """Continuous batching over one talker. `add` and `cancel` may be called from any thread, `step` from one.
 
     `max_frames` bounds every request (80 ms a frame), `positions` its prompt rows plus frames; `prefill_rows` of a
-    prompt are read in one step. With `keep_pace`, requests wait rather than make running streams slower than they are
-    played.
+    prompt are read in one step.
     """
 
     def __init__(
@@ -53,13 +52,12 @@ class Engine:
         max_waiting: int,
         max_frames: int,
         prefill_rows: int = PREFILL_ROWS,
-        keep_pace: bool = False,
     ) -> None:
         self.config = config
         self.max_frames = max_frames
         self._tokenizer = tokenizer
         self._runner = TalkerRunner(talker, slots, positions, config.tts_pad_token_id)
-        self._scheduler = Scheduler(slots, max_waiting, prefill_rows, Pace() if keep_pace else None)
+        self._scheduler = Scheduler(slots, max_waiting, prefill_rows)
         # Held over the scheduler's bookkeeping, never while the model runs. Re-entrant, because the garbage collector
         # may close a forgotten stream, which cancels its sequence, in the middle of that bookkeeping.
         self._lock = threading.RLock()
@@ -103,7 +101,7 @@ class Engine:
             self._scheduler.cancel(sequence)
 
     def step(self) -> tuple[Sequence, ...]:
-        """One frame for every running sequence; returns the sequences that moved.
+        """One frame for every running sequence whose prompt has been read; returns the sequences that moved.
 
         A step that is interrupted ends every sequence as cancelled: half a step cannot be taken back.
         """
@@ -112,8 +110,8 @@ class Engine:
                 plan = self._scheduler.schedule()
             started = time.monotonic()
             frames = self._runner.run(plan)
-            if (pace := self._scheduler.pace) is not None and plan.running and plan.newcomer is None:
-                pace.observe(len(plan.running), time.monotonic() - started)
+            if (pace := self._scheduler.pace) is not None and plan.running:
+                pace.observe(plan.height, time.monotonic() - started, read=len(plan.rows) > 0)
             with self._lock:
                 self._scheduler.update(plan, frames)
         except BaseException:
@@ -121,6 +119,10 @@ class Engine:
                 self._scheduler.abort()
             raise
         return plan.sequences
+
+    def keep_pace(self) -> None:
+        """From now on requests wait rather than give running streams their frames later than they are played."""
+        self._scheduler.pace = Pace(self._scheduler.clock)
 
     def stop(self) -> None:
         """Refuse further requests and end the present ones as cancelled. Called by the thread that steps."""
@@ -173,13 +175,12 @@ def load_engine(
     int8: bool = False,
     compiled: bool = False,
     prefill_rows: int = PREFILL_ROWS,
-    keep_pace: bool = False,
 ) -> LoadedModel:
     """An engine on the checkpoint `name_or_path`.
 
-    `max_frames` None takes max_new_tokens of generation_config.json. With `int8` the layers' products are of int8, the
-    rest is `dtype`; `compiled` decodes in compiled pieces, which takes a minute at the start and a C++ compiler. Both
-    are for the CPU. Raises CheckpointError or UnsupportedError.
+    `max_frames` None takes max_new_tokens of generation_config.json. With `int8` the layers' products are of int8 and
+    the rest is `dtype`; `compiled` decodes in compiled pieces, which takes a minute at the start and a C++ compiler.
+    Both are for the CPU. Raises CheckpointError or UnsupportedError.
     """
     attend = select_attention(attn_implementation, device, dtype)
     check_cpu_options(device, int8=int8, compiled=compiled)
@@ -201,6 +202,5 @@ def load_engine(
         max_waiting=max_waiting,
         max_frames=defaults.max_new_tokens if max_frames is None else max_frames,
         prefill_rows=prefill_rows,
-        keep_pace=keep_pace,
     )
     return LoadedModel(engine, defaults, codec_config, directory / CODEC_DIRECTORY)

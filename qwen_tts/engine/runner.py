@@ -52,6 +52,7 @@ class TalkerRunner:
         suppressed = torch.arange(config.vocab_size, device=device) >= config.vocab_size - SPECIAL_CODES
         suppressed[self.eos] = False
         self.suppressed = suppressed  # [V]
+        self._overflowed: set[int] = set()  # slots whose prompt gave numbers that are not finite
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> dict[int, Frame | None]:
@@ -62,7 +63,7 @@ class TalkerRunner:
         """
         if plan.running:
             self._decode(plan)
-        if plan.newcomer is not None:
+        if plan.newcomer is not None and plan.rows:
             self._prefill(plan.newcomer, plan.rows)
         if not plan.sequences:
             return {}
@@ -79,15 +80,19 @@ class TalkerRunner:
     def _prefill(self, sequence: Sequence, read: range) -> None:
         """Read these rows of the prompt into the sequence's slot; with the last, set the slot's row of every pool."""
         slot, layout, request = _slot(sequence), sequence.layout, sequence.request
+        if read.start == 0 and slot in self._overflowed:  # its last owner left before the end of the prompt
+            self._wipe(slot)
         rows = self._embed(layout, read)
         positions = torch.arange(read.start, read.stop, device=self.device)[None]
         visible = None
         if read.start:
             visible = (torch.arange(read.stop, device=self.device) <= positions[..., None])[:, None]
         hidden = self.talker.model(rows[None], positions, self.kv[:, :, slot : slot + 1, : read.stop], visible)
+        if not bool(hidden.isfinite().all()):
+            self._overflowed.add(slot)
         if read.stop < len(layout):
             return
-        self.hidden[slot] = hidden[0, -1]
+        self.hidden[slot] = torch.nan if slot in self._overflowed else hidden[0, -1]
         trailing = len(layout.trailing_text_ids)
         if trailing:
             ids = torch.from_numpy(layout.trailing_text_ids).to(self.device)
@@ -124,6 +129,7 @@ class TalkerRunner:
         for kv in (self.kv, self.predictor_kv):
             kv[:, :, slot] = 0
         self.hidden[slot] = 0
+        self._overflowed.discard(slot)
 
     def _decode(self, plan: Plan) -> None:
         """Read the newest frame of every running row into its cache."""

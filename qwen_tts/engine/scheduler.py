@@ -3,6 +3,7 @@
 import heapq
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from qwen_tts.engine.pace import Pace
@@ -16,7 +17,8 @@ PREFILL_ROWS = 32
 
 @dataclass(frozen=True)
 class Plan:
-    """One step: `running` rows advance, `newcomer` reads `rows` of its prompt, `sequences` get a frame."""
+    """One step: `running` rows advance, `newcomer` reads `rows` of its prompt (none when there is no time for it), then
+    those in `sequences` get a frame."""
 
     newcomer: Sequence | None
     rows: range
@@ -29,6 +31,11 @@ class Plan:
             return self.running
         return (*self.running, self.newcomer)
 
+    @property
+    def height(self) -> int:
+        """Rows that the running ones take in the pools: one more than their highest slot."""
+        return _height(self.running)
+
 
 class Scheduler:
     """First come, first served over `slots`. One newcomer at a time reads its prompt, `prefill_rows` of it a step, so
@@ -38,13 +45,17 @@ class Scheduler:
     """
 
     def __init__(
-        self, slots: int, max_waiting: int, prefill_rows: int = PREFILL_ROWS, pace: Pace | None = None
+        self,
+        slots: int,
+        max_waiting: int,
+        prefill_rows: int = PREFILL_ROWS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """With `pace`, a newcomer waits while one stream more would make the others late."""
         self.slots = slots
         self.max_waiting = max_waiting
         self.prefill_rows = prefill_rows
-        self.pace = pace
+        self.pace: Pace | None = None  # with it, newcomers wait while they would make running streams late
+        self.clock = clock
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._newcomer: Sequence | None = None  # also in `running`
@@ -60,6 +71,9 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue `sequence`. Raises Overloaded when `max_waiting` are queued beyond those a free slot awaits."""
+        if len(self.waiting) >= self.max_waiting and self._in_time() is False:
+            running, waiting = len(self.running), self.max_waiting
+            raise Overloaded(f"{running} streams are all that can be kept in time and {waiting} requests are waiting")
         if len(self.waiting) - len(self._free) >= self.max_waiting:
             raise Overloaded(f"all {self.slots} slots are busy and {self.max_waiting} requests are waiting")
         self.waiting.append(sequence)
@@ -74,20 +88,25 @@ class Scheduler:
 
     def schedule(self) -> Plan:
         self._drop_cancelled()
-        if self._newcomer is None and self.waiting and self._free and self._in_time(len(self.running) + 1):
+        if self._newcomer is None and self.waiting and self._free and self._in_time():
             newcomer = self.waiting[0]
             newcomer.slot = heapq.heappop(self._free)
             newcomer.status = Status.RUNNING
-            newcomer.started_s = time.monotonic()
+            newcomer.started_s = self.clock()
             self.running.append(newcomer)
             self._newcomer = newcomer
             self.waiting.popleft()  # last: interrupted anywhere above, `abort` still finds it
         newcomer = self._newcomer
         if newcomer is None:
             return Plan(None, range(0), tuple(self.running))
+        running = tuple(s for s in self.running if s is not newcomer)
         # Always cut at the same rows, whoever else runs: a request's numbers depend on nothing but itself.
         rows = range(newcomer.rows_read, min(newcomer.rows_read + self.prefill_rows, len(newcomer.layout)))
-        return Plan(newcomer, rows, tuple(s for s in self.running if s is not newcomer))
+        if self.pace is not None and running:
+            now = self.clock()
+            if not self.pace.can_read(min(sequence.headroom(now) for sequence in running)):
+                rows = range(rows.start, rows.start)
+        return Plan(newcomer, rows, running)
 
     def update(self, plan: Plan, frames: dict[int, Frame | None]) -> None:
         """Book what a step gave: per slot the new frame, or None where the talker ended the utterance.
@@ -107,7 +126,7 @@ class Scheduler:
             elif (frame := frames[sequence.slot]) is None:
                 self._release(sequence, "stop")
             else:
-                sequence.frames.append(frame)
+                sequence.append(frame, self.clock())
                 if len(sequence.frames) >= sequence.max_frames:
                     self._release(sequence, "length")
         self.check()
@@ -127,8 +146,11 @@ class Scheduler:
         used = [sequence.slot for sequence in self.running]
         assert sorted([*used, *self._free], key=lambda slot: slot or 0) == list(range(self.slots)), (used, self._free)
 
-    def _in_time(self, rows: int) -> bool:
-        return rows == 1 or self.pace is None or self.pace.allows(rows)
+    def _in_time(self) -> bool | None:
+        """Whether one stream more leaves the running ones in time; None when that is not known yet."""
+        if self.pace is None or not self.running:
+            return True
+        return self.pace.allows(max(_height(self.running), min(self._free, default=0) + 1))
 
     def _drop_cancelled(self) -> None:
         for sequence in [s for s in self.running if s.cancel_requested]:
@@ -142,6 +164,10 @@ class Scheduler:
             self._newcomer = None
         heapq.heappush(self._free, sequence.slot)
         sequence.slot = None
+
+
+def _height(sequences: Iterable[Sequence]) -> int:
+    return max((sequence.slot for sequence in sequences if sequence.slot is not None), default=-1) + 1
 
 
 def _finish(sequence: Sequence, reason: FinishReason) -> None:

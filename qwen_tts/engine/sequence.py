@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.prompt import PromptLayout
 from qwen_tts.request import FinishReason, SpeechRequest
 
@@ -41,13 +42,27 @@ class Sequence:
     frames: list[Frame] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     cancel_requested: bool = False
+    # On the engine's clock: when it was made, when it had a slot, and when a listener who never waited longer than for
+    # this stream would have had to begin, to be where he is.
     queued_s: float = field(default_factory=time.monotonic)
-    started_s: float | None = None  # had a slot
+    started_s: float | None = None
+    _began_s: float | None = None
 
     @property
     def position(self) -> int:
         """Where the next row goes in this sequence's KV cache: every frame but the newest has been read."""
         return len(self.layout) + max(len(self.frames) - 1, 0)
+
+    def append(self, frame: Frame, now: float) -> None:
+        """The newest frame. A listener gets it at once, begins with the first one, and waits while there is none."""
+        if self._began_s is None:
+            self._began_s = now
+        self._began_s += max(0.0, -self.headroom(now))
+        self.frames.append(frame)
+
+    def headroom(self, now: float) -> float:
+        """Seconds of audio that the listener has in hand; below 0, for how long he has had none."""
+        return 0.0 if self._began_s is None else len(self.frames) * FRAME_S - (now - self._began_s)
 
     @property
     def finished(self) -> bool:

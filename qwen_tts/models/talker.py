@@ -43,9 +43,9 @@ class Talker(nn.Module):
         self.codec_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.code_predictor = CodePredictor(config, attend)
 
-    def pack(self, weights: Weights) -> None:
-        """Lay the weights out for decoding on a CPU. The heads, whose numbers are drawn from, stay 16 bits at least."""
-        pack, pack_head = packer(weights), packer("bfloat16" if weights == "int8" else weights)
+    def pack(self, weights: Weights, heads: Weights) -> None:
+        """Lay out for decoding on a CPU: the weights of the layers, and those of the heads."""
+        pack, pack_head = packer(weights), packer(heads)
         predictor = self.code_predictor
         for block in self.modules():
             if isinstance(block, Block):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.__main__ import _weights_mb
+from benchmarks.__main__ import _million_weights
 from benchmarks.results import Measured, draw, table
 from qwen_tts.config import read_model_config
 from qwen_tts.layers import Block, sdpa
@@ -24,7 +24,7 @@ def test_weights_that_a_frame_reads(custom_voice: Path) -> None:
         return sum(p.numel() for block in blocks for p in block.parameters() if p.dim() == 2)
 
     expected = matrices(talker.model) + (TINY.groups - 1) * matrices(talker.code_predictor)
-    assert _weights_mb(custom_voice) == pytest.approx(expected / 1e6)
+    assert _million_weights(custom_voice) == pytest.approx(expected / 1e6)
 
 
 def test_ratios_are_to_the_same_number_of_streams(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The fast ways to decode on a CPU against the plain one."""
 
 import copy
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -139,6 +138,29 @@ def test_options_that_a_device_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
         check_cpu_options(CPU, int8=False, compiled=True)
 
 
+def test_int8_where_the_processor_would_add_up_in_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: False)
+    with pytest.raises(UnsupportedError, match="AVX-512 VNNI"):
+        check_cpu_options(CPU, int8=True, compiled=False)
+
+
+def test_a_prompt_half_read_below_a_running_row_is_kept(custom_voice: Path) -> None:
+    """The rows of idle slots are computed along and write somewhere."""
+    engine = fast_engine(custom_voice, int8=False, compiled=False)
+    short, long = custom("Short.", seed=6, max_frames=40), custom("A long text, " * 6, seed=5, max_frames=6)
+    wanted = speak(engine, long)[0].frames
+    leaving, staying = engine.add(short), engine.add(short)
+    while not staying.frames:
+        engine.step()
+    engine.cancel(leaving)
+    newcomer = engine.add(long)
+    while not newcomer.finished:
+        engine.step()
+        assert newcomer.finished or newcomer.slot == 0
+        assert staying.slot == 1
+    assert newcomer.frames == wanted
+
+
 def test_prompts_are_read_in_pieces(custom_voice: Path) -> None:
     """Other streams go on meanwhile, and the words are those of a prompt read at once."""
     config = read_model_config(custom_voice)
@@ -169,4 +191,3 @@ def test_prompts_are_read_in_pieces(custom_voice: Path) -> None:
     while not small.idle:
         small.step()
     assert [first.frames, second.frames] == wanted
-    assert dataclasses.replace(second.request, seed=5) == long

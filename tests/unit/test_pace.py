@@ -1,57 +1,112 @@
-"""How many streams are let in, on made-up step times."""
+"""How many streams are let in, on a made-up clock and made-up step times."""
+
+from collections.abc import Callable
 
 import pytest
 
-from qwen_tts.engine.pace import FRAME_S, Pace
+from qwen_tts.engine.pace import FRAME_S, LIMIT_S, Pace
 from qwen_tts.engine.scheduler import Scheduler
-from tests.unit.test_scheduler import queued, step
+from qwen_tts.errors import Overloaded
+from tests.unit.test_scheduler import frames_of, queued, sequence
 
 
-def paced(**times_ms: float) -> Pace:
-    pace = Pace()
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def paced(clock: Clock, **times_ms: float) -> Pace:
+    pace = Pace(clock)
     for rows, time_ms in times_ms.items():
-        pace.observe(int(rows.removeprefix("rows_")), time_ms / 1000)
+        pace.observe(int(rows.removeprefix("rows_")), time_ms / 1000, read=False)
     return pace
 
 
-def test_what_is_known_of_more_or_fewer_rows_bounds_what_is_not() -> None:
-    pace = paced(rows_1=20, rows_4=50)
-    assert pace.allows(3), "no longer than four"
-    assert pace.allows(5), "62.5 ms by ratio"
-    assert not pace.allows(6), "75 ms by ratio are more than nine tenths of a frame"
-    pace.observe(8, 0.07)
-    assert pace.allows(8), "seen to be enough"
-    assert not pace.allows(9)
+def test_one_more_is_tried_where_there_is_room_and_known_from_then_on() -> None:
+    pace = paced(Clock(), rows_1=50)
+    assert pace.allows(2)
+    assert pace.allows(3) is None, "two have not been seen"
+    pace.observe(2, 0.065, read=False)
+    assert pace.allows(3) is False, "65 ms, and another would add 15"
+    pace.observe(2, 0.05, read=False)
+    pace.observe(3, 0.2, read=False)
+    assert pace.allows(3) is False
 
 
-def test_nothing_known_is_no_reason_to_wait() -> None:
-    assert Pace().allows(16)
+def test_what_was_seen_long_ago_is_forgotten() -> None:
+    pace = paced(clock := Clock(), rows_1=50, rows_2=90)
+    assert pace.allows(2) is False
+    clock.now += 299
+    pace.observe(1, 0.05, read=False)
+    assert pace.allows(2) is False
+    clock.now += 2
+    assert pace.allows(2), "tried again"
 
 
-def test_where_one_alone_is_late_company_does_no_harm() -> None:
-    assert paced(rows_1=300, rows_2=310).allows(8)
+def test_what_is_true_of_fewer_is_true_of_more() -> None:
+    pace = paced(Clock(), rows_8=65)
+    assert pace.allows(8)
+    pace.observe(5, 0.1, read=False)
+    assert pace.allows(8) is False
 
 
-def test_a_slow_step_is_forgotten() -> None:
-    pace = paced(rows_1=30, rows_2=30)
-    assert pace.allows(3)
-    pace.observe(2, 0.5)
-    assert not pace.allows(3)
-    for _ in range(40):
-        pace.observe(2, 0.03)
-    assert pace.allows(3)
+def test_a_prompt_is_read_when_there_is_audio_in_hand_for_it() -> None:
+    pace = paced(Clock(), rows_2=40)
+    assert pace.can_read(0.0), "nothing known"
+    for _ in range(8):
+        pace.observe(2, 0.14, read=True)
+    assert not pace.can_read(0.09)
+    assert pace.can_read(0.11)
+    assert pace.allows(3), "steps that read are not the streams' fault"
 
 
-@pytest.mark.parametrize(("row_ms", "admitted"), [(10.0, 7), (30.0, 2), (70.0, 1)])
-def test_newcomers_wait_while_one_more_would_make_the_others_late(row_ms: float, admitted: int) -> None:
-    scheduler = Scheduler(slots=8, max_waiting=8, pace=(pace := Pace()))
-    queued(scheduler, 8, max_frames=99)
-    for _ in range(40):
-        plan = step(scheduler)
-        if plan.running and plan.newcomer is None:
-            pace.observe(len(plan.running), len(plan.running) * row_ms / 1000)
-        elif plan.newcomer is not None:
-            pace.observe(len(plan.sequences), len(plan.sequences) * row_ms / 1000)
+def run(scheduler: Scheduler, clock: Clock, steps: int, cost: Callable[[int, bool], float]) -> float:
+    """Steps that take `cost(rows, read)` seconds; returns the least headroom that a stream ever had."""
+    assert scheduler.pace is not None
+    least = 0.0
+    for _ in range(steps):
+        plan = scheduler.schedule()
+        read = len(plan.rows) > 0
+        clock.now += (seconds := cost(len(plan.running), read))
+        if plan.running:
+            least = min(least, *(one.headroom(clock.now) for one in plan.running))
+            scheduler.pace.observe(plan.height, seconds, read=read)
+        scheduler.update(plan, frames_of(plan))
+    return least
+
+
+@pytest.mark.parametrize(("base_ms", "row_ms", "admitted"), [(0, 9, 8), (0, 30, 2), (40, 8, 4), (65, 6, 1)])
+def test_as_many_streams_as_can_be_kept_in_time(base_ms: float, row_ms: float, admitted: int) -> None:
+    scheduler = Scheduler(8, 8, prefill_rows=2, clock=(clock := Clock()))
+    scheduler.pace = Pace(clock)
+    for rows in (1, 2):  # as seen at the start
+        scheduler.pace.observe(rows, (base_ms + rows * row_ms) / 1000, read=False)
+    queued(scheduler, 8, max_frames=10_000)
+    least = run(scheduler, clock, 400, lambda rows, read: (base_ms + rows * row_ms + 60 * read) / 1000)
     assert len(scheduler.running) == admitted
     assert len(scheduler.waiting) == 8 - admitted
-    assert admitted * row_ms / 1000 <= FRAME_S
+    assert admitted * row_ms + base_ms <= 1000 * LIMIT_S + 1e-6
+    # The very first piece that is read beside a stream shows what a piece costs, and a first frame is followed by none.
+    assert least >= -(0.06 + FRAME_S)
+
+
+def test_a_full_house_refuses_beyond_the_queue() -> None:
+    scheduler = Scheduler(8, 1, clock=(clock := Clock()))
+    scheduler.pace = Pace(clock)
+    queued(scheduler, 3, max_frames=10_000)
+    run(scheduler, clock, 20, lambda rows, read: 0.03 * rows)
+    assert len(scheduler.running) == 2
+    with pytest.raises(Overloaded, match="2 streams are all that can be kept in time and 1 requests are waiting"):
+        scheduler.add(sequence())
+
+
+def test_a_listener_who_ran_out_goes_on_with_what_comes() -> None:
+    stream = sequence()
+    stream.append((1,), 10.0)
+    assert stream.headroom(10.0) == pytest.approx(FRAME_S)
+    assert stream.headroom(10.5) == pytest.approx(FRAME_S - 0.5)
+    stream.append((1,), 10.5)
+    assert stream.headroom(10.5) == pytest.approx(FRAME_S)
