@@ -3,12 +3,11 @@
 python -m benchmarks.ours DIRECTORY --dtype int8 --compile --batch 1 --batch 16
 """
 
-import dataclasses
 import json
 import resource
 import statistics
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import click
 import torch
@@ -72,7 +71,7 @@ def main(
             engine.step()
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         found = Measured(name, batch, 1000 * statistics.median(times), 1000 * first, len(times), peak_mb)
-        click.echo(json.dumps(dataclasses.asdict(found)))
+        click.echo(json.dumps(asdict(found)))
 
 
 if __name__ == "__main__":

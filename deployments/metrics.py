@@ -77,7 +77,7 @@ class StreamMetrics:
 
 
 class EngineMetrics:
-    """Of one talker's engine, written by its thread."""
+    """Of one talker's engine."""
 
     def __init__(self, engine: Engine, model: str) -> None:
         self._engine = engine

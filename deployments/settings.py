@@ -82,8 +82,8 @@ class TalkerArgs(TorchReplicaArgs):
     On a CPU float32 is exact, bfloat16 halves what is read per frame, int8 halves it again (the layers' products; the
     rest is bfloat16). `compile` is for the CPU too: decoding in compiled pieces, which is faster the more streams there
     are, and takes a minute at the start and a C++ compiler. `prefill_rows` of a new prompt are read per frame of the
-    running streams. `keep_pace` lets a request wait, as if all slots were taken, while one stream more would give the
-    running ones their frames later than they are played; where one stream alone is not in time, it does nothing.
+    running streams. `keep_pace` lets a request wait for a slot while one stream more would give the running ones their
+    frames later than they are played; where one stream alone is not in time at the start, it does nothing.
     """
 
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"

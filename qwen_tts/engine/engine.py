@@ -110,9 +110,10 @@ class Engine:
                 plan = self._scheduler.schedule()
             started = time.monotonic()
             frames = self._runner.run(plan)
-            if (pace := self._scheduler.pace) is not None and plan.running:
-                pace.observe(plan.height, time.monotonic() - started, read=len(plan.rows) > 0)
+            seconds = time.monotonic() - started
             with self._lock:
+                if (pace := self._scheduler.pace) is not None and plan.running:
+                    pace.observe(plan.height, seconds, read=len(plan.rows) > 0)
                 self._scheduler.update(plan, frames)
         except BaseException:
             with self._lock:

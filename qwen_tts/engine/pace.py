@@ -11,6 +11,7 @@ LIMIT_S = 0.9 * FRAME_S  # that a step may take; the rest is for the prompts of 
 
 _WEIGHT = 0.1  # of the newest step in an average
 _MEMORY_S = 300.0
+_MOST = 2.0, 4.0  # times the average that a step, and one that reads, may count for: a machine hiccups
 
 
 class Pace:
@@ -25,13 +26,12 @@ class Pace:
     def observe(self, rows: int, seconds: float, *, read: bool) -> None:
         """A step of `rows` took `seconds`; with `read`, a piece of a prompt was read in it."""
         before = self._step(rows)
-        if not read:  # more rows take no less, and fewer no more
-            average = seconds if before is None else before + _WEIGHT * (seconds - before)
-            for others, (known, seen) in self._steps.items():
-                self._steps[others] = (max if others > rows else min)(known, average), seen
+        if read:
+            if before is not None:
+                self._piece += 0.5 * (min(max(0.0, seconds - before), _MOST[1] * before) - self._piece)
+        else:
+            average = seconds if before is None else before + _WEIGHT * (min(seconds, _MOST[0] * before) - before)
             self._steps[rows] = average, self._clock()
-        elif before is not None:
-            self._piece += 0.5 * (max(0.0, seconds - before) - self._piece)
 
     def allows(self, rows: int) -> bool | None:
         """Whether one stream more, which makes them `rows`, leaves the others in time; None when that is not known yet.
@@ -39,17 +39,18 @@ class Pace:
         It is tried once a step of the present ones has been seen and has room for what another adds, as far as that is
         known; from then on it is known.
         """
-        if (known := self._step(rows)) is not None:
-            return known <= LIMIT_S
         if (now := self._step(rows - 1)) is None:
             return None
-        fewer = {n: self._step(n) for n in self._steps if n < rows - 1}
-        growth = max(((now - s) / (rows - 1 - n) for n, s in fewer.items() if s is not None), default=0.0)
+        if (known := self._step(rows)) is not None:
+            return max(now, known) <= LIMIT_S
+        growth = max(((now - s) / (rows - 1 - n) for n, (s, _) in self._steps.items() if n < rows - 1), default=0.0)
         return now + max(0.0, growth) <= LIMIT_S
 
-    def can_read(self, headroom: float) -> bool:
-        """Whether the stream with the least audio in hand, `headroom` seconds, can wait for a piece of a prompt."""
-        return headroom >= self._piece
+    def can_read(self, rows: int, headroom: float) -> bool:
+        """Whether a step of `rows` may read a piece of a prompt: the stream with the least audio in hand, `headroom`
+        seconds, can wait for it, or steps are late as it is."""
+        step = self._step(rows) or 0.0
+        return headroom >= step + self._piece or step > LIMIT_S
 
     def _step(self, rows: int) -> float | None:
         average, seen = self._steps.get(rows, (0.0, float("-inf")))

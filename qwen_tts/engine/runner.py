@@ -133,7 +133,7 @@ class TalkerRunner:
 
     def _decode(self, plan: Plan) -> None:
         """Read the newest frame of every running row into its cache."""
-        rows = _rows(plan.running)
+        rows = plan.height
         positions, steps = [0] * rows, [0] * rows
         if plan.newcomer is not None and _slot(plan.newcomer) < rows:
             # What the idle row writes there, the newcomer's next prompt row replaces.

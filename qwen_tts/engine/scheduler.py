@@ -70,8 +70,9 @@ class Scheduler:
         return len(self._free)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue `sequence`. Raises Overloaded when `max_waiting` are queued beyond those a free slot awaits."""
-        if len(self.waiting) >= self.max_waiting and self._in_time() is False:
+        """Queue `sequence`. Raises Overloaded when `max_waiting` are queued beyond those a free slot awaits, or at all
+        while the free slots cannot be used in time."""
+        if len(self.waiting) >= self.max_waiting and self._free and self._in_time() is False:
             running, waiting = len(self.running), self.max_waiting
             raise Overloaded(f"{running} streams are all that can be kept in time and {waiting} requests are waiting")
         if len(self.waiting) - len(self._free) >= self.max_waiting:
@@ -104,7 +105,7 @@ class Scheduler:
         rows = range(newcomer.rows_read, min(newcomer.rows_read + self.prefill_rows, len(newcomer.layout)))
         if self.pace is not None and running:
             now = self.clock()
-            if not self.pace.can_read(min(sequence.headroom(now) for sequence in running)):
+            if not self.pace.can_read(_height(running), min(sequence.headroom(now) for sequence in running)):
                 rows = range(rows.start, rows.start)
         return Plan(newcomer, rows, running)
 
@@ -147,10 +148,11 @@ class Scheduler:
         assert sorted([*used, *self._free], key=lambda slot: slot or 0) == list(range(self.slots)), (used, self._free)
 
     def _in_time(self) -> bool | None:
-        """Whether one stream more leaves the running ones in time; None when that is not known yet."""
-        if self.pace is None or not self.running:
+        """Whether one stream more, in the lowest free slot, leaves the running ones in time; None: not known yet."""
+        slot, height = min(self._free), _height(self.running)
+        if self.pace is None or slot < height or not self.running:  # rows below the highest are computed anyway
             return True
-        return self.pace.allows(max(_height(self.running), min(self._free, default=0) + 1))
+        return self.pace.allows(slot + 1)
 
     def _drop_cancelled(self) -> None:
         for sequence in [s for s in self.running if s.cancel_requested]:

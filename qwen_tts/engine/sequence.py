@@ -42,8 +42,8 @@ class Sequence:
     frames: list[Frame] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     cancel_requested: bool = False
-    # On the engine's clock: when it was made, when it had a slot, and when a listener who never waited longer than for
-    # this stream would have had to begin, to be where he is.
+    # When it was made, when it had a slot, and when a listener began who has heard it without a break (later than he
+    # did, by the breaks).
     queued_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None
     _began_s: float | None = None
@@ -54,14 +54,15 @@ class Sequence:
         return len(self.layout) + max(len(self.frames) - 1, 0)
 
     def append(self, frame: Frame, now: float) -> None:
-        """The newest frame. A listener gets it at once, begins with the first one, and waits while there is none."""
+        """The newest frame. A listener begins with the first one and waits while there is none; counted as if every
+        frame left at once, though chunks hold some back."""
         if self._began_s is None:
             self._began_s = now
         self._began_s += max(0.0, -self.headroom(now))
         self.frames.append(frame)
 
     def headroom(self, now: float) -> float:
-        """Seconds of audio that the listener has in hand; below 0, for how long he has had none."""
+        """Seconds of audio that the listener has not played; below 0, for how long he has had none."""
         return 0.0 if self._began_s is None else len(self.frames) * FRAME_S - (now - self._began_s)
 
     @property

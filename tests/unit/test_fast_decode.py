@@ -32,6 +32,9 @@ def _nothing_compiled_yet() -> None:
     torch._dynamo.reset()
 
 
+with_vnni = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="int8 sums are exact with VNNI only")
+
+
 def distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
@@ -49,6 +52,7 @@ def test_packed_layers_multiply_as_linear_layers_do(weights: Weights) -> None:
         assert packed(x.bfloat16()).dtype == torch.bfloat16
 
 
+@with_vnni
 def test_an_int8_row_is_multiplied_as_if_alone() -> None:
     torch.manual_seed(0)
     layer = packer("int8")([nn.Linear(64, 96)])
@@ -121,6 +125,7 @@ def test_two_hundred_mixed_steps_compile_nothing_new(custom_voice: Path) -> None
     assert number > 10
 
 
+@with_vnni
 def test_an_int8_request_says_the_same_in_any_company(custom_voice: Path) -> None:
     engine = fast_engine(custom_voice, int8=True, compiled=False)
     requests = [custom(f"Number {seed}.", seed=seed, max_frames=8) for seed in range(4)]
@@ -132,6 +137,7 @@ def test_options_that_a_device_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ({"int8": True, "compiled": False}, {"int8": False, "compiled": True}):
         with pytest.raises(UnsupportedError, match="is for the CPU, not for cuda"):
             check_cpu_options(torch.device("cuda"), **options)
+    monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: True)
     check_cpu_options(CPU, int8=True, compiled=True)
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     with pytest.raises(UnsupportedError, match="needs a C\\+\\+ compiler"):
