@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench evaluation demo-checkpoint clean
+.PHONY: help setup serve test check bench probe evaluation demo-checkpoint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -28,7 +28,10 @@ check: $(INSTALLED)  ## Lint, format and types
 test: check  ## Everything CI runs
 	$(BIN)/pytest
 
-bench: $(INSTALLED)  ## Time a running service: first byte, total, ms per frame
+bench: $(INSTALLED)  ## The engine beside PyPI's qwen-tts on the same random weights (0.6B shape; some minutes)
+	$(BIN)/python -m benchmarks
+
+probe: $(INSTALLED)  ## Time a running service: first byte, total, ms per frame
 	$(BIN)/python -m loadtest.probe
 
 evaluation: $(INSTALLED)  ## Install what `qwen-tts evaluate` listens with

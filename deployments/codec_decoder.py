@@ -15,12 +15,14 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.embedded import checkpoint_of
 from deployments.messages import AudioChunk, FrameChunk, Load, ModelCard
+from deployments.metrics import StreamMetrics
 from deployments.response_stream import cancel, open_stream
 from deployments.settings import CodecDecoderArgs, ModelArgs
 from deployments.stream_decoder import Stream, StreamDecoder
 from deployments.torch_replica import prepare_torch
 from qwen_tts.checkpoint import CODEC_DIRECTORY, DTYPES, resolve_checkpoint
 from qwen_tts.codec.decoder import load_codec_decoder
+from qwen_tts.config import read_codec_config
 from qwen_tts.request import ClonedVoice, SpeechRequest
 
 log = logging.getLogger("ray.serve")
@@ -37,6 +39,7 @@ class CodecDecoder:
     ) -> None:
         device = prepare_torch(args)
         self._talkers = talkers
+        self._metrics = StreamMetrics()
         self._decoders: dict[str, StreamDecoder] = {}
         by_content: dict[str, StreamDecoder] = {}
         for model in models:
@@ -45,7 +48,8 @@ class CodecDecoder:
             content = _digest(codec)
             if content not in by_content:
                 decoder = load_codec_decoder(codec, device, DTYPES[args.dtype])
-                by_content[content] = StreamDecoder(decoder, args.slots, args.max_batch)
+                sample_rate_hz = read_codec_config(codec).output_sample_rate
+                by_content[content] = StreamDecoder(decoder, args.slots, args.max_batch, sample_rate_hz)
                 by_content[content].warm_up()
             self._decoders[model.name] = by_content[content]
         log.info("codec decoder ready: %d codec(s) on %s in %s", len(by_content), device, args.dtype)
@@ -69,13 +73,14 @@ class CodecDecoder:
         """
         chunks = open_stream(self._talkers[model], "generate", request)
         try:
-            first: FrameChunk = await anext(chunks)
-            async with self._decoders[model].stream() as stream:
-                if isinstance(request.voice, ClonedVoice) and request.voice.prompt.ref_codes is not None:
-                    await stream.prime(request.voice.prompt.ref_codes)
-                yield await _audio(stream, first)
-                async for chunk in chunks:
-                    yield await _audio(stream, chunk)
+            with self._metrics.stream(model, self._decoders[model].sample_rate_hz) as leave:
+                first: FrameChunk = await anext(chunks)
+                async with self._decoders[model].stream() as stream:
+                    if isinstance(request.voice, ClonedVoice) and request.voice.prompt.ref_codes is not None:
+                        await stream.prime(request.voice.prompt.ref_codes)
+                    yield leave(await _audio(stream, first))
+                    async for chunk in chunks:
+                        yield leave(await _audio(stream, chunk))
         finally:
             cancel(chunks)
 

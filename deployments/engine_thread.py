@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 
 from deployments.messages import FrameChunk
+from deployments.metrics import EngineMetrics
 from qwen_tts.engine.engine import Engine
 from qwen_tts.engine.sequence import Sequence, chunk_sizes
 from qwen_tts.errors import EngineStopped
@@ -36,8 +37,10 @@ class _Listener:
 class EngineThread:
     """Steps the engine while it has work. A step that raises ends the engine: see `alive`."""
 
-    def __init__(self, engine: Engine, chunk_schedule: tuple[int, ...]) -> None:
+    def __init__(self, engine: Engine, chunk_schedule: tuple[int, ...], metrics: EngineMetrics | None = None) -> None:
+        """metrics: None outside a replica."""
         self.engine = engine
+        self._metrics = metrics
         self._chunk_schedule = chunk_schedule
         self._groups = engine.config.talker_config.num_code_groups
         self._listeners: dict[Sequence, _Listener] = {}
@@ -69,6 +72,8 @@ class EngineThread:
                 if sequence.finish_reason == "cancelled":
                     raise EngineStopped("the talker stopped before the utterance was complete")
                 last = sequence.finished and sent == len(sequence.frames)
+                if self._metrics is not None and sent == len(frames) and sequence.started_s is not None:
+                    self._metrics.waited(sequence.started_s - sequence.queued_s)
                 codes = np.array(frames, dtype=np.int16).reshape(-1, self._groups)
                 yield FrameChunk(codes, sequence.finish_reason if last else None)
                 if last:
@@ -89,12 +94,20 @@ class EngineThread:
                 self._work.wait()
                 self._work.clear()
                 while not self.engine.idle and not self._closing:
-                    self._notify(self.engine.step())
+                    self._notify(self._step())
         except Exception:  # whatever it was, no request may hang on a dead engine
             log.exception("engine step failed; this talker serves no more requests")
         finally:
             self.engine.stop()
             self._notify(tuple(self._listeners))
+
+    def _step(self) -> tuple[Sequence, ...]:
+        if self._metrics is None:
+            return self.engine.step()
+        with self._metrics.step():
+            moved = self.engine.step()
+        self._metrics.rows(len(moved))
+        return moved
 
     def _notify(self, sequences: tuple[Sequence, ...]) -> None:
         for sequence in sequences:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qwen_tts.config import MODEL_TYPES, ModelType
+from qwen_tts.engine.scheduler import PREFILL_ROWS
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE
 
 # `checkpoint` of a model that comes with the package.
@@ -76,9 +77,19 @@ class TorchReplicaArgs(ReplicaArgs):
 
 
 class TalkerArgs(TorchReplicaArgs):
-    """One talker replica. Beyond `slots` running and `max_waiting` queued requests, callers get 429."""
+    """One talker replica. Beyond `slots` running and `max_waiting` queued requests, callers get 429.
 
-    dtype: Dtype = "float32"
+    On a CPU float32 is exact, bfloat16 halves what is read per frame, int8 halves it again (the layers' products; the
+    rest is bfloat16). `compile` is for the CPU too: decoding in compiled pieces, which is faster the more streams there
+    are, and takes a minute at the start and a C++ compiler. `prefill_rows` of a new prompt are read per frame of the
+    running streams. `keep_pace` lets a request wait for a slot while one stream more would give the running ones their
+    frames later than they are played; where one stream alone is not in time at the start, it does nothing.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    compile: bool = False
+    prefill_rows: PositiveInt = PREFILL_ROWS
+    keep_pace: bool = True
     attn_implementation: Literal["sdpa", "flash_attention_2"] = "sdpa"
     slots: PositiveInt = 8
     max_waiting: int = Field(16, ge=0)

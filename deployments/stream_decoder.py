@@ -51,7 +51,8 @@ class StreamDecoder:
     """A decoder with its pool. Decoding, leasing and releasing all happen on one thread, in the order asked for,
     so that a stream cancelled while its batch is being decoded gives its slot back after that batch."""
 
-    def __init__(self, decoder: CodecDecoder, slots: int, max_batch: int) -> None:
+    def __init__(self, decoder: CodecDecoder, slots: int, max_batch: int, sample_rate_hz: int) -> None:
+        self.sample_rate_hz = sample_rate_hz
         self._decoder = decoder
         self._device = decoder.pre_conv.conv.weight.device
         self._state = DecoderState(decoder, slots)

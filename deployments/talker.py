@@ -1,17 +1,22 @@
 """Talker deployment: one replica is one engine on one model."""
 
 import logging
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import numpy as np
+import torch
 
 from deployments.embedded import checkpoint_of
 from deployments.engine_thread import EngineThread
 from deployments.messages import FrameChunk, Load, ModelCard
+from deployments.metrics import EngineMetrics
 from deployments.settings import ModelArgs, TalkerArgs
 from deployments.torch_replica import prepare_torch
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.engine.engine import Engine, load_engine
+from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.errors import ConfigError, EngineStopped
 from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, Voice
 from qwen_tts.voice import VoicePrompt
@@ -19,6 +24,7 @@ from qwen_tts.voice import VoicePrompt
 log = logging.getLogger("ray.serve")
 
 _WARM_UP_FRAMES = 4
+_WARM_UP_STREAMS = 3
 
 
 class Talker:
@@ -30,7 +36,10 @@ class Talker:
         loaded = load_engine(
             checkpoint_of(model),
             device=device,
-            dtype=DTYPES[args.dtype],
+            dtype=torch.bfloat16 if args.dtype == "int8" else DTYPES[args.dtype],
+            int8=args.dtype == "int8",
+            compiled=args.compile,
+            prefill_rows=args.prefill_rows,
             attn_implementation=args.attn_implementation,
             slots=args.slots,
             positions=args.positions,
@@ -48,8 +57,13 @@ class Talker:
             defaults=loaded.defaults,
             sample_rate_hz=loaded.codec_config.output_sample_rate,
         )
-        _warm_up(engine)
-        self._engine = EngineThread(engine, args.chunk_schedule)
+        step_s = _warm_up(engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)
+        if args.keep_pace and step_s <= FRAME_S:
+            engine.keep_pace()
+            _warm_up(engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)  # it learns what steps take
+        elif args.keep_pace:
+            log.info("%s takes %.0f ms a frame for one stream: no pace to keep", model.name, 1000 * step_s)
+        self._engine = EngineThread(engine, args.chunk_schedule, EngineMetrics(engine, model.name))
         log.info("talker of %s ready: %s slots on %s in %s", model.name, args.slots, device, args.dtype)
 
     async def describe(self) -> ModelCard:
@@ -74,8 +88,9 @@ class Talker:
             raise EngineStopped("the engine thread has died")
 
 
-def _warm_up(engine: Engine) -> None:
-    """A few frames, so that the first caller does not pay for first-time initialisation."""
+def _warm_up(engine: Engine, streams: int, prefill_rows: int) -> float:
+    """A few frames, of a stream alone and of some together, so that no caller waits for what happens once. Returns
+    what a step of a stream alone takes, in seconds."""
     config = engine.config
     voice: Voice
     match config.tts_model_type:
@@ -85,6 +100,14 @@ def _warm_up(engine: Engine) -> None:
             voice = DesignedVoice("A calm voice.")
         case "base":
             voice = ClonedVoice(VoicePrompt(np.zeros(config.talker_config.hidden_size, dtype=np.float32)))
-    engine.add(SpeechRequest(text="Warm up.", voice=voice, seed=0, max_frames=_WARM_UP_FRAMES))
-    while not engine.idle:
-        engine.step()
+    steps = [0.0]
+    for together in (1, streams, 1):
+        request = SpeechRequest(text="Warm up.", voice=voice, seed=0, max_frames=_WARM_UP_FRAMES)
+        pieces = -(-len(engine.prepare(request).layout) // prefill_rows)
+        for _ in range(together):  # until the last of them has read its prompt, the first one goes on
+            engine.add(replace(request, max_frames=_WARM_UP_FRAMES + together * pieces))
+        while not engine.idle:
+            started = time.monotonic()
+            engine.step()
+            steps.append(time.monotonic() - started)
+    return min(steps[-3:])

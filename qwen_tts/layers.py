@@ -4,7 +4,7 @@ Letters: B rows, T positions of this pass, L positions of the cache, H heads, K 
 """
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from qwen_tts.config import TransformerConfig
 from qwen_tts.errors import UnsupportedError
+
+# Makes one layer of linear layers that read the same input; its output is theirs side by side.
+Pack = Callable[[Sequence[nn.Linear]], nn.Module]
 
 # attend(q [B, T, H, d], kv [2, B, L, K, d], positions [B, T], mask [B, 1, T, L] or None) -> [B, T, H, d].
 # The keys and values of this pass are already in kv. No mask: row t sees the cache up to position t (T == L),
@@ -96,8 +99,19 @@ class GatedMLP(nn.Module):
         self.up_proj = nn.Linear(width, inner, bias=False)
         self.down_proj = nn.Linear(inner, width, bias=False)
 
+        self.gate_up_proj: nn.Module | None = None  # both in one, once packed
+
+    def pack(self, pack: Pack) -> None:
+        self.gate_up_proj = pack([self.gate_proj, self.up_proj])
+        self.down_proj = pack([self.down_proj])
+        del self.gate_proj, self.up_proj
+
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        if self.gate_up_proj is None:
+            gate, up = self.gate_proj(x), self.up_proj(x)
+        else:
+            gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        out: Tensor = self.down_proj(F.silu(gate) * up)
         return out
 
 
@@ -115,15 +129,27 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(heads * d, config.hidden_size, bias=False)
         self.q_norm = RMSNorm(d, config.rms_norm_eps)
         self.k_norm = RMSNorm(d, config.rms_norm_eps)
+        self.qkv_proj: nn.Module | None = None  # the three in one, once packed
+        self.widths = (heads * d, kv_heads * d, kv_heads * d)
+
+    def pack(self, pack: Pack) -> None:
+        self.qkv_proj = pack([self.q_proj, self.k_proj, self.v_proj])
+        self.o_proj = pack([self.o_proj])
+        del self.q_proj, self.k_proj, self.v_proj
 
     def forward(
         self, x: Tensor, positions: Tensor, rope: tuple[Tensor, Tensor], kv: Tensor, mask: Tensor | None
     ) -> Tensor:
         heads = (*x.shape[:2], -1, self.head_dim)
-        q = rotate(self.q_norm(self.q_proj(x).view(heads)), rope)
+        if self.qkv_proj is None:
+            projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
+        else:
+            projected = self.qkv_proj(x).split(self.widths, dim=-1)
+        q, k, v = (rows.view(heads) for rows in projected)
+        q = rotate(self.q_norm(q), rope)
         rows = torch.arange(x.shape[0], device=x.device)[:, None]
-        kv[0, rows, positions] = rotate(self.k_norm(self.k_proj(x).view(heads)), rope)
-        kv[1, rows, positions] = self.v_proj(x).view(heads)
+        kv[0, rows, positions] = rotate(self.k_norm(k), rope)
+        kv[1, rows, positions] = v
         out: Tensor = self.o_proj(self.attend(q, kv, positions, mask).flatten(2))
         return out
 
@@ -146,6 +172,11 @@ class Block(nn.Module):
         return out
 
 
+# decode(x [B, D], positions [B], kv of every layer as in Transformer.forward) -> hidden [B, D]. Row b sees the cache up
+# to its own position.
+Decode = Callable[[Tensor, Tensor, Iterable[Tensor]], Tensor]
+
+
 class Transformer(nn.Module):
     """A stack of blocks over a KV cache, with the final norm. Subclasses add their embedding tables."""
 
@@ -154,10 +185,13 @@ class Transformer(nn.Module):
         self.config = config
         self.layers = nn.ModuleList(Block(config, attend) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.decode: Decode | None = None  # a faster way to read one row each
 
     def forward(self, x: Tensor, positions: Tensor, kv: Iterable[Tensor], mask: Tensor | None) -> Tensor:
         """x [B, T, D], positions [B, T] int64, kv [2, B, L, K, d] of every layer (written in place) ->
         hidden [B, T, D]."""
+        if self.decode is not None and x.shape[1] == 1:
+            return self.decode(x[:, 0], positions[:, 0], kv)[:, None]
         rope = rope_table(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         for layer, layer_kv in zip(self.layers, kv, strict=True):
             x = layer(x, positions, rope, layer_kv, mask)

@@ -1,6 +1,7 @@
 """The engine in three words: schedule, run, update. Text goes in as requests, codes come out as frames."""
 
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from qwen_tts.config import (
     read_generation_defaults,
     read_model_config,
 )
+from qwen_tts.engine.cpu import check_cpu_options, prepare_for_cpu
+from qwen_tts.engine.pace import Pace
 from qwen_tts.engine.runner import MIN_FRAMES, TalkerRunner
-from qwen_tts.engine.scheduler import Scheduler
+from qwen_tts.engine.scheduler import PREFILL_ROWS, Scheduler
 from qwen_tts.engine.sequence import Sequence
 from qwen_tts.errors import EngineStopped, InvalidRequest
 from qwen_tts.layers import select_attention
@@ -34,7 +37,8 @@ _MAX_CHARACTERS_PER_ROW = 64
 class Engine:
     """Continuous batching over one talker. `add` and `cancel` may be called from any thread, `step` from one.
 
-    `max_frames` bounds every request (80 ms a frame), `positions` its prompt rows plus frames.
+    `max_frames` bounds every request (80 ms a frame), `positions` its prompt rows plus frames; `prefill_rows` of a
+    prompt are read in one step.
     """
 
     def __init__(
@@ -47,12 +51,13 @@ class Engine:
         positions: int,
         max_waiting: int,
         max_frames: int,
+        prefill_rows: int = PREFILL_ROWS,
     ) -> None:
         self.config = config
         self.max_frames = max_frames
         self._tokenizer = tokenizer
         self._runner = TalkerRunner(talker, slots, positions, config.tts_pad_token_id)
-        self._scheduler = Scheduler(slots, max_waiting)
+        self._scheduler = Scheduler(slots, max_waiting, prefill_rows)
         # Held over the scheduler's bookkeeping, never while the model runs. Re-entrant, because the garbage collector
         # may close a forgotten stream, which cancels its sequence, in the middle of that bookkeeping.
         self._lock = threading.RLock()
@@ -96,21 +101,29 @@ class Engine:
             self._scheduler.cancel(sequence)
 
     def step(self) -> tuple[Sequence, ...]:
-        """One frame for every running sequence; returns the sequences that moved.
+        """One frame for every running sequence whose prompt has been read; returns the sequences that moved.
 
         A step that is interrupted ends every sequence as cancelled: half a step cannot be taken back.
         """
         try:
             with self._lock:
                 plan = self._scheduler.schedule()
+            started = time.monotonic()
             frames = self._runner.run(plan)
+            seconds = time.monotonic() - started
             with self._lock:
+                if (pace := self._scheduler.pace) is not None and plan.running:
+                    pace.observe(plan.height, seconds, read=len(plan.rows) > 0)
                 self._scheduler.update(plan, frames)
         except BaseException:
             with self._lock:
                 self._scheduler.abort()
             raise
         return plan.sequences
+
+    def keep_pace(self) -> None:
+        """From now on requests wait rather than give running streams their frames later than they are played."""
+        self._scheduler.pace = Pace(self._scheduler.clock)
 
     def stop(self) -> None:
         """Refuse further requests and end the present ones as cancelled. Called by the thread that steps."""
@@ -160,25 +173,35 @@ def load_engine(
     positions: int,
     max_waiting: int,
     max_frames: int | None = None,
+    int8: bool = False,
+    compiled: bool = False,
+    prefill_rows: int = PREFILL_ROWS,
 ) -> LoadedModel:
     """An engine on the checkpoint `name_or_path`.
 
-    `max_frames` None takes max_new_tokens of generation_config.json. Raises CheckpointError or UnsupportedError.
+    `max_frames` None takes max_new_tokens of generation_config.json. With `int8` the layers' products are of int8 and
+    the rest is `dtype`; `compiled` decodes in compiled pieces, which takes a minute at the start and a C++ compiler.
+    Both are for the CPU. Raises CheckpointError or UnsupportedError.
     """
     attend = select_attention(attn_implementation, device, dtype)
+    check_cpu_options(device, int8=int8, compiled=compiled)
     directory = resolve_checkpoint(name_or_path)
     config = read_model_config(directory)
     codec_config = read_codec_config(directory / CODEC_DIRECTORY)
     check_codec(config, codec_config)
     defaults = read_generation_defaults(directory)
     check_defaults(defaults)
+    talker = load_talker(directory, config, attend, device, dtype)
+    if device.type == "cpu":
+        prepare_for_cpu(talker, dtype, int8=int8, compiled=compiled)
     engine = Engine(
         config,
         TextTokenizer(directory, config),
-        load_talker(directory, config, attend, device, dtype),
+        talker,
         slots=slots,
         positions=positions,
         max_waiting=max_waiting,
         max_frames=defaults.max_new_tokens if max_frames is None else max_frames,
+        prefill_rows=prefill_rows,
     )
     return LoadedModel(engine, defaults, codec_config, directory / CODEC_DIRECTORY)

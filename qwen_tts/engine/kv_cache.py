@@ -28,5 +28,9 @@ def allocate_kv_cache(
 
     A running sequence owns one slot and has written positions [0, sequence.position); what lies beyond is never read.
     """
-    shape = (config.num_hidden_layers, 2, slots, positions, config.num_key_value_heads, config.head_dim)
-    return allocate_pool(shape, device, dtype)
+    # On a CPU one slot and one position more lie behind, never committed: compiled code would have to tell a part of
+    # the pool whose strides follow from its sizes (all slots, or all positions) from one whose do not, and be compiled
+    # for both.
+    more = 1 if device.type == "cpu" else 0
+    shape = (config.num_hidden_layers, 2, slots + more, positions + more, config.num_key_value_heads, config.head_dim)
+    return allocate_pool(shape, device, dtype)[:, :, :slots, :positions]

@@ -1,8 +1,9 @@
 """The tensors of the engine: pools with one row per slot, and the passes over them.
 
-One step: every running row reads its newest frame (decode), the newcomer reads its prompt (prefill), and all of them
-get a frame: group 0 from the talker's logits, groups 1..G-1 from the code predictor. Rows are slots [0, n), n being
-one more than the highest slot in use; idle rows among them compute on whatever their slot holds and are not read.
+One step: every running row reads its newest frame (decode), the newcomer reads rows of its prompt (prefill), and those
+that have read all get a frame: group 0 from the talker's logits, groups 1..G-1 from the code predictor. Rows are slots
+[0, n), n being one more than the highest slot in use; idle rows among them compute on whatever their slot holds and are
+not read.
 
 Letters: B rows, D talker width, G code groups, L cache positions, T prompt rows, V vocabulary.
 """
@@ -17,7 +18,7 @@ from qwen_tts.engine.sampling import SamplingRows, draw, penalise_repetition, un
 from qwen_tts.engine.scheduler import Plan
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.models.talker import Talker
-from qwen_tts.prompt import PromptLayout
+from qwen_tts.prompt import REFERENCE_FRAME, SPEAKER_EMBEDDING, PromptLayout
 
 # The reference refuses end of speech before this many frames (min_new_tokens of its generate call).
 MIN_FRAMES = 2
@@ -28,7 +29,7 @@ class TalkerRunner:
 
     def __init__(self, talker: Talker, slots: int, positions: int, tts_pad_token_id: int) -> None:
         config, predictor = talker.config, talker.config.code_predictor_config
-        weight = talker.codec_head.weight
+        weight = talker.model.codec_embedding.weight
         device, dtype = weight.device, weight.dtype
         self.talker = talker
         self.positions = positions
@@ -51,6 +52,7 @@ class TalkerRunner:
         suppressed = torch.arange(config.vocab_size, device=device) >= config.vocab_size - SPECIAL_CODES
         suppressed[self.eos] = False
         self.suppressed = suppressed  # [V]
+        self._overflowed: set[int] = set()  # slots whose prompt gave numbers that are not finite
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> dict[int, Frame | None]:
@@ -59,12 +61,12 @@ class TalkerRunner:
         A slot whose numbers overflowed (float16 ends at 65504) has neither, and its cache is wiped: what is not
         finite would reach the slot's next owner through masked attention.
         """
+        if plan.running:
+            self._decode(plan)
+        if plan.newcomer is not None and plan.rows:
+            self._prefill(plan.newcomer, plan.rows)
         if not plan.sequences:
             return {}
-        if plan.running:
-            self._decode(plan.running)
-        if plan.newcomer is not None:
-            self._prefill(plan.newcomer)
         codes = self._next_frame(plan.sequences).tolist()
         finite = self.hidden[: len(codes)].isfinite().all(dim=1).tolist()
         frames: dict[int, Frame | None] = {}
@@ -75,15 +77,22 @@ class TalkerRunner:
                 self._wipe(slot)
         return frames
 
-    def _prefill(self, sequence: Sequence) -> None:
-        """Read the prompt into the sequence's slot and set the slot's row of every pool."""
+    def _prefill(self, sequence: Sequence, read: range) -> None:
+        """Read these rows of the prompt into the sequence's slot; with the last, set the slot's row of every pool."""
         slot, layout, request = _slot(sequence), sequence.layout, sequence.request
-        length = len(layout)
-        rows = self._embed(layout)
-        positions = torch.arange(length, device=self.device)[None]
-        hidden = self.talker.model(rows[None], positions, self.kv[:, :, slot : slot + 1, :length], None)
-        self.hidden[slot] = hidden[0, -1]
-
+        if read.start == 0 and slot in self._overflowed:  # its last owner left before the end of the prompt
+            self._wipe(slot)
+        rows = self._embed(layout, read)
+        positions = torch.arange(read.start, read.stop, device=self.device)[None]
+        visible = None
+        if read.start:
+            visible = (torch.arange(read.stop, device=self.device) <= positions[..., None])[:, None]
+        hidden = self.talker.model(rows[None], positions, self.kv[:, :, slot : slot + 1, : read.stop], visible)
+        if not bool(hidden.isfinite().all()):
+            self._overflowed.add(slot)
+        if read.stop < len(layout):
+            return
+        self.hidden[slot] = torch.nan if slot in self._overflowed else hidden[0, -1]
         trailing = len(layout.trailing_text_ids)
         if trailing:
             ids = torch.from_numpy(layout.trailing_text_ids).to(self.device)
@@ -95,18 +104,23 @@ class TalkerRunner:
         self.sampling.set(slot, request.sampling)
         self.predictor_sampling.set(slot, request.predictor_sampling)
 
-    def _embed(self, layout: PromptLayout) -> Tensor:
-        """The prompt's rows [T, D]."""
+    def _embed(self, layout: PromptLayout, read: range) -> Tensor:
+        """These rows of the prompt, [T, D]."""
         config = self.talker.config
         speakers = np.zeros((0, config.hidden_size), np.float32)
         frames = np.zeros((0, config.num_code_groups), np.int64)
+        codec_ids = layout.codec_ids[read.start : read.stop]
         if (prompt := layout.voice_prompt) is not None:
-            speakers = prompt.speaker_embedding[None]
-            frames = frames if prompt.ref_codes is None else prompt.ref_codes.astype(np.int64)
+            if (codec_ids == SPEAKER_EMBEDDING).any():
+                speakers = prompt.speaker_embedding[None]
+            if prompt.ref_codes is not None:
+                first = np.count_nonzero(layout.codec_ids[: read.start] == REFERENCE_FRAME)
+                count = np.count_nonzero(codec_ids == REFERENCE_FRAME)
+                frames = prompt.ref_codes[first : first + count].astype(np.int64)
         # Copied: arrays that come from another process may be read-only, which torch cannot express.
         return self.talker.embed_rows(
-            torch.from_numpy(layout.text_ids).to(self.device),
-            torch.from_numpy(layout.codec_ids).to(self.device),
+            torch.tensor(layout.text_ids[read.start : read.stop], device=self.device),
+            torch.tensor(codec_ids, device=self.device),
             torch.tensor(speakers, device=self.device),
             torch.tensor(frames, device=self.device),
         )
@@ -115,12 +129,16 @@ class TalkerRunner:
         for kv in (self.kv, self.predictor_kv):
             kv[:, :, slot] = 0
         self.hidden[slot] = 0
+        self._overflowed.discard(slot)
 
-    def _decode(self, running: tuple[Sequence, ...]) -> None:
+    def _decode(self, plan: Plan) -> None:
         """Read the newest frame of every running row into its cache."""
-        rows = _rows(running)
+        rows = plan.height
         positions, steps = [0] * rows, [0] * rows
-        for sequence in running:
+        if plan.newcomer is not None and _slot(plan.newcomer) < rows:
+            # What the idle row writes there, the newcomer's next prompt row replaces.
+            positions[_slot(plan.newcomer)] = plan.rows.start
+        for sequence in plan.running:
             slot = _slot(sequence)
             positions[slot] = sequence.position
             steps[slot] = min(len(sequence.frames) - 1, len(sequence.layout.trailing_text_ids))

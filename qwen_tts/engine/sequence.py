@@ -1,9 +1,11 @@
 """One request on its way through the engine."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.prompt import PromptLayout
 from qwen_tts.request import FinishReason, SpeechRequest
 
@@ -36,14 +38,32 @@ class Sequence:
     max_frames: int
     status: Status = Status.WAITING
     slot: int | None = None
+    rows_read: int = 0  # of the prompt
     frames: list[Frame] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     cancel_requested: bool = False
+    # When it was made, when it had a slot, and when a listener began who has heard it without a break (later than he
+    # did, by the breaks).
+    queued_s: float = field(default_factory=time.monotonic)
+    started_s: float | None = None
+    _began_s: float | None = None
 
     @property
     def position(self) -> int:
         """Where the next row goes in this sequence's KV cache: every frame but the newest has been read."""
         return len(self.layout) + max(len(self.frames) - 1, 0)
+
+    def append(self, frame: Frame, now: float) -> None:
+        """The newest frame. A listener begins with the first one and waits while there is none; counted as if every
+        frame left at once, though chunks hold some back."""
+        if self._began_s is None:
+            self._began_s = now
+        self._began_s += max(0.0, -self.headroom(now))
+        self.frames.append(frame)
+
+    def headroom(self, now: float) -> float:
+        """Seconds of audio that the listener has not played; below 0, for how long he has had none."""
+        return 0.0 if self._began_s is None else len(self.frames) * FRAME_S - (now - self._began_s)
 
     @property
     def finished(self) -> bool:

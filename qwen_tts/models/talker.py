@@ -4,8 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qwen_tts.config import TalkerConfig
-from qwen_tts.layers import Attend, Transformer
+from qwen_tts.layers import Attend, Block, Transformer
 from qwen_tts.models.code_predictor import CodePredictor
+from qwen_tts.packed_linear import Weights, packer
 from qwen_tts.prompt import REFERENCE_FRAME, SPEAKER_EMBEDDING
 
 
@@ -41,6 +42,19 @@ class Talker(nn.Module):
         self.text_projection = TextProjection(config.text_hidden_size, config.hidden_size)
         self.codec_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.code_predictor = CodePredictor(config, attend)
+
+    def pack(self, weights: Weights, heads: Weights) -> None:
+        """Lay out for decoding on a CPU: the weights of the layers, and those of the heads."""
+        pack, pack_head = packer(weights), packer(heads)
+        predictor = self.code_predictor
+        for block in self.modules():
+            if isinstance(block, Block):
+                block.self_attn.pack(pack)
+                block.mlp.pack(pack)
+        self.codec_head = pack_head([self.codec_head])
+        predictor.lm_head = nn.ModuleList(pack_head([head]) for head in predictor.lm_head)
+        if isinstance(predictor.small_to_mtp_projection, nn.Linear):
+            predictor.small_to_mtp_projection = pack_head([predictor.small_to_mtp_projection])
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """Text token ids [...] -> [..., D]."""

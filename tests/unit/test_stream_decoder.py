@@ -29,7 +29,7 @@ def decoder(custom_voice: Path) -> CodecDecoder:
 @pytest.fixture
 async def streams(decoder: CodecDecoder) -> AsyncIterator[StreamDecoder]:
     """Afterwards every slot must be free, whatever the test did."""
-    streams = StreamDecoder(decoder, SLOTS, max_batch=2)
+    streams = StreamDecoder(decoder, SLOTS, max_batch=2, sample_rate_hz=24000)
     yield streams
     await settle(streams)
     assert streams.load() == IDLE

@@ -1,0 +1,67 @@
+"""Time the reference (PyPI qwen-tts 0.1.1); prints a JSON line per batch. Run by the python of its own environment:
+the standard library, torch and the reference are all there is, and `benchmarks` cannot be imported.
+
+python benchmarks/reference.py DIRECTORY DTYPE FRAMES BATCH...
+"""
+
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TEXT = "The quick brown fox jumps over the lazy dog, and nobody in the village has ever seen it stumble."
+_UNTIMED = 3
+
+
+def main(checkpoint: str, dtype: str, frames: int, batches: list[int]) -> None:
+    import_without_torchaudio()
+    from qwen_tts import Qwen3TTSModel  # the reference's
+
+    model: Any = Qwen3TTSModel.from_pretrained(
+        checkpoint, device_map="cpu", dtype=getattr(torch, dtype), attn_implementation="sdpa"
+    )
+    speaker = model.get_supported_speakers()[0]
+    marks: list[float] = []
+    # Called once a frame, for its last group.
+    last_head = model.model.talker.code_predictor.lm_head[-1]
+    last_head.register_forward_hook(lambda *_: marks.append(time.perf_counter()))
+    model.model.speech_tokenizer.decode = lambda encoded: ([torch.zeros(1).numpy() for _ in encoded], 24000)
+    for batch in [1, *batches]:  # the first one warms up
+        marks.clear()
+        started = time.perf_counter()
+        model.generate_custom_voice(
+            [TEXT] * batch,
+            speaker=[speaker] * batch,
+            language=["auto"] * batch,
+            max_new_tokens=frames + _UNTIMED + 1,
+            do_sample=False,
+            subtalker_dosample=False,
+        )
+        times = [after - before for before, after in zip(marks[_UNTIMED:], marks[_UNTIMED + 1 :], strict=False)]
+        assert len(times) == frames, "a stream ended by itself: other random weights are needed"
+        found = {
+            "name": f"reference {dtype}", "batch": batch, "ms_per_frame": 1000 * statistics.median(times),
+            "first_frame_ms": 1000 * (marks[0] - started), "frames": len(times),
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }  # fmt: skip
+        print(json.dumps(found), flush=True)
+
+
+def import_without_torchaudio() -> None:
+    """The reference imports it for a tokenizer that is not used here."""
+    directory = Path(tempfile.mkdtemp())
+    for package in ("torchaudio", "torchaudio/compliance", "torchaudio/transforms"):
+        (directory / package).mkdir(parents=True)
+        (directory / package / "__init__.py").touch()
+    (directory / "torchaudio/compliance/kaldi.py").touch()
+    sys.path.insert(0, str(directory))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), [int(batch) for batch in sys.argv[4:]])

@@ -1,0 +1,35 @@
+"""What a listener hears of one stream who starts to play with the first audio: does it arrive in time?"""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Playback:
+    """Times in seconds, on the clock that `now` is read from."""
+
+    requested: float
+    first_sent: float | None = None
+    sent: float = 0.0  # audio
+    underruns: int = 0
+    silence: float = 0.0  # heard between one chunk's end and the next one's coming
+    _last: float = 0.0
+
+    def headroom(self, now: float) -> float:
+        """Audio in the listener's hands that is not played yet; below 0, for how long there has been none."""
+        assert self.first_sent is not None, "nothing has been sent"
+        return self.first_sent + self.silence + self.sent - now
+
+    def send(self, audio: float, now: float) -> float | None:
+        """A chunk of `audio` leaves. Returns the time since the one before (None: it is the first)."""
+        gap = None
+        if self.first_sent is None:
+            self.first_sent = now
+        else:
+            gap = now - self._last
+            missing = -self.headroom(now)
+            if missing > 0:
+                self.underruns += 1
+                self.silence += missing
+        self.sent += audio
+        self._last = now
+        return gap

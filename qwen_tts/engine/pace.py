@@ -1,0 +1,57 @@
+"""Does the machine keep up? A stream plays a frame in 80 ms, so a step for everybody must not take longer.
+
+What a step takes with how many rows is learned from the steps there have been, and forgotten: the machine does other
+things too.
+"""
+
+from collections.abc import Callable
+
+FRAME_S = 0.08
+LIMIT_S = 0.9 * FRAME_S  # that a step may take; the rest is for the prompts of newcomers
+
+_WEIGHT = 0.1  # of the newest step in an average
+_MEMORY_S = 300.0
+_MOST = 2.0, 4.0  # times the average that a step, and one that reads, may count for: a machine hiccups
+
+
+class Pace:
+    """Step times by number of rows: how many streams can be given their frames in time, and whether there is time to
+    read some of a newcomer's prompt."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._steps: dict[int, tuple[float, float]] = {}  # rows -> average seconds, when last seen
+        self._piece = 0.0  # seconds that reading a piece of a prompt adds to a step
+
+    def observe(self, rows: int, seconds: float, *, read: bool) -> None:
+        """A step of `rows` took `seconds`; with `read`, a piece of a prompt was read in it."""
+        before = self._step(rows)
+        if read:
+            if before is not None:
+                self._piece += 0.5 * (min(max(0.0, seconds - before), _MOST[1] * before) - self._piece)
+        else:
+            average = seconds if before is None else before + _WEIGHT * (min(seconds, _MOST[0] * before) - before)
+            self._steps[rows] = average, self._clock()
+
+    def allows(self, rows: int) -> bool | None:
+        """Whether one stream more, which makes them `rows`, leaves the others in time; None when that is not known yet.
+
+        It is tried once a step of the present ones has been seen and has room for what another adds, as far as that is
+        known; from then on it is known.
+        """
+        if (now := self._step(rows - 1)) is None:
+            return None
+        if (known := self._step(rows)) is not None:
+            return max(now, known) <= LIMIT_S
+        growth = max(((now - s) / (rows - 1 - n) for n, (s, _) in self._steps.items() if n < rows - 1), default=0.0)
+        return now + max(0.0, growth) <= LIMIT_S
+
+    def can_read(self, rows: int, headroom: float) -> bool:
+        """Whether a step of `rows` may read a piece of a prompt: the stream with the least audio in hand, `headroom`
+        seconds, can wait for it, or steps are late as it is."""
+        step = self._step(rows) or 0.0
+        return headroom >= step + self._piece or step > LIMIT_S
+
+    def _step(self, rows: int) -> float | None:
+        average, seen = self._steps.get(rows, (0.0, float("-inf")))
+        return average if self._clock() - seen <= _MEMORY_S else None

@@ -1,0 +1,135 @@
+"""Linear layers whose weights lie as the CPU's matrix kernels (oneDNN) read them, in bfloat16 or int8.
+
+F.linear rearranges a bfloat16 weight at every call and so reads 20 GB/s of it where the memory gives 60 to 70; these
+rearrange it once. The operations are those torch.compile emits for frozen weights.
+
+Int8 is dynamic: a factor per output channel of the weight, and one per row of the input, found as the row comes. Sums
+are exact integers, so that a row's result does not depend on what else is in the batch.
+
+Letters: N rows, K inputs, M outputs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Weights = Literal["float32", "bfloat16", "int8"]
+
+_LEVELS = 127
+_ZERO = 128  # of the unsigned bytes that the kernel wants its inputs in
+
+
+class PackedLinear(nn.Module):
+    """y = x W^T + b. What a compiled kernel may hold is in functions of tensors alone: `weights` are this layer's."""
+
+    def __init__(self, weights: tuple[Tensor, ...], bias: Tensor | None) -> None:
+        super().__init__()
+        self.weights = weights
+        self.bias = bias
+
+    @staticmethod
+    def multiply(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+        """x [N, K] -> x W^T, [N, M] float32."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., K] -> [..., M]."""
+        y = self.multiply(x.flatten(0, -2), self.weights)
+        if self.bias is not None:
+            y = y + self.bias
+        return y.to(x.dtype).view(*x.shape[:-1], -1)
+
+
+class Float32Linear(PackedLinear):
+    """Nothing packed: the plain product, to compare with."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """weight [M, K], bias [M]."""
+        super().__init__((weight.float(),), bias)
+
+    @staticmethod
+    def multiply(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+        return F.linear(x.float(), weights[0])
+
+
+class BFloat16Linear(PackedLinear):
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """weight [M, K], bias [M]."""
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16().contiguous(), None)
+        super().__init__((packed, torch.empty(len(weight), 0)), bias)
+
+    @staticmethod
+    def multiply(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+        product: Tensor = torch.ops.qwen_tts.bfloat16_product(x.bfloat16(), *weights)
+        return product.float()
+
+
+class Int8Linear(PackedLinear):
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """weight [M, K], bias [M]."""
+        scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / _LEVELS
+        rounded = (weight.float() / scale[:, None]).round().to(torch.int8)
+        zero_points = torch.zeros(len(weight), dtype=torch.int32)
+        super().__init__((torch.ops.onednn.qlinear_prepack(rounded, None), scale, zero_points), bias)
+
+    @staticmethod
+    def multiply(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+        rows = x.float()
+        scale = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / _LEVELS
+        bytes_around_zero = ((rows / scale).round() + _ZERO).to(torch.uint8)
+        product: Tensor = torch.ops.qwen_tts.int8_product(bytes_around_zero, *weights)
+        return product * scale
+
+
+KINDS: dict[Weights, type[Float32Linear] | type[BFloat16Linear] | type[Int8Linear]] = {
+    "float32": Float32Linear,
+    "bfloat16": BFloat16Linear,
+    "int8": Int8Linear,
+}
+
+
+def packer(weights: Weights) -> Callable[[Sequence[nn.Linear]], PackedLinear]:
+    """What makes one packed layer of linear layers that read the same input; its output is theirs side by side."""
+    kind = KINDS[weights]
+
+    def pack(layers: Sequence[nn.Linear]) -> PackedLinear:
+        biases = [layer.bias for layer in layers]
+        bias = None if biases[0] is None else torch.cat(biases)
+        return kind(torch.cat([layer.weight for layer in layers]), bias)
+
+    return pack
+
+
+def _bfloat16_product(x: Tensor, weight: Tensor, outputs: Tensor) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
+    return product
+
+
+def _int8_product(x: Tensor, weight: Tensor, scale: Tensor, zero_points: Tensor) -> Tensor:
+    product: Tensor = torch.ops.onednn.qlinear_pointwise.default(
+        x, 1.0, _ZERO, weight, scale, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return product
+
+
+# torch.compile takes oneDNN's operations apart unless their weights are constants of the graph, one graph a layer.
+_LIBRARY = torch.library.Library("qwen_tts", "DEF")
+_LIBRARY.define("bfloat16_product(Tensor x, Tensor weight, Tensor outputs) -> Tensor")
+_LIBRARY.define("int8_product(Tensor x, Tensor weight, Tensor scale, Tensor zero_points) -> Tensor")
+_LIBRARY.impl("bfloat16_product", _bfloat16_product, "CPU")
+_LIBRARY.impl("bfloat16_product", _bfloat16_product, "MkldnnCPU")
+_LIBRARY.impl("int8_product", _int8_product, "CPU")
+_LIBRARY.impl("int8_product", _int8_product, "MkldnnCPU")
+
+
+@torch.library.register_fake("qwen_tts::bfloat16_product", lib=_LIBRARY)
+def _(x: Tensor, weight: Tensor, outputs: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], outputs.shape[0]))
+
+
+@torch.library.register_fake("qwen_tts::int8_product", lib=_LIBRARY)
+def _(x: Tensor, weight: Tensor, scale: Tensor, zero_points: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], scale.shape[0]), dtype=torch.float32)
