@@ -85,7 +85,8 @@ def _million_weights(checkpoint: Path) -> float:
         heads = (2 * part["num_attention_heads"] + 2 * part["num_key_value_heads"]) * part["head_dim"]
         return part["num_hidden_layers"] * part["hidden_size"] * (heads + 3 * part["intermediate_size"])
 
-    return (layers(config) + (config["num_code_groups"] - 1) * layers(predictor)) / 1e6
+    groups: int = config["num_code_groups"]
+    return (layers(config) + (groups - 1) * layers(predictor)) / 1e6
 
 
 def _run(command: Sequence[str], batches: tuple[int, ...]) -> list[Measured]:

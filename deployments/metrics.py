@@ -34,7 +34,12 @@ class StreamMetrics:
         self._audio = metrics.Counter("qwen_tts_audio_s", "Audio made.", _MODEL)
         self._underruns = metrics.Counter("qwen_tts_underruns", "Chunks that came after the audio had run out.", _MODEL)
         self._silence = metrics.Counter("qwen_tts_underrun_ms", "Silence that listeners heard for it.", _MODEL)
-        self._ended = metrics.Counter("qwen_tts_streams", "Streams, by how they ended.", (*_MODEL, "finish_reason"))
+        ends = (*_MODEL, "finish_reason")
+        self._ended = metrics.Counter(
+            "qwen_tts_streams",
+            "Streams, by how they ended.",
+            ends,  # type: ignore[arg-type]  # typed as one key
+        )
 
     @contextmanager
     def stream(self, model: str, sample_rate_hz: int) -> Iterator[Callable[[AudioChunk], AudioChunk]]:

@@ -76,8 +76,8 @@ def _to_cache(
     kv_heads, width = shape.shape
     hidden = hidden.view(-1, enter.shape[0])
     product = kind.multiply(_normed(hidden, enter, eps), qkv)
-    heads = product.unflatten(1, (-1, width))  # [B, H + 2 K, d]
-    q, k, v = heads.split((heads.shape[1] - 2 * kv_heads, kv_heads, kv_heads), dim=1)
+    heads = product.view(product.shape[0], -1, width)  # [B, H + 2 K, d]
+    q, k, v = torch.split(heads, [heads.shape[1] - 2 * kv_heads, kv_heads, kv_heads], dim=1)
     return rotate(_normed(q, q_norm, eps), rope), torch.stack((rotate(_normed(k, k_norm, eps), rope), v))
 
 
@@ -96,8 +96,7 @@ def _from_cache(
     out, gate_up, down = products
     kv_heads, width = shape.shape
     batch, length = kv.shape[1:3]
-    torch._check(kv.shape[3] == kv_heads)
-    torch._check(kv.shape[4] == width)
+    assert kv.shape[3:] == (kv_heads, width)  # and so constant
     hidden = hidden.view(batch, norm.shape[0])
     grouped = q.view(batch, 1, kv_heads, -1, width)  # [B, 1, K, H / K, d]
     scores = (grouped * kv[0].float()[:, :, :, None]).sum(-1) * width**-0.5  # [B, L, K, H / K]

@@ -14,7 +14,7 @@ from qwen_tts.config import TransformerConfig
 from qwen_tts.errors import UnsupportedError
 
 # Makes one layer of linear layers that read the same input; its output is theirs side by side.
-Pack = Callable[[Sequence[nn.Linear]], nn.Module]
+Pack = Callable[[Sequence[nn.Module]], nn.Module]
 
 # attend(q [B, T, H, d], kv [2, B, L, K, d], positions [B, T], mask [B, 1, T, L] or None) -> [B, T, H, d].
 # The keys and values of this pass are already in kv. No mask: row t sees the cache up to position t (T == L),
@@ -103,7 +103,7 @@ class GatedMLP(nn.Module):
 
     def pack(self, pack: Pack) -> None:
         self.gate_up_proj = pack([self.gate_proj, self.up_proj])
-        self.down_proj = pack([self.down_proj])
+        self.down_proj = pack([self.down_proj])  # type: ignore[assignment]  # called alike
         del self.gate_proj, self.up_proj
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class Attention(nn.Module):
 
     def pack(self, pack: Pack) -> None:
         self.qkv_proj = pack([self.q_proj, self.k_proj, self.v_proj])
-        self.o_proj = pack([self.o_proj])
+        self.o_proj = pack([self.o_proj])  # type: ignore[assignment]  # called alike
         del self.q_proj, self.k_proj, self.v_proj
 
     def forward(

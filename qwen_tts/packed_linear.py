@@ -91,14 +91,16 @@ KINDS: dict[Weights, type[Float32Linear] | type[BFloat16Linear] | type[Int8Linea
 }
 
 
-def packer(weights: Weights) -> Callable[[Sequence[nn.Linear]], PackedLinear]:
+def packer(weights: Weights) -> Callable[[Sequence[nn.Module]], PackedLinear]:
     """What makes one packed layer of linear layers that read the same input; its output is theirs side by side."""
     kind = KINDS[weights]
 
-    def pack(layers: Sequence[nn.Linear]) -> PackedLinear:
-        biases = [layer.bias for layer in layers]
-        bias = None if biases[0] is None else torch.cat(biases)
-        return kind(torch.cat([layer.weight for layer in layers]), bias)
+    def pack(layers: Sequence[nn.Module]) -> PackedLinear:
+        linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        assert len(linear) == len(layers), "packed already"
+        biases: list[Tensor] = [layer.bias for layer in linear if layer.bias is not None]
+        bias = torch.cat(biases) if biases else None
+        return kind(torch.cat([layer.weight for layer in linear]), bias)
 
     return pack
 
@@ -116,20 +118,22 @@ def _int8_product(x: Tensor, weight: Tensor, scale: Tensor, zero_points: Tensor)
 
 
 # torch.compile takes oneDNN's operations apart unless their weights are constants of the graph, one graph a layer.
-_LIBRARY = torch.library.Library("qwen_tts", "DEF")
-_LIBRARY.define("bfloat16_product(Tensor x, Tensor weight, Tensor outputs) -> Tensor")
-_LIBRARY.define("int8_product(Tensor x, Tensor weight, Tensor scale, Tensor zero_points) -> Tensor")
-_LIBRARY.impl("bfloat16_product", _bfloat16_product, "CPU")
-_LIBRARY.impl("bfloat16_product", _bfloat16_product, "MkldnnCPU")
-_LIBRARY.impl("int8_product", _int8_product, "CPU")
-_LIBRARY.impl("int8_product", _int8_product, "MkldnnCPU")
+_LIBRARY = torch.library.Library("qwen_tts", "DEF")  # type: ignore[no-untyped-call]
 
 
-@torch.library.register_fake("qwen_tts::bfloat16_product", lib=_LIBRARY)
-def _(x: Tensor, weight: Tensor, outputs: Tensor) -> Tensor:
+def _bfloat16_shape(x: Tensor, weight: Tensor, outputs: Tensor) -> Tensor:
     return x.new_empty((x.shape[0], outputs.shape[0]))
 
 
-@torch.library.register_fake("qwen_tts::int8_product", lib=_LIBRARY)
-def _(x: Tensor, weight: Tensor, scale: Tensor, zero_points: Tensor) -> Tensor:
+def _int8_shape(x: Tensor, weight: Tensor, scale: Tensor, zero_points: Tensor) -> Tensor:
     return x.new_empty((x.shape[0], scale.shape[0]), dtype=torch.float32)
+
+
+for _name, _arguments, _product, _shape in (
+    ("bfloat16_product", "Tensor x, Tensor weight, Tensor outputs", _bfloat16_product, _bfloat16_shape),
+    ("int8_product", "Tensor x, Tensor weight, Tensor scale, Tensor zero_points", _int8_product, _int8_shape),
+):
+    _LIBRARY.define(f"{_name}({_arguments}) -> Tensor")  # type: ignore[no-untyped-call]
+    for _kind in ("CPU", "MkldnnCPU"):
+        _LIBRARY.impl(_name, _product, _kind)  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"qwen_tts::{_name}", _shape, lib=_LIBRARY)

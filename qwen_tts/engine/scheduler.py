@@ -90,12 +90,12 @@ class Scheduler:
     def schedule(self) -> Plan:
         self._drop_cancelled()
         if self._newcomer is None and self.waiting and self._free and self._in_time():
-            newcomer = self.waiting[0]
-            newcomer.slot = heapq.heappop(self._free)
-            newcomer.status = Status.RUNNING
-            newcomer.started_s = self.clock()
-            self.running.append(newcomer)
-            self._newcomer = newcomer
+            first = self.waiting[0]
+            first.slot = heapq.heappop(self._free)
+            first.status = Status.RUNNING
+            first.started_s = self.clock()
+            self.running.append(first)
+            self._newcomer = first
             self.waiting.popleft()  # last: interrupted anywhere above, `abort` still finds it
         newcomer = self._newcomer
         if newcomer is None:

@@ -33,7 +33,7 @@ class CodePredictor(nn.Module):
             nn.Linear(predictor.hidden_size, predictor.vocab_size, bias=False)
             for _ in range(config.num_code_groups - 1)
         )
-        self.small_to_mtp_projection = (
+        self.small_to_mtp_projection: nn.Module = (
             nn.Identity()
             if config.hidden_size == predictor.hidden_size
             else nn.Linear(config.hidden_size, predictor.hidden_size)

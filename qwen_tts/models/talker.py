@@ -51,7 +51,7 @@ class Talker(nn.Module):
             if isinstance(block, Block):
                 block.self_attn.pack(pack)
                 block.mlp.pack(pack)
-        self.codec_head = pack_head([self.codec_head])
+        self.codec_head = pack_head([self.codec_head])  # type: ignore[assignment]  # called alike
         predictor.lm_head = nn.ModuleList(pack_head([head]) for head in predictor.lm_head)
         if isinstance(predictor.small_to_mtp_projection, nn.Linear):
             predictor.small_to_mtp_projection = pack_head([predictor.small_to_mtp_projection])
