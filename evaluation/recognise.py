@@ -1,6 +1,7 @@
 """Listen: what words a recording holds, according to recognisers whose weights come with their packages."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,6 @@ from evaluation import RATE_HZ
 _RECOGNISER_HZ = 16000
 _MARGIN_S = 0.25  # silence around a clip, which recognisers expect
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_GRAMMAR = f"#JSGF V1.0; grammar digits; public <digits> = ( {' | '.join(_DIGITS)} )+ ;"
 
 
 class Recogniser(Protocol):
@@ -39,16 +39,18 @@ class Moonshine:
         return " ".join(line.text for line in transcript.lines)
 
 
-class DigitGrammar:
-    """pocketsphinx with a grammar of strings of spoken digits: hears nothing else."""
+class WordGrammar:
+    """pocketsphinx with a grammar of some words in any order: hears nothing else."""
 
-    def __init__(self) -> None:
+    def __init__(self, vocabulary: Iterable[str]) -> None:
+        """vocabulary: lower-case words of pocketsphinx's dictionary."""
         from pocketsphinx import Decoder, set_loglevel
 
         set_loglevel("FATAL")
+        grammar = f"#JSGF V1.0; grammar words; public <words> = ( {' | '.join(sorted(set(vocabulary)))} )+ ;"
         self._decoder = Decoder(samprate=_RECOGNISER_HZ, lm=None)
-        self._decoder.add_jsgf_string("digits", _GRAMMAR)
-        self._decoder.activate_search("digits")
+        self._decoder.add_jsgf_string("words", grammar)
+        self._decoder.activate_search("words")
 
     def hear(self, samples: NDArray[np.float32]) -> str:
         decoder = self._decoder
@@ -57,6 +59,13 @@ class DigitGrammar:
         decoder.end_utt()
         found = decoder.hyp()
         return "" if found is None else found.hypstr
+
+
+class DigitGrammar(WordGrammar):
+    """Hears strings of spoken digits."""
+
+    def __init__(self) -> None:
+        super().__init__(_DIGITS)
 
 
 def _prepared(samples: NDArray[np.float32]) -> NDArray[np.float32]:
