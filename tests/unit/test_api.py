@@ -317,7 +317,7 @@ def test_a_method_of_another_model_type_says_so(model: Qwen3TTSModel, designer: 
 @pytest.mark.parametrize("dtype", ["bfloat16", torch.float16, "float32"])
 def test_every_offered_dtype_speaks(custom_voice: Path, dtype: str | torch.dtype) -> None:
     model = load(custom_voice, dtype)
-    weight = model._engine._runner.talker.codec_head.weight
+    weight = model._engine._runner.talker.model.codec_embedding.weight
     assert weight.dtype == (getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     samples = speak(model)
     assert samples.dtype == np.float32
