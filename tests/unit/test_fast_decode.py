@@ -139,8 +139,8 @@ def test_options_that_a_device_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
             check_cpu_options(torch.device("cuda"), **options)
     monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: True)
     check_cpu_options(CPU, int8=True, compiled=True)
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(UnsupportedError, match="needs a C\\+\\+ compiler"):
+    no_compiler = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)})
+    with no_compiler, pytest.raises(UnsupportedError, match="needs a C\\+\\+ compiler"):
         check_cpu_options(CPU, int8=False, compiled=True)
 
 
