@@ -33,7 +33,7 @@ class PackedLinear(nn.Module):
     @staticmethod
     def multiply(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
         """x [N, K] -> x W^T, [N, M] float32."""
-        raise NotImplementedError
+        raise NotImplementedError  # every kind has its own
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., K] -> [..., M]."""
@@ -59,6 +59,7 @@ class BFloat16Linear(PackedLinear):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """weight [M, K], bias [M]."""
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16().contiguous(), None)
+        # The second one's size is M, which torch.compile cannot read off a packed weight.
         super().__init__((packed, torch.empty(len(weight), 0)), bias)
 
     @staticmethod
@@ -118,7 +119,7 @@ def _int8_product(x: Tensor, weight: Tensor, scale: Tensor, zero_points: Tensor)
 
 
 # torch.compile takes oneDNN's operations apart unless their weights are constants of the graph, one graph a layer.
-_LIBRARY = torch.library.Library("qwen_tts", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY = torch.library.Library("qwen_tts", "DEF")  # type: ignore[no-untyped-call]  # no types in torch
 
 
 def _bfloat16_shape(x: Tensor, weight: Tensor, outputs: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ for _name, _arguments, _product, _shape in (
     ("bfloat16_product", "Tensor x, Tensor weight, Tensor outputs", _bfloat16_product, _bfloat16_shape),
     ("int8_product", "Tensor x, Tensor weight, Tensor scale, Tensor zero_points", _int8_product, _int8_shape),
 ):
-    _LIBRARY.define(f"{_name}({_arguments}) -> Tensor")  # type: ignore[no-untyped-call]
+    _LIBRARY.define(f"{_name}({_arguments}) -> Tensor")  # type: ignore[no-untyped-call]  # no types in torch
     for _kind in ("CPU", "MkldnnCPU"):
-        _LIBRARY.impl(_name, _product, _kind)  # type: ignore[no-untyped-call]
+        _LIBRARY.impl(_name, _product, _kind)  # type: ignore[no-untyped-call]  # no types in torch
     torch.library.register_fake(f"qwen_tts::{_name}", _shape, lib=_LIBRARY)

@@ -14,7 +14,8 @@ def check_cpu_options(device: torch.device, *, int8: bool, compiled: bool) -> No
         if wanted and device.type != "cpu":
             raise UnsupportedError(f"{option} is for the CPU, not for {device}")
     # Without these instructions oneDNN adds products up in 16 bits, which can overflow.
-    if int8 and not (torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()):  # type: ignore[no-untyped-call]
+    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # no types in torch
+    if int8 and not (onednn and torch.cpu._is_vnni_supported()):
         raise UnsupportedError("dtype int8 needs a CPU with AVX-512 VNNI and a build of torch with oneDNN")
     if compiled:
         from torch._inductor.cpp_builder import get_cpp_compiler

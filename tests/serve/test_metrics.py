@@ -13,7 +13,7 @@ PATIENCE_S = 60.0
 
 def scraped() -> dict[str, float]:
     """Samples of our own metrics, labels in the name, of the node's exporter."""
-    (node,) = ray.nodes()  # type: ignore[no-untyped-call]
+    (node,) = ray.nodes()  # type: ignore[no-untyped-call]  # no types in Ray
     text = httpx.get(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10, trust_env=False).text
     lines = [line for line in text.splitlines() if line.startswith("ray_qwen_tts_")]
     return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines}
