@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qwen_tts.codec.carry import Carry
@@ -24,6 +23,7 @@ from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.encoder import CodecEncoder
 from qwen_tts.config import CodecConfig
 from qwen_tts.train.clips import SAMPLES_PER_FRAME, ClipSet
+from qwen_tts.train.crops import CropReader, Crops
 from qwen_tts.train.initialise import initialise_decoder, initialise_encoder
 from qwen_tts.train.mel_encoder import MelEncoder
 from qwen_tts.train.spectral import log_mel, spectral_losses
@@ -33,21 +33,11 @@ from qwen_tts.train.vector_quantizer import LearningQuantizer
 _MEL_FFT, _MEL_HOP, _MEL_BANDS = 1024, 480, 80  # 50 Hz, the rate after the decoder's two upsampling stages
 _COARSE_BANDS = 40
 _MELS_PER_FRAME = SAMPLES_PER_FRAME // _MEL_HOP
-_HELD_OUT_CLIPS = 48
-_GAIN_DB = (-4.0, 3.0)
 _MEAN_LOG_MEL = -5.0
 _KMEANS_CROPS = 128
 _AUTOENCODER_WEIGHTS = {"mel": 1.0, "latent": 0.3, "semantic": 0.2, "commitment": 0.25}
 _ENCODER_WEIGHTS = {"semantic": 1.0, "acoustic": 1.0}
 _WAVEFORM_WEIGHTS = {"mel": 1.0, "contrast": 0.5, "samples": 0.5}
-
-
-@dataclass(frozen=True)
-class Crops:
-    """How much of the data a step sees: `clips` crops of `frames` frames."""
-
-    clips: int
-    frames: int
 
 
 @dataclass(frozen=True)
@@ -77,56 +67,6 @@ class WaveformStage:
     warm_frames: int
     schedule: Schedule
     seed: int = 0
-
-
-class CropReader:
-    """Random crops of a data set, every frame of it as likely as another; the last clips of it are held out."""
-
-    def __init__(self, clips: ClipSet) -> None:
-        self.clips = clips
-        self.training = len(clips) - _HELD_OUT_CLIPS
-        self._frames = int(clips.ends[self.training - 1])
-
-    def draw(
-        self, crops: Crops, step: int, *, seed: int, gain_db: tuple[float, float] = _GAIN_DB
-    ) -> tuple[Tensor, list[tuple[int, int]]]:
-        """Samples [B, frames * 1920] at random gains, and each crop's (clip, first frame); the end may be silence.
-
-        Of processes that train together each has its share of the crops.
-        """
-        number_here, processes = share()
-        assert crops.clips % processes == 0, f"{crops.clips} crops cannot be shared evenly by {processes} processes"
-        rng = np.random.default_rng([seed, step])
-        rows, places = [], []
-        for number in range(crops.clips):
-            place = int(rng.integers(self._frames))
-            index = int(np.searchsorted(self.clips.ends, place, side="right"))
-            frames = self.clips.clips[index].frames
-            first = max(0, min(place - int(self.clips.ends[index]) + frames, frames - crops.frames))
-            gain = 10 ** (rng.uniform(*gain_db) / 20)
-            if number % processes != number_here:
-                continue
-            rows.append(self._crop(index, first, crops.frames) * np.float32(gain))
-            places.append((index, first))
-        return torch.from_numpy(np.stack(rows)), places
-
-    def held_out(self, frames: int) -> Tensor:
-        """The first `frames` frames of the held-out clips: [B, frames * 1920]."""
-        indices = range(self.training, len(self.clips))
-        return torch.from_numpy(np.stack([self._crop(index, 0, frames) for index in indices]))
-
-    def codes(self, places: list[tuple[int, int]], frames: int) -> Tensor:
-        """Codes [B, frames, G] of crops at (clip, first frame); after a clip's end those of its last frame."""
-        rows = []
-        for index, first in places:
-            codes = self.clips.codes(index)[first : first + frames]
-            rows.append(np.pad(codes, ((0, frames - len(codes)), (0, 0)), mode="edge"))
-        return torch.from_numpy(np.stack(rows))
-
-    def _crop(self, index: int, first: int, frames: int) -> NDArray[np.float32]:
-        wanted = min(frames, self.clips.clips[index].frames - first)
-        samples = self.clips.samples(index, first, wanted)
-        return np.pad(samples, (0, (frames - wanted) * SAMPLES_PER_FRAME))
 
 
 class CodecTrainee(nn.Module):

@@ -20,14 +20,13 @@ from qwen_tts.train.clips import SAMPLES_PER_FRAME, Clip, ClipSet, ClipWriter
 from qwen_tts.train.codec import (
     AutoencoderStage,
     CodecTrainee,
-    CropReader,
-    Crops,
     EncoderStage,
     WaveformStage,
     train_autoencoder,
     train_encoder,
     train_waveform,
 )
+from qwen_tts.train.crops import CropReader, Crops
 from qwen_tts.train.encode import encode_clips
 from qwen_tts.train.training import HISTORY, REPORT, Schedule, averaged_weights
 from tests.unit.tiny import CPU, TINY
@@ -139,11 +138,11 @@ def test_processes_share_the_crops_of_one(clips: ClipSet, monkeypatch: pytest.Mo
     whole, places = reader.draw(crops, 3, seed=1)
     shares = []
     for number in range(2):
-        monkeypatch.setattr("qwen_tts.train.codec.share", lambda number=number: (number, 2))
+        monkeypatch.setattr("qwen_tts.train.crops.share", lambda number=number: (number, 2))
         shares.append(reader.draw(crops, 3, seed=1))
     assert [places[0::2], places[1::2]] == [share[1] for share in shares]
     assert all(torch.equal(whole[number::2], share[0]) for number, share in enumerate(shares))
-    monkeypatch.setattr("qwen_tts.train.codec.share", lambda: (0, 3))
+    monkeypatch.setattr("qwen_tts.train.crops.share", lambda: (0, 3))
     with pytest.raises(AssertionError, match="cannot be shared evenly by 3"):
         reader.draw(crops, 3, seed=1)
 
