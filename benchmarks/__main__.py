@@ -18,7 +18,15 @@ from benchmarks.results import Measured, draw, table
 from qwen_tts.seeded import SHAPES, write_checkpoint
 
 _REFERENCE_NEEDS = ("qwen-tts==0.1.1",)
-_REFERENCE_ALSO_NEEDS = ("transformers==4.57.3", "accelerate", "librosa", "soundfile", "einops", "onnxruntime")
+_REFERENCE_ALSO_NEEDS = (
+    "transformers==4.57.3",
+    "accelerate==1.12.0",
+    "librosa",
+    "soundfile",
+    "sox",
+    "einops",
+    "onnxruntime",
+)
 _BASE = "reference bfloat16"
 _OURS = (
     ("float32", False), ("bfloat16", False), ("bfloat16", True), ("int8", False), ("int8", True),
@@ -99,14 +107,16 @@ def _run(command: Sequence[str], batches: tuple[int, ...]) -> list[Measured]:
 def _reference_environment() -> str:
     directory = Path(".venv-reference")
     python = str(directory / "bin" / "python")
-    if not (complete := directory / "complete").exists():
+    needs = "\n".join((*_REFERENCE_NEEDS, *_REFERENCE_ALSO_NEEDS))
+    complete = directory / "complete"
+    if not complete.exists() or complete.read_text() != needs:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, f"torch=={torch.__version__.split('+')[0]}"], check=True)
         # Its own requirements ask for a torchaudio and a gradio that nothing here uses.
         subprocess.run([*pip, "--no-deps", *_REFERENCE_NEEDS], check=True)
         subprocess.run([*pip, *_REFERENCE_ALSO_NEEDS], check=True)
-        complete.touch()
+        complete.write_text(needs)
     return python
 
 

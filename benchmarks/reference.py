@@ -39,7 +39,7 @@ def main(checkpoint: str, dtype: str, frames: int, batches: list[int]) -> None:
             [TEXT] * batch,
             speaker=[speaker] * batch,
             language=["auto"] * batch,
-            max_new_tokens=frames + _UNTIMED + 1,
+            max_new_tokens=frames + _UNTIMED + 2,  # the last one is only drawn
             do_sample=False,
             subtalker_dosample=False,
         )
