@@ -4,7 +4,7 @@ Letters: B rows, T positions of this pass, L positions of the cache, H heads, K 
 """
 
 import importlib.util
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -172,9 +172,9 @@ class Block(nn.Module):
         return out
 
 
-# decode(x [B, D], positions [B], kv of every layer as in Transformer.forward) -> hidden [B, D]. Row b sees the cache up
-# to its own position.
-Decode = Callable[[Tensor, Tensor, Iterable[Tensor]], Tensor]
+# decode(x [B, D], positions [B], kv as in Transformer.forward) -> hidden [B, D]. Row b sees the cache up to its own
+# position.
+Decode = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Transformer(nn.Module):
@@ -187,9 +187,8 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.decode: Decode | None = None  # a faster way to read one row each
 
-    def forward(self, x: Tensor, positions: Tensor, kv: Iterable[Tensor], mask: Tensor | None) -> Tensor:
-        """x [B, T, D], positions [B, T] int64, kv [2, B, L, K, d] of every layer (written in place) ->
-        hidden [B, T, D]."""
+    def forward(self, x: Tensor, positions: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
+        """x [B, T, D], positions [B, T] int64, kv [layers, 2, B, L, K, d] (written in place) -> hidden [B, T, D]."""
         if self.decode is not None and x.shape[1] == 1:
             return self.decode(x[:, 0], positions[:, 0], kv)[:, None]
         rope = rope_table(positions, self.config.head_dim, self.config.rope_theta, x.dtype)

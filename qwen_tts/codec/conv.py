@@ -42,14 +42,15 @@ class CausalTransposedConv(nn.Module):
         # As a matrix product, which takes a quarter of the time of the CPU's transposed convolution: every position
         # gives `kernel` samples, of which the last `overlap` are added to the next one's.
         weight, stride = self.conv.weight, self.conv.stride[0]
-        y = (x.transpose(1, 2) @ weight.flatten(1)).unflatten(2, weight.shape[1:])  # [B, T, C', kernel]
+        y = (x.transpose(1, 2) @ weight.flatten(1)).view(*x.shape[::2], *weight.shape[1:])  # [B, T, C', kernel]
         own, over = y[..., :stride], y[..., stride:]
         if self.overlap:
             tail = carry.take((x.shape[0], weight.shape[1], self.overlap), dtype=y.dtype, device=y.device)
             carry.keep(over[:, -1])
             own = own + F.pad(torch.cat((tail[:, None], over[:, :-1]), dim=1), (0, stride - self.overlap))
         assert self.conv.bias is not None
-        return own.transpose(1, 2).flatten(2) + self.conv.bias[:, None]
+        samples: Tensor = own.transpose(1, 2).flatten(2) + self.conv.bias[:, None]
+        return samples
 
 
 class SnakeBeta(nn.Module):
