@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench probe evaluation demo-checkpoint clean
+.PHONY: help setup serve test check bench bench-serve probe evaluation demo-checkpoint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ test: check  ## Everything CI runs
 
 bench: $(INSTALLED)  ## The engine beside PyPI's qwen-tts on the same random weights (0.6B shape; some minutes)
 	$(BIN)/python -m benchmarks
+
+bench-serve: $(INSTALLED)  ## What Serve costs over the bare engine and decoder (0.6B shape, after `make bench`)
+	$(BIN)/python -m benchmarks.through_serve bench-work/custom-voice-0.6B
 
 probe: $(INSTALLED)  ## Time a running service: first byte, total, ms per frame
 	$(BIN)/python -m loadtest.probe

@@ -1,0 +1,236 @@
+"""What serving costs: the same streams in one bare process and through Serve, in its modes. `make bench-serve` runs it.
+
+Both make audio: talker, chunks of the same schedule, codec decoder. The bare process takes turns, with all threads for
+each; the deployments compute side by side.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import httpx
+import torch
+import yaml
+from tqdm import tqdm
+
+from benchmarks.ours import GREEDY, TEXT
+from deployments.settings import AppArgs, ModelArgs, load_settings
+from deployments.torch_replica import keep_freed_memory
+from qwen_tts.audio import to_pcm16
+from qwen_tts.checkpoint import DTYPES
+from qwen_tts.codec.decoder import load_codec_decoder
+from qwen_tts.codec.state import DecoderState
+from qwen_tts.engine.engine import load_engine
+from qwen_tts.engine.sequence import chunk_sizes
+from qwen_tts.request import CustomVoice, SpeechRequest
+
+_FRAME_S = 0.08
+_BYTES_PER_FRAME = 3840
+_MODES: dict[str, dict[str, str]] = {
+    "Serve, default": {},
+    "Serve, throughput-optimised": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+}
+_BARE = "bare engine and decoder"
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Of `streams` at once: seconds until each had its first audio, and until the last had all."""
+
+    name: str
+    streams: int
+    first_s: list[float]
+    total_s: float
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(exists=True, file_okay=False))
+@click.option("--dtype", default="int8", show_default=True)
+@click.option("--compile/--no-compile", "compiled", default=True, show_default=True)
+@click.option("--streams", "counts", type=int, multiple=True, default=(1, 8), show_default=True)
+@click.option("--frames", default=50, show_default=True)
+@click.option("--repeat", default=3, show_default=True)
+@click.option("--threads", default=os.cpu_count(), show_default=True, help="Of torch, in each process.")
+@click.option("--bare", "settings", type=click.Path(exists=True), hidden=True)
+def main(
+    checkpoint: str,
+    dtype: str,
+    compiled: bool,
+    counts: tuple[int, ...],
+    frames: int,
+    repeat: int,
+    threads: int,
+    settings: str | None,
+) -> None:
+    """Milliseconds per frame and time to first audio of a checkpoint with built-in voices."""
+    if settings is not None:
+        for spoken in _bare(load_settings(Path(settings)), counts, frames, repeat):
+            click.echo(json.dumps(asdict(spoken)))
+        return
+    talker = {"dtype": dtype, "compile": compiled, "threads": threads, "slots": max(counts), "keep_pace": False}
+    args = AppArgs.model_validate(
+        {
+            "models": [{"name": "bench", "checkpoint": checkpoint}],
+            "talker": talker | {"positions": 1024},
+            "codec_decoder": {"threads": threads},
+        }
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        config = Path(directory) / "settings.yaml"
+        config.write_text(yaml.safe_dump(args.model_dump(mode="json", exclude_unset=True)))
+        again = ["--frames", str(frames), "--repeat", str(repeat), *(w for n in counts for w in ("--streams", str(n)))]
+        command = [sys.executable, "-m", "benchmarks.through_serve", checkpoint, *again, "--bare", str(config)]
+        lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+        found = [Spoken(**json.loads(line)) for line in lines]
+        for name, environment in tqdm(_MODES.items(), "modes"):
+            with _service(config, environment) as url:
+                for streams in counts:
+                    asyncio.run(_ask(url, streams, 8))
+                    found += [asyncio.run(_ask(url, streams, frames, name)) for _ in range(repeat)]
+    click.echo(_table(found, frames))
+
+
+def _bare(args: AppArgs, counts: tuple[int, ...], frames: int, repeat: int) -> Iterator[Spoken]:
+    keep_freed_memory()
+    model: ModelArgs = args.models[0]
+    device, talker = torch.device("cpu"), args.talker
+    assert talker.threads is not None
+    torch.set_num_threads(talker.threads)
+    loaded = load_engine(
+        model.checkpoint,
+        device=device,
+        dtype=torch.bfloat16 if talker.dtype == "int8" else DTYPES[talker.dtype],
+        int8=talker.dtype == "int8",
+        compiled=talker.compile,
+        attn_implementation="sdpa",
+        slots=talker.slots,
+        positions=talker.positions,
+        max_waiting=talker.max_waiting,
+    )
+    decoder = load_codec_decoder(loaded.codec_directory, device, DTYPES[args.codec_decoder.dtype])
+    state = DecoderState(decoder, talker.slots)
+    engine = loaded.engine
+
+    @torch.inference_mode()
+    def speak(streams: int, length: int) -> Spoken:
+        voice = CustomVoice(engine.config.speakers[0])
+        started = time.perf_counter()
+        request = SpeechRequest(TEXT, voice, seed=1, sampling=GREEDY, predictor_sampling=GREEDY, max_frames=length)
+        sequences = [engine.add(request) for _ in range(streams)]
+        slots = [state.lease() or 0 for _ in sequences]
+        sizes = [chunk_sizes(talker.chunk_schedule) for _ in sequences]
+        wanted, read, first = [next(size) for size in sizes], [0] * streams, [0.0] * streams
+        while not all(s.finished and n == len(s.frames) for s, n in zip(sequences, read, strict=True)):
+            engine.step()
+            due: dict[int, list[int]] = defaultdict(list)
+            for index, sequence in enumerate(sequences):
+                there = len(sequence.frames) - read[index]
+                if there >= wanted[index] or (sequence.finished and there):
+                    due[min(there, wanted[index])].append(index)
+            for size, members in due.items():
+                codes = torch.tensor([sequences[i].frames[read[i] : read[i] + size] for i in members])
+                carry = state.gather([slots[i] for i in members])
+                samples = decoder(codes, carry)
+                state.scatter([slots[i] for i in members], carry)
+                for index, row in zip(members, samples.float().numpy(), strict=True):
+                    to_pcm16(row)
+                    first[index] = first[index] or time.perf_counter() - started
+                    read[index] += size
+                    wanted[index] = next(sizes[index])
+        for slot in slots:
+            state.release(slot)
+        assert read == [length] * streams, "a stream ended by itself: other random weights are needed"
+        return Spoken(_BARE, streams, first, time.perf_counter() - started)
+
+    speak(min(3, talker.slots), 8)
+    for streams in counts:
+        speak(streams, 8)
+        for _ in range(repeat):
+            yield speak(streams, frames)
+
+
+@contextmanager
+def _service(config: Path, environment: dict[str, str]) -> Iterator[str]:
+    """`qwen-tts serve` in a process group of its own; its URL once it answers."""
+    port = 8765
+    command = [str(Path(sys.executable).with_name("qwen-tts")), "serve", "--config", str(config), "--port", str(port)]
+    process = subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = ""
+    try:
+        for line in process.stdout:
+            said += line
+            if "Stop with Ctrl-C" in line:
+                break
+        else:
+            raise click.ClickException(f"the service did not start:\n{said}")
+        rest = threading.Thread(target=process.stdout.read)  # a full pipe would stop it
+        rest.start()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+
+
+async def _ask(url: str, streams: int, frames: int, name: str = "") -> Spoken:
+    body = {
+        "input": TEXT, "response_format": "pcm", "seed": 1, "max_new_tokens": frames,
+        "temperature": 0, "subtalker_temperature": 0,
+    }  # fmt: skip
+    async with httpx.AsyncClient(base_url=url, timeout=600.0, trust_env=False) as client:
+        voice = (await client.get("/v1/audio/voices")).json()["voices"][0]
+        started = time.perf_counter()
+
+        async def one() -> float:
+            first, received = 0.0, 0
+            async with client.stream("POST", "/v1/audio/speech", json=body | {"voice": voice}) as response:
+                response.raise_for_status()
+                async for piece in response.aiter_raw():
+                    first = first or time.perf_counter() - started
+                    received += len(piece)
+            assert received == frames * _BYTES_PER_FRAME, "a stream ended by itself: other random weights are needed"
+            return first
+
+        first = await asyncio.gather(*(one() for _ in range(streams)))
+        return Spoken(name, streams, list(first), time.perf_counter() - started)
+
+
+def _table(found: list[Spoken], frames: int) -> str:
+    """Markdown; medians of the repetitions."""
+    rows = [
+        "| | streams | ms per frame, all streams | RTF | first audio ms, median | over the bare |",
+        "|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[str, int], list[Spoken]] = defaultdict(list)
+    for spoken in found:
+        groups[spoken.name, spoken.streams].append(spoken)
+    totals = {key: statistics.median(s.total_s for s in group) for key, group in groups.items()}
+    for (name, streams), group in groups.items():
+        total = totals[name, streams]
+        first = statistics.median(first for spoken in group for first in spoken.first_s)
+        more = 100 * (total / totals[_BARE, streams] - 1)
+        rows.append(
+            f"| {name} | {streams} | {1000 * total / frames:.1f} | {total / frames / _FRAME_S:.2f} "
+            f"| {1000 * first:.0f} | {more:+.0f}% |"
+        )
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
