@@ -63,7 +63,7 @@ class Spoken:
 @click.option("--streams", "counts", type=int, multiple=True, default=(1, 8), show_default=True)
 @click.option("--frames", default=50, show_default=True)
 @click.option("--repeat", default=3, show_default=True)
-@click.option("--threads", default=os.cpu_count(), show_default=True, help="Of torch, in each process.")
+@click.option("--threads", type=int, help="Of torch, in each deployment; default: half the cores. The bare has all.")
 @click.option("--bare", "settings", type=click.Path(exists=True), hidden=True)
 def main(
     checkpoint: str,
@@ -72,7 +72,7 @@ def main(
     counts: tuple[int, ...],
     frames: int,
     repeat: int,
-    threads: int,
+    threads: int | None,
     settings: str | None,
 ) -> None:
     """Milliseconds per frame and time to first audio of a checkpoint with built-in voices."""
@@ -107,8 +107,6 @@ def _bare(args: AppArgs, counts: tuple[int, ...], frames: int, repeat: int) -> I
     keep_freed_memory()
     model: ModelArgs = args.models[0]
     device, talker = torch.device("cpu"), args.talker
-    assert talker.threads is not None
-    torch.set_num_threads(talker.threads)
     loaded = load_engine(
         model.checkpoint,
         device=device,

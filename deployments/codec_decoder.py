@@ -8,9 +8,11 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray.serve.handle import DeploymentHandle
 
 from deployments.embedded import checkpoint_of
@@ -19,7 +21,7 @@ from deployments.metrics import StreamMetrics
 from deployments.response_stream import cancel, open_stream
 from deployments.settings import CodecDecoderArgs, ModelArgs
 from deployments.stream_decoder import Stream, StreamDecoder
-from deployments.torch_replica import prepare_torch
+from deployments.torch_replica import apart, prepare_torch
 from qwen_tts.checkpoint import CODEC_DIRECTORY, DTYPES, resolve_checkpoint
 from qwen_tts.codec.decoder import load_codec_decoder
 from qwen_tts.config import read_codec_config
@@ -47,10 +49,7 @@ class CodecDecoder:
             codec = resolve_checkpoint(checkpoint, [f"{CODEC_DIRECTORY}/*"]) / CODEC_DIRECTORY
             content = _digest(codec)
             if content not in by_content:
-                decoder = load_codec_decoder(codec, device, DTYPES[args.dtype])
-                sample_rate_hz = read_codec_config(codec).output_sample_rate
-                by_content[content] = StreamDecoder(decoder, args.slots, args.max_batch, sample_rate_hz)
-                by_content[content].warm_up()
+                by_content[content] = apart(partial(_load, codec, device, args))
             self._decoders[model.name] = by_content[content]
         log.info("codec decoder ready: %d codec(s) on %s in %s", len(by_content), device, args.dtype)
 
@@ -83,6 +82,13 @@ class CodecDecoder:
                         yield leave(await _audio(stream, chunk))
         finally:
             cancel(chunks)
+
+
+def _load(codec: Path, device: torch.device, args: CodecDecoderArgs) -> StreamDecoder:
+    decoder = load_codec_decoder(codec, device, DTYPES[args.dtype])
+    streams = StreamDecoder(decoder, args.slots, args.max_batch, read_codec_config(codec).output_sample_rate)
+    streams.warm_up()
+    return streams
 
 
 async def _audio(stream: Stream, chunk: FrameChunk) -> AudioChunk:

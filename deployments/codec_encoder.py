@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from deployments.batcher import Batcher
 from deployments.embedded import checkpoint_of
 from deployments.settings import CodecEncoderArgs, ModelArgs
-from deployments.torch_replica import prepare_torch
+from deployments.torch_replica import adopt_threads, apart, prepare_torch
 from qwen_tts.audio import Clip, decode_audio
 from qwen_tts.checkpoint import resolve_checkpoint
 from qwen_tts.config import read_model_config
@@ -40,9 +41,9 @@ class CodecEncoder:
         for model in models:
             directory = resolve_checkpoint(checkpoint_of(model))
             if read_model_config(directory).tts_model_type == "base":
-                self._encoders[model.name] = load_voice_encoder(directory, device)
+                self._encoders[model.name] = apart(partial(load_voice_encoder, directory, device))
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="audio-reader")
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-encoder")
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-encoder", initializer=adopt_threads)
         self._batcher = Batcher(self._encode, thread, args.max_batch)
         self._batch_sizes: deque[int] = deque(maxlen=_BATCHES_REMEMBERED)
         self._max_waiting = args.max_waiting

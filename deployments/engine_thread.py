@@ -9,6 +9,7 @@ import numpy as np
 
 from deployments.messages import FrameChunk
 from deployments.metrics import EngineMetrics
+from deployments.torch_replica import adopt_threads
 from qwen_tts.engine.engine import Engine
 from qwen_tts.engine.sequence import Sequence, chunk_sizes
 from qwen_tts.errors import EngineStopped
@@ -90,6 +91,7 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
+            adopt_threads()
             while not self._closing:
                 self._work.wait()
                 self._work.clear()

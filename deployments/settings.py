@@ -71,7 +71,8 @@ class ReplicaArgs(Settings):
 
 class TorchReplicaArgs(ReplicaArgs):
     """A deployment that computes. `threads` bounds torch's CPU threads; None takes half the cores, because talker and
-    decoder compute side by side."""
+    decoder compute side by side. More than there are cores, of all replicas of a machine, are worse than fewer: they
+    wait actively, for each other."""
 
     threads: PositiveInt | None = None
 

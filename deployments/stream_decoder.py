@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from deployments.batcher import Batcher
 from deployments.messages import Load
+from deployments.torch_replica import adopt_threads
 from qwen_tts.audio import to_pcm16
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder
@@ -56,7 +57,7 @@ class StreamDecoder:
         self._decoder = decoder
         self._device = decoder.pre_conv.conv.weight.device
         self._state = DecoderState(decoder, slots)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-decoder")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-decoder", initializer=adopt_threads)
         self._batcher = Batcher(self._decode, self._thread, max_batch)
         self._room = asyncio.Semaphore(slots)
         self._waiting = 0

@@ -13,7 +13,7 @@ from deployments.engine_thread import EngineThread
 from deployments.messages import FrameChunk, Load, ModelCard
 from deployments.metrics import EngineMetrics
 from deployments.settings import ModelArgs, TalkerArgs
-from deployments.torch_replica import prepare_torch
+from deployments.torch_replica import apart, prepare_torch
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.engine.engine import Engine, load_engine
 from qwen_tts.engine.pace import FRAME_S
@@ -33,18 +33,20 @@ class Talker:
     def __init__(self, model: ModelArgs, args: TalkerArgs) -> None:
         device = prepare_torch(args)
         self._args = args
-        loaded = load_engine(
-            checkpoint_of(model),
-            device=device,
-            dtype=torch.bfloat16 if args.dtype == "int8" else DTYPES[args.dtype],
-            int8=args.dtype == "int8",
-            compiled=args.compile,
-            prefill_rows=args.prefill_rows,
-            attn_implementation=args.attn_implementation,
-            slots=args.slots,
-            positions=args.positions,
-            max_waiting=args.max_waiting,
-            max_frames=args.max_frames,
+        loaded = apart(
+            lambda: load_engine(
+                checkpoint_of(model),
+                device=device,
+                dtype=torch.bfloat16 if args.dtype == "int8" else DTYPES[args.dtype],
+                int8=args.dtype == "int8",
+                compiled=args.compile,
+                prefill_rows=args.prefill_rows,
+                attn_implementation=args.attn_implementation,
+                slots=args.slots,
+                positions=args.positions,
+                max_waiting=args.max_waiting,
+                max_frames=args.max_frames,
+            )
         )
         engine, config = loaded.engine, loaded.engine.config
         if model.type not in (None, config.tts_model_type):
@@ -57,10 +59,11 @@ class Talker:
             defaults=loaded.defaults,
             sample_rate_hz=loaded.codec_config.output_sample_rate,
         )
-        step_s = _warm_up(engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)
+        step_s = apart(lambda: _warm_up(engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows))
         if args.keep_pace and step_s <= FRAME_S:
             engine.keep_pace()
-            _warm_up(engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)  # it learns what steps take
+            # It learns what steps take.
+            apart(lambda: _warm_up(engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows))
         elif args.keep_pace:
             log.info("%s takes %.0f ms a frame for one stream: no pace to keep", model.name, 1000 * step_s)
         self._engine = EngineThread(engine, args.chunk_schedule, EngineMetrics(engine, model.name))
