@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from qwen_tts.engine.engine import Engine, load_engine
+from benchmarks.ours import load
+from qwen_tts.engine.engine import Engine
 from qwen_tts.request import CustomVoice, SpeechRequest
 
 _DTYPES = ("bfloat16", "int8")
@@ -27,24 +28,11 @@ def main(checkpoint: str, texts: Path, limit: int) -> None:
     click.echo("| | logits, RMS error | probability moved | group 0 the same | all groups the same | frames |")
     click.echo("|---|---|---|---|---|---|")
     for dtype in _DTYPES:
-        exact, other = _engine(checkpoint, "float32"), _engine(checkpoint, dtype)
+        exact, other = (load(checkpoint, name, slots=1).engine for name in ("float32", dtype))
         compared = [_compare(exact, other, line, seed) for seed, line in enumerate(tqdm(lines, dtype))]
         error, moved, first, every = (torch.cat(column).mean() for column in zip(*compared, strict=True))
         frames = sum(len(row[0]) for row in compared)
         click.echo(f"| {dtype} | {error:.4f} | {moved:.4f} | {first:.3f} | {every:.3f} | {frames} |")
-
-
-def _engine(checkpoint: str, dtype: str) -> Engine:
-    return load_engine(
-        checkpoint,
-        device=torch.device("cpu"),
-        dtype=torch.float32 if dtype == "float32" else torch.bfloat16,
-        int8=dtype == "int8",
-        attn_implementation="sdpa",
-        slots=1,
-        positions=2048,
-        max_waiting=1,
-    ).engine
 
 
 def _compare(exact: Engine, other: Engine, text: str, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

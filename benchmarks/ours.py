@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.results import Measured
 from qwen_tts.checkpoint import DTYPES
-from qwen_tts.engine.engine import load_engine
+from qwen_tts.engine.engine import LoadedModel, load_engine
 from qwen_tts.engine.scheduler import PREFILL_ROWS
 from qwen_tts.request import CustomVoice, SamplingParams, SpeechRequest
 
@@ -37,17 +37,7 @@ def main(
     """Time a frame of every stream, at several numbers of streams."""
     if threads is not None:
         torch.set_num_threads(threads)
-    engine = load_engine(
-        checkpoint,
-        device=torch.device("cpu"),
-        dtype=torch.bfloat16 if dtype == "int8" else DTYPES[dtype],
-        int8=dtype == "int8",
-        compiled=compiled,
-        attn_implementation="sdpa",
-        slots=max(batches),
-        positions=1024,
-        max_waiting=max(batches),
-    ).engine
+    engine = load(checkpoint, dtype, slots=max(batches), compiled=compiled).engine
     speaker = engine.config.speakers[0]
     for batch in (1, min(3, max(batches)), *batches):  # the first two warm up
         wanted = [SpeechRequest(TEXT, CustomVoice(speaker), seed=seed, sampling=GREEDY) for seed in range(batch)]
@@ -72,6 +62,21 @@ def main(
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         found = Measured(name, batch, 1000 * statistics.median(times), 1000 * first, len(times), peak_mb)
         click.echo(json.dumps(asdict(found)))
+
+
+def load(checkpoint: str, dtype: str, *, slots: int, compiled: bool = False) -> LoadedModel:
+    """On the CPU, in a dtype of TalkerArgs."""
+    return load_engine(
+        checkpoint,
+        device=torch.device("cpu"),
+        dtype=torch.bfloat16 if dtype == "int8" else DTYPES[dtype],
+        int8=dtype == "int8",
+        compiled=compiled,
+        attn_implementation="sdpa",
+        slots=slots,
+        positions=1024,
+        max_waiting=slots,
+    )
 
 
 if __name__ == "__main__":

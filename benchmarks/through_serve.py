@@ -26,18 +26,17 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from benchmarks.ours import GREEDY, TEXT
+from benchmarks.ours import GREEDY, TEXT, load
 from deployments.settings import AppArgs, ModelArgs, load_settings
 from deployments.torch_replica import keep_freed_memory
 from qwen_tts.audio import to_pcm16
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.codec.decoder import load_codec_decoder
 from qwen_tts.codec.state import DecoderState
-from qwen_tts.engine.engine import load_engine
+from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.engine.sequence import chunk_sizes
 from qwen_tts.request import CustomVoice, SpeechRequest
 
-_FRAME_S = 0.08
 _BYTES_PER_FRAME = 3840
 _MODES: dict[str, dict[str, str]] = {
     "Serve, default": {},
@@ -106,19 +105,9 @@ def main(
 def _bare(args: AppArgs, counts: tuple[int, ...], frames: int, repeat: int) -> Iterator[Spoken]:
     keep_freed_memory()
     model: ModelArgs = args.models[0]
-    device, talker = torch.device("cpu"), args.talker
-    loaded = load_engine(
-        model.checkpoint,
-        device=device,
-        dtype=torch.bfloat16 if talker.dtype == "int8" else DTYPES[talker.dtype],
-        int8=talker.dtype == "int8",
-        compiled=talker.compile,
-        attn_implementation="sdpa",
-        slots=talker.slots,
-        positions=talker.positions,
-        max_waiting=talker.max_waiting,
-    )
-    decoder = load_codec_decoder(loaded.codec_directory, device, DTYPES[args.codec_decoder.dtype])
+    talker = args.talker
+    loaded = load(model.checkpoint, talker.dtype, slots=talker.slots, compiled=talker.compile)
+    decoder = load_codec_decoder(loaded.codec_directory, torch.device("cpu"), DTYPES[args.codec_decoder.dtype])
     state = DecoderState(decoder, talker.slots)
     engine = loaded.engine
 
@@ -224,7 +213,7 @@ def _table(found: list[Spoken], frames: int) -> str:
         first = statistics.median(first for spoken in group for first in spoken.first_s)
         more = 100 * (total / totals[_BARE, streams] - 1)
         rows.append(
-            f"| {name} | {streams} | {1000 * total / frames:.1f} | {total / frames / _FRAME_S:.2f} "
+            f"| {name} | {streams} | {1000 * total / frames:.1f} | {total / frames / FRAME_S:.2f} "
             f"| {1000 * first:.0f} | {more:+.0f}% |"
         )
     return "\n".join(rows)

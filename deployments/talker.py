@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -59,11 +60,11 @@ class Talker:
             defaults=loaded.defaults,
             sample_rate_hz=loaded.codec_config.output_sample_rate,
         )
-        step_s = apart(lambda: _warm_up(engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows))
+        warm_up = partial(_warm_up, engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)
+        step_s = apart(warm_up)
         if args.keep_pace and step_s <= FRAME_S:
             engine.keep_pace()
-            # It learns what steps take.
-            apart(lambda: _warm_up(engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows))
+            apart(warm_up)  # it learns what steps take
         elif args.keep_pace:
             log.info("%s takes %.0f ms a frame for one stream: no pace to keep", model.name, 1000 * step_s)
         self._engine = EngineThread(engine, args.chunk_schedule, EngineMetrics(engine, model.name))

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 def prepare_torch(args: TorchReplicaArgs) -> torch.device:
-    """Set torch's threads for this process; the device of the deployment.
+    """Set torch's threads and the C library's memory for this process; the device of the deployment.
 
     Ray shows a replica with a share of a GPU exactly one device, so "cuda" is that one.
     """

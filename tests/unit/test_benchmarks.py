@@ -10,6 +10,8 @@ import torch
 
 from benchmarks.__main__ import _million_weights
 from benchmarks.results import Measured, draw, table
+from benchmarks.through_serve import _BARE, Spoken
+from benchmarks.through_serve import _table as _served
 from qwen_tts.config import read_model_config
 from qwen_tts.layers import Block, sdpa
 from qwen_tts.models.qwen3_tts import load_talker
@@ -58,3 +60,11 @@ def test_our_engine_is_timed_in_a_process_of_its_own(custom_voice: Path) -> None
         assert measured.frames == 6
         assert 0 < measured.ms_per_frame < measured.first_frame_ms + 1000
         assert measured.peak_mb > 50
+
+
+def test_what_serving_adds_is_of_the_bare_time() -> None:
+    bare = [Spoken(_BARE, 1, [0.1], total) for total in (2.0, 1.0, 9.0)]
+    served = [Spoken("served", 1, [0.3], 2.5), Spoken("served", 1, [0.5], 2.5), Spoken("served", 1, [0.4], 3.0)]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in _served([*bare, *served], 10).splitlines()]
+    assert cells[2] == [_BARE, "1", "200.0", "2.50", "100", "+0%"]
+    assert cells[3] == ["served", "1", "250.0", "3.12", "400", "+25%"]
