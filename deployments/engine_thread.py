@@ -3,19 +3,26 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 
 from deployments.messages import FrameChunk
 from deployments.metrics import EngineMetrics
+from deployments.playback import Playback
 from deployments.torch_replica import adopt_threads
 from qwen_tts.engine.engine import Engine
+from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.engine.sequence import Sequence, chunk_sizes
 from qwen_tts.errors import EngineStopped
 from qwen_tts.request import SpeechRequest
 
 log = logging.getLogger(__name__)
+
+# A listener with less audio in hand gets every frame as it comes: the next one takes a frame's time where the pace is
+# kept, and its way through the decoder to him some more.
+_LEAST_HEADROOM_S = 2 * FRAME_S
 
 
 class _Listener:
@@ -38,9 +45,16 @@ class _Listener:
 class EngineThread:
     """Steps the engine while it has work. A step that raises ends the engine: see `alive`."""
 
-    def __init__(self, engine: Engine, chunk_schedule: tuple[int, ...], metrics: EngineMetrics | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        chunk_schedule: tuple[int, ...],
+        metrics: EngineMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """metrics: None outside a replica."""
         self.engine = engine
+        self._clock = clock
         self._metrics = metrics
         self._chunk_schedule = chunk_schedule
         self._groups = engine.config.talker_config.num_code_groups
@@ -56,7 +70,8 @@ class EngineThread:
         return self._thread.is_alive()
 
     async def generate(self, request: SpeechRequest) -> AsyncIterator[FrameChunk]:
-        """Chunks of frames on the growing schedule; the last one carries the finish reason.
+        """Chunks of frames on the growing schedule, or sooner where the listener has little audio left; the last one
+        carries the finish reason.
 
         Raises InvalidRequest, Overloaded or EngineStopped. Leaving the iterator early cancels the request.
         """
@@ -65,11 +80,13 @@ class EngineThread:
         self._work.set()
         try:
             sent = 0
+            playback = Playback(requested=self._clock())
             for size in chunk_sizes(self._chunk_schedule):
-                while not sequence.finished and len(sequence.frames) < sent + size:
+                while not sequence.finished and not self._due(len(sequence.frames) - sent, size, playback):
                     await listener.wait()
                 frames = sequence.frames[sent : sent + size]
                 sent += len(frames)
+                playback.send(len(frames) * FRAME_S, self._clock())
                 if sequence.finish_reason == "cancelled":
                     raise EngineStopped("the talker stopped before the utterance was complete")
                 last = sequence.finished and sent == len(sequence.frames)
@@ -82,6 +99,12 @@ class EngineThread:
         finally:
             self.engine.cancel(sequence)
             del self._listeners[sequence]
+
+    def _due(self, held: int, size: int, playback: Playback) -> bool:
+        """Whether `held` frames must leave: they are a chunk of `size`, or the listener cannot wait for one."""
+        if held >= size or playback.first_sent is None:
+            return held >= size
+        return held > 0 and playback.headroom(self._clock()) < _LEAST_HEADROOM_S
 
     def close(self) -> None:
         """End every request and the thread."""

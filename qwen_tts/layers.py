@@ -172,9 +172,9 @@ class Block(nn.Module):
         return out
 
 
-# decode(x [B, D], positions [B], kv as in Transformer.forward) -> hidden [B, D]. Row b sees the cache up to its own
+# read(x, positions, kv), as in Transformer.forward, -> hidden [B, T, D]. Row (b, t) sees the cache of b up to its own
 # position.
-Decode = Callable[[Tensor, Tensor, Tensor], Tensor]
+Read = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Transformer(nn.Module):
@@ -185,12 +185,12 @@ class Transformer(nn.Module):
         self.config = config
         self.layers = nn.ModuleList(Block(config, attend) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.decode: Decode | None = None  # a faster way to read one row each
+        self.read: Read | None = None  # a faster way to do the same
 
     def forward(self, x: Tensor, positions: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
         """x [B, T, D], positions [B, T] int64, kv [layers, 2, B, L, K, d] (written in place) -> hidden [B, T, D]."""
-        if self.decode is not None and x.shape[1] == 1:
-            return self.decode(x[:, 0], positions[:, 0], kv)[:, None]
+        if self.read is not None:
+            return self.read(x, positions, kv)
         rope = rope_table(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         for layer, layer_kv in zip(self.layers, kv, strict=True):
             x = layer(x, positions, rope, layer_kv, mask)

@@ -71,8 +71,7 @@ class BFloat16Linear(PackedLinear):
 class Int8Linear(PackedLinear):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """weight [M, K], bias [M]."""
-        scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / _LEVELS
-        rounded = (weight.float() / scale[:, None]).round().to(torch.int8)
+        rounded, scale = quantise(weight)
         zero_points = torch.zeros(len(weight), dtype=torch.int32)
         super().__init__((torch.ops.onednn.qlinear_prepack(rounded, None), scale, zero_points), bias)
 
@@ -83,6 +82,12 @@ class Int8Linear(PackedLinear):
         bytes_around_zero = ((rows / scale).round() + _ZERO).to(torch.uint8)
         product: Tensor = torch.ops.qwen_tts.int8_product(bytes_around_zero, *weights)
         return product * scale
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """weight [M, K] -> int8 [M, K] and the factor of every output, float32 [M]."""
+    scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / _LEVELS
+    return (weight.float() / scale[:, None]).round().to(torch.int8), scale
 
 
 KINDS: dict[Weights, type[Float32Linear] | type[BFloat16Linear] | type[Int8Linear]] = {

@@ -1,14 +1,17 @@
-"""How a talker decodes on a CPU: with its weights as they were loaded, packed, or packed and compiled."""
+"""How a talker decodes on a CPU: with its weights as they were loaded, packed, or by compiled code of our own."""
 
 import torch
+from torch import nn
 
 from qwen_tts.errors import UnsupportedError
-from qwen_tts.fused_decode import FusedDecode
 from qwen_tts.models.talker import Talker
+from qwen_tts.native.transformer import Native, NativeLinear, NativeTransformer, find_compiler
 from qwen_tts.packed_linear import Weights
 
+_NATIVE: dict[torch.dtype, Weights] = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
-def check_cpu_options(device: torch.device, *, int8: bool, compiled: bool) -> None:
+
+def check_cpu_options(device: torch.device, dtype: torch.dtype, *, int8: bool, compiled: bool) -> None:
     """Raises UnsupportedError where `int8` or `compiled` cannot be had."""
     for option, wanted in (("dtype int8", int8), ("compile", compiled)):
         if wanted and device.type != "cpu":
@@ -18,30 +21,28 @@ def check_cpu_options(device: torch.device, *, int8: bool, compiled: bool) -> No
     if int8 and not (onednn and torch.cpu._is_vnni_supported()):
         raise UnsupportedError("dtype int8 needs a CPU with AVX-512 VNNI and a build of torch with oneDNN")
     if compiled:
-        from torch._inductor.cpp_builder import get_cpp_compiler
-        from torch._inductor.exc import InvalidCxxCompiler
-
-        try:
-            get_cpp_compiler()
-        except InvalidCxxCompiler:
-            raise UnsupportedError("compile needs a C++ compiler, such as g++") from None
+        if dtype not in _NATIVE:
+            raise UnsupportedError(f"compile is for dtype float32, bfloat16 and int8 on a CPU, not for {dtype}")
+        find_compiler()
 
 
 def prepare_for_cpu(talker: Talker, dtype: torch.dtype, *, int8: bool, compiled: bool) -> None:
-    weights: Weights | None = None
-    if int8:
-        weights = "int8"
-    elif dtype == torch.bfloat16 and _multiplies_bfloat16():
-        weights = "bfloat16"
-    elif compiled:
-        weights = "float32"
-    if weights is not None:
-        # The heads, whose numbers codes are drawn from, stay 16 bits at least.
-        heads: Weights = "bfloat16" if weights != "float32" and _multiplies_bfloat16() else "float32"
-        talker.pack(weights, heads)
+    """`compiled` uses as many threads as torch does now."""
     if compiled:
-        for transformer in (talker.model, talker.code_predictor.model):
-            transformer.decode = FusedDecode(transformer)
+        _compile(talker, "int8" if int8 else _NATIVE[dtype], heads=_NATIVE[dtype])
+    elif int8:
+        # The heads, whose numbers codes are drawn from, stay 16 bits at least.
+        talker.pack("int8", "bfloat16" if _multiplies_bfloat16() else "float32")
+    elif dtype == torch.bfloat16 and _multiplies_bfloat16():
+        talker.pack("bfloat16", "bfloat16")
+
+
+def _compile(talker: Talker, weights: Weights, heads: Weights) -> None:
+    native = Native(torch.get_num_threads())
+    for transformer in (talker.model, talker.code_predictor.model):
+        transformer.read = NativeTransformer(native, transformer, weights)
+        transformer.layers = nn.ModuleList()
+    talker.replace_heads(lambda head: NativeLinear(native, head, heads))
 
 
 def _multiplies_bfloat16() -> bool:

@@ -184,7 +184,7 @@ def load_engine(
     Both are for the CPU. Raises CheckpointError or UnsupportedError.
     """
     attend = select_attention(attn_implementation, device, dtype)
-    check_cpu_options(device, int8=int8, compiled=compiled)
+    check_cpu_options(device, dtype, int8=int8, compiled=compiled)
     directory = resolve_checkpoint(name_or_path)
     config = read_model_config(directory)
     codec_config = read_codec_config(directory / CODEC_DIRECTORY)

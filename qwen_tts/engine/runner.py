@@ -8,6 +8,9 @@ not read.
 Letters: B rows, D talker width, G code groups, L cache positions, T prompt rows, V vocabulary.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -61,6 +64,10 @@ class TalkerRunner:
         A slot whose numbers overflowed (float16 ends at 65504) has neither, and its cache is wiped: what is not
         finite would reach the slot's next owner through masked attention.
         """
+        with self._one_team_of_threads():
+            return self._run(plan)
+
+    def _run(self, plan: Plan) -> dict[int, Frame | None]:
         if plan.running:
             self._decode(plan)
         if plan.newcomer is not None and plan.rows:
@@ -76,6 +83,18 @@ class TalkerRunner:
             else:
                 self._wipe(slot)
         return frames
+
+    @contextmanager
+    def _one_team_of_threads(self) -> Iterator[None]:
+        """A transformer that brings its own threads finds torch's in their way: they wait actively for their next work,
+        longer than a step takes. What remains for torch is too small to divide."""
+        threads = torch.get_num_threads()
+        if self.talker.model.read is not None:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def _prefill(self, sequence: Sequence, read: range) -> None:
         """Read these rows of the prompt into the sequence's slot; with the last, set the slot's row of every pool."""

@@ -1,5 +1,7 @@
 """The talker: the language model that reads the prompt and emits code group 0 of every frame."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,21 +42,25 @@ class Talker(nn.Module):
         self.config = config
         self.model = TalkerTransformer(config, attend)
         self.text_projection = TextProjection(config.text_hidden_size, config.hidden_size)
-        self.codec_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.codec_head: nn.Module = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.code_predictor = CodePredictor(config, attend)
 
     def pack(self, weights: Weights, heads: Weights) -> None:
         """Lay out for decoding on a CPU: the weights of the layers, and those of the heads."""
         pack, pack_head = packer(weights), packer(heads)
-        predictor = self.code_predictor
         for block in self.modules():
             if isinstance(block, Block):
                 block.self_attn.pack(pack)
                 block.mlp.pack(pack)
-        self.codec_head = pack_head([self.codec_head])  # type: ignore[assignment]  # called alike
-        predictor.lm_head = nn.ModuleList(pack_head([head]) for head in predictor.lm_head)
-        if isinstance(predictor.small_to_mtp_projection, nn.Linear):
-            predictor.small_to_mtp_projection = pack_head([predictor.small_to_mtp_projection])
+        self.replace_heads(lambda head: pack_head([head]))
+
+    def replace_heads(self, make: Callable[[nn.Linear], nn.Module]) -> None:
+        """Put what `make` makes of them in place of the heads, and of the linear layer before the code predictor."""
+        predictor = self.code_predictor
+        for owner, name in ((self, "codec_head"), (predictor, "small_to_mtp_projection")):
+            if isinstance(layer := getattr(owner, name), nn.Linear):
+                setattr(owner, name, make(layer))
+        predictor.lm_head = nn.ModuleList(make(head) for head in predictor.lm_head if isinstance(head, nn.Linear))
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """Text token ids [...] -> [..., D]."""

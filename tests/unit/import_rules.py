@@ -15,7 +15,7 @@ LAYERS = (
         "prompt",
         "layers",
         "packed_linear",
-        "fused_decode",
+        "native",
         "checkpoint",
         "seeded_tokenizer",
         "arguments",

@@ -1,6 +1,5 @@
 """The fast ways to decode on a CPU against the plain one."""
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,25 @@ from qwen_tts.config import read_model_config
 from qwen_tts.engine.cpu import check_cpu_options, prepare_for_cpu
 from qwen_tts.engine.engine import Engine
 from qwen_tts.errors import UnsupportedError
-from qwen_tts.fused_decode import FusedDecode
-from qwen_tts.layers import Block, Transformer, sdpa
+from qwen_tts.layers import Transformer, sdpa
 from qwen_tts.models.qwen3_tts import load_talker
+from qwen_tts.native.transformer import Native, NativeLinear, NativeTransformer, find_compiler
 from qwen_tts.packed_linear import Weights, packer
 from qwen_tts.text import TextTokenizer
 from tests.unit.tiny import CPU, NEVER, custom, set_eos_bias, speak
 
-# torch.compile's own modules.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
-]
-
 CLOSE: dict[Weights, float] = {"float32": 1e-5, "bfloat16": 0.02, "int8": 0.06}  # parts of the output's norm
 
 
-@pytest.fixture(autouse=True)
-def _nothing_compiled_yet() -> None:
-    torch._dynamo.reset()
+def has_native() -> bool:
+    try:
+        find_compiler()
+    except UnsupportedError:
+        return False
+    return True
 
 
+with_native = pytest.mark.skipif(not has_native(), reason="no C++ compiler, or no AVX-512 with VNNI and BF16")
 with_vnni = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="int8 sums are exact with VNNI only")
 
 
@@ -70,32 +67,72 @@ def transformer(custom_voice: Path) -> Transformer:
     return model
 
 
+@pytest.fixture(scope="module")
+def native() -> Native:
+    return Native(threads=2)
+
+
+def cache_of(transformer: Transformer, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    config = transformer.config
+    shape = (config.num_hidden_layers, 2, 18, 64, config.num_key_value_heads, config.head_dim)
+    return torch.randn(shape, generator=generator).to(dtype)
+
+
+@with_native
 @pytest.mark.parametrize("weights", CLOSE)
-def test_compiled_decoding_is_the_forward_pass_of_one_row(transformer: Transformer, weights: Weights) -> None:
-    config, fast = transformer.config, copy.deepcopy(transformer)
-    for block in fast.layers:
-        assert isinstance(block, Block)
-        block.self_attn.pack(packer(weights))
-        block.mlp.pack(packer(weights))
-    fast.decode = FusedDecode(fast)
+def test_native_layers_are_the_forward_pass(transformer: Transformer, native: Native, weights: Weights) -> None:
+    """Of one row each of any number of streams, and of a piece of a prompt."""
+    fast = NativeTransformer(native, transformer, weights)
     generator = torch.Generator().manual_seed(0)
-    for rows, length in ((3, 7), (1, 5), (5, 40), (3, 12)):
-        shape = (config.num_hidden_layers, 2, 6, 64, config.num_key_value_heads, config.head_dim)
-        cache = torch.randn(shape, generator=generator)
-        other_cache = cache.clone()
-        at = torch.randint(1, length, (rows, 1), generator=generator)
-        x = torch.randn((rows, 1, config.hidden_size), generator=generator)
-        visible = (torch.arange(length) <= at)[:, None, None]
+    for rows, read, length in ((3, 1, 7), (1, 1, 5), (17, 1, 40), (1, 13, 13), (1, 7, 30), (3, 2, 9)):
+        cache = cache_of(transformer, torch.float32 if weights == "float32" else torch.bfloat16, generator)
+        plain_cache = cache.float()
+        newest = torch.randint(read, length + 1, (rows, 1), generator=generator)
+        at = newest - read + torch.arange(read)
+        x = torch.randn((rows, read, transformer.config.hidden_size), generator=generator)
+        visible = (torch.arange(length) <= at[..., None])[:, None]
         with torch.inference_mode():
-            wanted = transformer(x, at, cache[:, :, :rows, :length], visible)
-            found = fast(x, at, other_cache[:, :, :rows, :length], visible)
-        assert distance(found, wanted) < CLOSE[weights], (rows, length)
-        assert distance(other_cache, cache) < CLOSE[weights]
+            wanted = transformer(x, at, plain_cache[:, :, :rows, :length], visible)
+            found = fast(x, at, cache[:, :, :rows, :length])
+        assert distance(found, wanted) < CLOSE[weights], (rows, read, length)
+        assert distance(cache.float(), plain_cache) < CLOSE[weights]
 
 
-def fast_engine(checkpoint: Path, *, int8: bool, compiled: bool, slots: int = 4) -> Engine:
+@with_native
+@pytest.mark.parametrize("weights", CLOSE)
+def test_a_native_row_is_computed_as_if_alone(transformer: Transformer, native: Native, weights: Weights) -> None:
+    fast = NativeTransformer(native, transformer, weights)
+    generator = torch.Generator().manual_seed(1)
+    cache = cache_of(transformer, torch.float32 if weights == "float32" else torch.bfloat16, generator)
+    other = cache.clone()
+    x = torch.randn((15, 1, transformer.config.hidden_size), generator=generator)
+    at = torch.randint(0, 40, (15, 1), generator=generator)
+    with torch.inference_mode():
+        together = fast(x, at, cache[:, :, :15, :40])
+        alone = [fast(x[n : n + 1], at[n : n + 1], other[:, :, n : n + 1, :40]) for n in range(15)]
+    assert torch.equal(together, torch.cat(alone))
+    assert torch.equal(cache, other)
+
+
+@with_native
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+def test_a_native_linear_layer(native: Native, weights: Weights) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(50, 90)
+    x = torch.randn(2, 9, 50)
+    with torch.inference_mode():
+        fast = NativeLinear(native, layer, weights)
+        assert fast(x).shape == (2, 9, 90)
+        assert distance(fast(x), layer(x)) < CLOSE[weights]
+        assert torch.equal(fast(x)[1, 8], fast(x[1, 8]))
+        assert fast(x.bfloat16()).dtype == torch.bfloat16
+
+
+def fast_engine(
+    checkpoint: Path, *, int8: bool, compiled: bool, slots: int = 4, dtype: torch.dtype = torch.float32
+) -> Engine:
     config = read_model_config(checkpoint)
-    dtype = torch.bfloat16 if int8 else torch.float32
+    dtype = torch.bfloat16 if int8 else dtype
     talker = load_talker(checkpoint, config, sdpa, CPU, dtype)
     prepare_for_cpu(talker, dtype, int8=int8, compiled=compiled)
     set_eos_bias(talker, NEVER)
@@ -103,51 +140,53 @@ def fast_engine(checkpoint: Path, *, int8: bool, compiled: bool, slots: int = 4)
     return Engine(config, tokenizer, talker, slots=slots, positions=256, max_waiting=8, max_frames=64)
 
 
+@with_native
 def test_a_compiled_engine_says_what_the_plain_one_says(custom_voice: Path) -> None:
     requests = [custom(f"Number {seed}.", seed=seed, max_frames=6) for seed in range(3)]
     plain, compiled = (fast_engine(custom_voice, int8=False, compiled=how) for how in (False, True))
     assert [s.frames for s in speak(compiled, *requests)] == [s.frames for s in speak(plain, *requests)]
 
 
-def test_two_hundred_mixed_steps_compile_nothing_new(custom_voice: Path) -> None:
-    """After streams alone and several at once have been seen, lengths and numbers of rows come as they like."""
-    engine = fast_engine(custom_voice, int8=True, compiled=True)
-    speak(engine, custom("Alone.", max_frames=5))
-    speak(engine, *(custom(f"Together {n}.", max_frames=5 + n) for n in range(3)))
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        steps, number = 0, 0
-        while steps < 200:
-            if engine.running + engine.waiting < 4 and steps % 7 == number % 3:
-                number += 1
-                engine.add(custom(f"Text {number}. " * (1 + number % 5), seed=number, max_frames=9 + number % 23))
-            engine.step()
-            steps += 1
-    assert number > 10
-
-
-@with_vnni
-def test_an_int8_request_says_the_same_in_any_company(custom_voice: Path) -> None:
-    engine = fast_engine(custom_voice, int8=True, compiled=False)
+@pytest.mark.parametrize(
+    ("int8", "compiled", "dtype"),
+    [
+        pytest.param(True, False, torch.bfloat16, marks=with_vnni),
+        pytest.param(True, True, torch.bfloat16, marks=with_native),
+        pytest.param(False, True, torch.bfloat16, marks=with_native),
+    ],
+)
+def test_a_request_says_the_same_in_any_company(
+    custom_voice: Path, int8: bool, compiled: bool, dtype: torch.dtype
+) -> None:
+    engine = fast_engine(custom_voice, int8=int8, compiled=compiled, dtype=dtype)
     requests = [custom(f"Number {seed}.", seed=seed, max_frames=8) for seed in range(4)]
     alone = [speak(engine, request)[0].frames for request in requests]
     assert [sequence.frames for sequence in speak(engine, *requests)] == alone
 
 
-def test_options_that_a_device_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_a_device_has_not() -> None:
     for options in ({"int8": True, "compiled": False}, {"int8": False, "compiled": True}):
         with pytest.raises(UnsupportedError, match="is for the CPU, not for cuda"):
-            check_cpu_options(torch.device("cuda"), **options)
-    monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: True)
-    check_cpu_options(CPU, int8=True, compiled=True)
-    no_compiler = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)})
-    with no_compiler, pytest.raises(UnsupportedError, match="needs a C\\+\\+ compiler"):
-        check_cpu_options(CPU, int8=False, compiled=True)
+            check_cpu_options(torch.device("cuda"), torch.bfloat16, **options)
+
+
+def test_native_code_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with pytest.raises(UnsupportedError, match=r"not for torch\.float16"):
+        check_cpu_options(CPU, torch.float16, int8=False, compiled=True)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UnsupportedError, match=r"needs a C\+\+ compiler \(g\+\+ or clang\+\+\)"):
+        check_cpu_options(CPU, torch.float32, int8=False, compiled=True)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+    with pytest.raises(UnsupportedError, match="AVX-512"):
+        check_cpu_options(CPU, torch.float32, int8=False, compiled=True)
 
 
 def test_int8_where_the_processor_would_add_up_in_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: False)
     with pytest.raises(UnsupportedError, match="AVX-512 VNNI"):
-        check_cpu_options(CPU, int8=True, compiled=False)
+        check_cpu_options(CPU, torch.bfloat16, int8=True, compiled=False)
 
 
 def test_a_prompt_half_read_below_a_running_row_is_kept(custom_voice: Path) -> None:
