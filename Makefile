@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench bench-serve probe evaluation demo-checkpoint clean
+.PHONY: help setup serve test check bench bench-gpu bench-serve probe evaluation demo-checkpoint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ bench: $(INSTALLED)  ## The engine beside PyPI's qwen-tts on the same random wei
 
 bench-serve: $(INSTALLED)  ## What Serve costs over the bare engine and decoder (0.6B shape, after `make bench`)
 	$(BIN)/python -m benchmarks.through_serve bench-work/custom-voice-0.6B
+
+bench-gpu: $(INSTALLED)  ## Engine and decoder on a GPU at the loads others publish (random 1.7B weights; some minutes)
+	$(BIN)/python -m benchmarks.gpu
 
 probe: $(INSTALLED)  ## Time a running service: first byte, total, ms per frame
 	$(BIN)/python -m loadtest.probe

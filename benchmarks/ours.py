@@ -64,18 +64,20 @@ def main(
         click.echo(json.dumps(asdict(found)))
 
 
-def load(checkpoint: str, dtype: str, *, slots: int, compiled: bool = False) -> LoadedModel:
-    """On the CPU, in a dtype of TalkerArgs."""
+def load(
+    checkpoint: str, dtype: str, *, slots: int, compiled: bool = False, device: str = "cpu", attention: str = "sdpa"
+) -> LoadedModel:
+    """In a dtype of TalkerArgs; whatever comes may wait."""
     return load_engine(
         checkpoint,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         dtype=torch.bfloat16 if dtype == "int8" else DTYPES[dtype],
         int8=dtype == "int8",
         compiled=compiled,
-        attn_implementation="sdpa",
+        attn_implementation=attention,
         slots=slots,
         positions=1024,
-        max_waiting=slots,
+        max_waiting=1_000_000,
     )
 
 

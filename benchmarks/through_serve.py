@@ -26,15 +26,13 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from benchmarks.bare import Bare
 from benchmarks.ours import GREEDY, TEXT, load
 from deployments.settings import AppArgs, ModelArgs, load_settings
 from deployments.torch_replica import keep_freed_memory
-from qwen_tts.audio import to_pcm16
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.codec.decoder import load_codec_decoder
-from qwen_tts.codec.state import DecoderState
 from qwen_tts.engine.pace import FRAME_S
-from qwen_tts.engine.sequence import chunk_sizes
 from qwen_tts.request import CustomVoice, SpeechRequest
 
 _BYTES_PER_FRAME = 3840
@@ -108,39 +106,14 @@ def _bare(args: AppArgs, counts: tuple[int, ...], frames: int, repeat: int) -> I
     talker = args.talker
     loaded = load(model.checkpoint, talker.dtype, slots=talker.slots, compiled=talker.compile)
     decoder = load_codec_decoder(loaded.codec_directory, torch.device("cpu"), DTYPES[args.codec_decoder.dtype])
-    state = DecoderState(decoder, talker.slots)
-    engine = loaded.engine
+    bare = Bare(loaded.engine, decoder, talker.chunk_schedule, talker.slots)
+    voice = CustomVoice(loaded.engine.config.speakers[0])
 
-    @torch.inference_mode()
     def speak(streams: int, length: int) -> Spoken:
-        voice = CustomVoice(engine.config.speakers[0])
-        started = time.perf_counter()
         request = SpeechRequest(TEXT, voice, seed=1, sampling=GREEDY, predictor_sampling=GREEDY, max_frames=length)
-        sequences = [engine.add(request) for _ in range(streams)]
-        slots = [state.lease() or 0 for _ in sequences]
-        sizes = [chunk_sizes(talker.chunk_schedule) for _ in sequences]
-        wanted, read, first = [next(size) for size in sizes], [0] * streams, [0.0] * streams
-        while not all(s.finished and n == len(s.frames) for s, n in zip(sequences, read, strict=True)):
-            engine.step()
-            due: dict[int, list[int]] = defaultdict(list)
-            for index, sequence in enumerate(sequences):
-                there = len(sequence.frames) - read[index]
-                if there >= wanted[index] or (sequence.finished and there):
-                    due[min(there, wanted[index])].append(index)
-            for size, members in due.items():
-                codes = torch.tensor([sequences[i].frames[read[i] : read[i] + size] for i in members])
-                carry = state.gather([slots[i] for i in members])
-                samples = decoder(codes, carry)
-                state.scatter([slots[i] for i in members], carry)
-                for index, row in zip(members, samples.float().numpy(), strict=True):
-                    to_pcm16(row)
-                    first[index] = first[index] or time.perf_counter() - started
-                    read[index] += size
-                    wanted[index] = next(sizes[index])
-        for slot in slots:
-            state.release(slot)
-        assert read == [length] * streams, "a stream ended by itself: other random weights are needed"
-        return Spoken(_BARE, streams, first, time.perf_counter() - started)
+        heard = bare.speak([(0.0, request)] * streams)
+        assert {stream.frames for stream in heard} == {length}, "a stream ended by itself: other weights are needed"
+        return Spoken(_BARE, streams, [stream.first_s for stream in heard], max(stream.last_s for stream in heard))
 
     speak(min(3, talker.slots), 8)
     for streams in counts:

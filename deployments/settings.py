@@ -81,10 +81,12 @@ class TalkerArgs(TorchReplicaArgs):
     """One talker replica. Beyond `slots` running and `max_waiting` queued requests, callers get 429.
 
     On a CPU float32 is exact, bfloat16 halves what is read per frame, int8 halves it again (the layers' products; the
-    rest is bfloat16). `compile` is for the CPU too: decoding in compiled pieces, which is faster the more streams there
-    are, and takes a minute at the start and a C++ compiler. `prefill_rows` of a new prompt are read per frame of the
-    running streams. `keep_pace` lets a request wait for a slot while one stream more would give the running ones their
-    frames later than they are played; where one stream alone is not in time at the start, it does nothing.
+    rest is bfloat16). `compile` on a CPU computes with native code, several times as fast, in which a request gets the
+    same codes in any company whatever the dtype; it takes a C++ compiler, some seconds at the start and AVX-512 with
+    VNNI and BF16. On a GPU it is decoding from CUDA graphs, which are captured at the start and take minutes: the fewer
+    `slots` and `positions`, the fewer. `prefill_rows` of a new prompt are read per frame of the running streams.
+    `keep_pace` lets a request wait for a slot while one stream more would give the running ones their frames later than
+    they are played; where one stream alone is not in time at the start, it does nothing.
     """
 
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"

@@ -34,6 +34,9 @@ class Talker:
     def __init__(self, model: ModelArgs, args: TalkerArgs) -> None:
         device = prepare_torch(args)
         self._args = args
+        library = logging.getLogger("qwen_tts")  # how far capturing graphs has come
+        library.setLevel(logging.INFO)
+        library.parent = log
         loaded = apart(
             lambda: load_engine(
                 checkpoint_of(model),

@@ -22,6 +22,13 @@ Pack = Callable[[Sequence[nn.Module]], nn.Module]
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
+def write_cache(kv: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
+    """kv [2, B, L, K, d] (written in place) at positions [B, T] takes keys and values [B, T, K, d]."""
+    rows = torch.arange(keys.shape[0], device=keys.device)[:, None]
+    kv[0, rows, positions] = keys
+    kv[1, rows, positions] = values
+
+
 def sdpa(q: Tensor, kv: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
     assert mask is not None or q.shape[1] in (1, kv.shape[2]), (q.shape, kv.shape)
     keys, values = kv.transpose(2, 3)  # [B, K, L, d] each
@@ -123,6 +130,7 @@ class Attention(nn.Module):
         heads, kv_heads, d = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         self.head_dim = d
         self.attend = attend
+        self.write_cache = write_cache
         self.q_proj = nn.Linear(config.hidden_size, heads * d, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, kv_heads * d, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, kv_heads * d, bias=False)
@@ -147,9 +155,7 @@ class Attention(nn.Module):
             projected = self.qkv_proj(x).split(self.widths, dim=-1)
         q, k, v = (rows.view(heads) for rows in projected)
         q = rotate(self.q_norm(q), rope)
-        rows = torch.arange(x.shape[0], device=x.device)[:, None]
-        kv[0, rows, positions] = rotate(self.k_norm(k), rope)
-        kv[1, rows, positions] = v
+        self.write_cache(kv, positions, rotate(self.k_norm(k), rope), v)
         out: Tensor = self.o_proj(self.attend(q, kv, positions, mask).flatten(2))
         return out
 

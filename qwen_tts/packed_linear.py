@@ -23,7 +23,7 @@ _ZERO = 128  # of the unsigned bytes that the kernel wants its inputs in
 
 
 class PackedLinear(nn.Module):
-    """y = x W^T + b. What a compiled kernel may hold is in functions of tensors alone: `weights` are this layer's."""
+    """y = x W^T + b."""
 
     def __init__(self, weights: tuple[Tensor, ...], bias: Tensor | None) -> None:
         super().__init__()
@@ -59,12 +59,11 @@ class BFloat16Linear(PackedLinear):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """weight [M, K], bias [M]."""
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16().contiguous(), None)
-        # The second one's size is M, which torch.compile cannot read off a packed weight.
-        super().__init__((packed, torch.empty(len(weight), 0)), bias)
+        super().__init__((packed,), bias)
 
     @staticmethod
     def multiply(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
-        product: Tensor = torch.ops.qwen_tts.bfloat16_product(x.bfloat16(), *weights)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x.bfloat16(), *weights, None, "none", [], "")
         return product.float()
 
 
@@ -80,7 +79,9 @@ class Int8Linear(PackedLinear):
         rows = x.float()
         scale = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / _LEVELS
         bytes_around_zero = ((rows / scale).round() + _ZERO).to(torch.uint8)
-        product: Tensor = torch.ops.qwen_tts.int8_product(bytes_around_zero, *weights)
+        product: Tensor = torch.ops.onednn.qlinear_pointwise.default(
+            bytes_around_zero, 1.0, _ZERO, *weights, None, 1.0, 0, torch.float32, "none", [], ""
+        )
         return product * scale
 
 
@@ -109,37 +110,3 @@ def packer(weights: Weights) -> Callable[[Sequence[nn.Module]], PackedLinear]:
         return kind(torch.cat([layer.weight for layer in linear]), bias)
 
     return pack
-
-
-def _bfloat16_product(x: Tensor, weight: Tensor, outputs: Tensor) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
-    return product
-
-
-def _int8_product(x: Tensor, weight: Tensor, scale: Tensor, zero_points: Tensor) -> Tensor:
-    product: Tensor = torch.ops.onednn.qlinear_pointwise.default(
-        x, 1.0, _ZERO, weight, scale, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return product
-
-
-# torch.compile takes oneDNN's operations apart unless their weights are constants of the graph, one graph a layer.
-_LIBRARY = torch.library.Library("qwen_tts", "DEF")  # type: ignore[no-untyped-call]  # no types in torch
-
-
-def _bfloat16_shape(x: Tensor, weight: Tensor, outputs: Tensor) -> Tensor:
-    return x.new_empty((x.shape[0], outputs.shape[0]))
-
-
-def _int8_shape(x: Tensor, weight: Tensor, scale: Tensor, zero_points: Tensor) -> Tensor:
-    return x.new_empty((x.shape[0], scale.shape[0]), dtype=torch.float32)
-
-
-for _name, _arguments, _product, _shape in (
-    ("bfloat16_product", "Tensor x, Tensor weight, Tensor outputs", _bfloat16_product, _bfloat16_shape),
-    ("int8_product", "Tensor x, Tensor weight, Tensor scale, Tensor zero_points", _int8_product, _int8_shape),
-):
-    _LIBRARY.define(f"{_name}({_arguments}) -> Tensor")  # type: ignore[no-untyped-call]  # no types in torch
-    for _kind in ("CPU", "MkldnnCPU"):
-        _LIBRARY.impl(_name, _product, _kind)  # type: ignore[no-untyped-call]  # no types in torch
-    torch.library.register_fake(f"qwen_tts::{_name}", _shape, lib=_LIBRARY)

@@ -18,6 +18,7 @@ from qwen_tts.config import (
     read_model_config,
 )
 from qwen_tts.engine.cpu import check_cpu_options, prepare_for_cpu
+from qwen_tts.engine.gpu import check_gpu_options, use_graphs
 from qwen_tts.engine.pace import Pace
 from qwen_tts.engine.runner import MIN_FRAMES, TalkerRunner
 from qwen_tts.engine.scheduler import PREFILL_ROWS, Scheduler
@@ -179,12 +180,15 @@ def load_engine(
 ) -> LoadedModel:
     """An engine on the checkpoint `name_or_path`.
 
-    `max_frames` None takes max_new_tokens of generation_config.json. With `int8` the layers' products are of int8 and
-    the rest is `dtype`; `compiled` decodes in compiled pieces, which takes a minute at the start and a C++ compiler.
-    Both are for the CPU. Raises CheckpointError or UnsupportedError.
+    `max_frames` None takes max_new_tokens of generation_config.json. With `int8`, on a CPU, the layers' products are of
+    int8 and the rest is `dtype`. `compiled` computes with native code on a CPU, which takes a C++ compiler and some
+    seconds, and decodes from CUDA graphs on a GPU, which takes minutes. Raises CheckpointError or UnsupportedError.
     """
     attend = select_attention(attn_implementation, device, dtype)
-    check_cpu_options(device, dtype, int8=int8, compiled=compiled)
+    if device.type == "cuda":
+        check_gpu_options(int8=int8, compiled=compiled)
+    else:
+        check_cpu_options(device, dtype, int8=int8, compiled=compiled)
     directory = resolve_checkpoint(name_or_path)
     config = read_model_config(directory)
     codec_config = read_codec_config(directory / CODEC_DIRECTORY)
@@ -204,4 +208,6 @@ def load_engine(
         max_frames=defaults.max_new_tokens if max_frames is None else max_frames,
         prefill_rows=prefill_rows,
     )
+    if device.type == "cuda" and compiled:
+        use_graphs(engine._runner)
     return LoadedModel(engine, defaults, codec_config, directory / CODEC_DIRECTORY)

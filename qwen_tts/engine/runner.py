@@ -8,7 +8,7 @@ not read.
 Letters: B rows, D talker width, G code groups, L cache positions, T prompt rows, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from qwen_tts.config import SPECIAL_CODES
 from qwen_tts.engine.kv_cache import allocate_kv_cache, allocate_pool
-from qwen_tts.engine.sampling import SamplingRows, draw, penalise_repetition, uniforms
+from qwen_tts.engine.sampling import Keep, SamplingRows, draw, keep_likely, penalise_repetition, uniforms
 from qwen_tts.engine.scheduler import Plan
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.models.talker import Talker
@@ -35,6 +35,7 @@ class TalkerRunner:
         weight = talker.model.codec_embedding.weight
         device, dtype = weight.device, weight.dtype
         self.talker = talker
+        self.slots = slots
         self.positions = positions
         self.device = device
         self.groups = config.num_code_groups
@@ -56,6 +57,9 @@ class TalkerRunner:
         suppressed[self.eos] = False
         self.suppressed = suppressed  # [V]
         self._overflowed: set[int] = set()  # slots whose prompt gave numbers that are not finite
+        # The passes over all running rows; a faster way may take their places.
+        self.decode: Callable[[int, list[int], list[int]], None] = self._decode_rows
+        self.next_frame: Callable[[int, list[int]], Tensor] = self._next_frame_rows
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> dict[int, Frame | None]:
@@ -74,12 +78,12 @@ class TalkerRunner:
             self._prefill(plan.newcomer, plan.rows)
         if not plan.sequences:
             return {}
-        codes = self._next_frame(plan.sequences).tolist()
-        finite = self.hidden[: len(codes)].isfinite().all(dim=1).tolist()
+        drawn = self._draw(plan.sequences).tolist()
         frames: dict[int, Frame | None] = {}
         for slot in map(_slot, plan.sequences):
-            if finite[slot]:
-                frames[slot] = None if codes[slot][0] == self.eos else tuple(codes[slot])
+            finite, *codes = drawn[slot]
+            if finite:
+                frames[slot] = None if codes[0] == self.eos else tuple(codes)
             else:
                 self._wipe(slot)
         return frames
@@ -152,56 +156,80 @@ class TalkerRunner:
 
     def _decode(self, plan: Plan) -> None:
         """Read the newest frame of every running row into its cache."""
-        rows = plan.height
-        positions, steps = [0] * rows, [0] * rows
-        if plan.newcomer is not None and _slot(plan.newcomer) < rows:
-            # What the idle row writes there, the newcomer's next prompt row replaces.
+        positions, steps = [0] * self.slots, [0] * self.slots
+        if plan.newcomer is not None:
+            # What an idle row writes there, the newcomer's next prompt row replaces.
             positions[_slot(plan.newcomer)] = plan.rows.start
         for sequence in plan.running:
             slot = _slot(sequence)
             positions[slot] = sequence.position
             steps[slot] = min(len(sequence.frames) - 1, len(sequence.layout.trailing_text_ids))
-        length = max(positions) + 1
-        at = torch.tensor(positions, device=self.device)
-        text = self.trailing_text[torch.arange(rows, device=self.device), torch.tensor(steps, device=self.device)]
-        inputs = self.talker.embed_frame(self.codes[:rows]) + text  # [B, D]
-        visible = torch.arange(length, device=self.device) <= at[:, None]  # [B, L]
-        kv = self.kv[:, :, :rows, :length]
-        self.hidden[:rows] = self.talker.model(inputs[:, None], at[:, None], kv, visible[:, None, None])[:, 0]
+        self.decode(plan.height, positions, steps)
 
-    def _next_frame(self, sequences: tuple[Sequence, ...]) -> Tensor:
-        """Draw a frame for every row from its hidden state: codes [B, G] int64."""
-        rows = _rows(sequences)
-        frames = [0] * rows
+    def _draw(self, sequences: tuple[Sequence, ...]) -> Tensor:
+        """Draw a frame for every row from its hidden state, [B, 1 + G] int64 as `book` returns them."""
+        frames = [0] * self.slots
         for sequence in sequences:
             frames[_slot(sequence)] = len(sequence.frames)
-        frame = torch.tensor(frames, device=self.device)
+        return self.next_frame(_rows(sequences), frames)
+
+    def _decode_rows(self, rows: int, positions: list[int], steps: list[int]) -> None:
+        """Every slot has a position and a step; `rows` of them are computed."""
+        at, step = torch.tensor([positions[:rows], steps[:rows]], device=self.device)
+        places = torch.arange(max(positions[:rows]) + 1, device=self.device)
+        self.hidden[:rows] = self.read_frames(at, step, places)
+
+    def _next_frame_rows(self, rows: int, frames: list[int]) -> Tensor:
+        """Every slot has the number of its next frame; `rows` of them are computed."""
+        frame = torch.tensor(frames[:rows], device=self.device)
         uniform = uniforms(self.seeds[:rows], frame, self.groups)
-        first = self._first_group(rows, frame, uniform[:, 0])
-        self.codes[:rows, 0] = first
-        self.seen[torch.arange(rows, device=self.device), first] = True
-        self._other_groups(rows, uniform)
-        return self.codes[:rows]
+        return self.book(self.draw_frames(frame, uniform, keep_likely))
 
-    def _first_group(self, rows: int, frame: Tensor, uniform: Tensor) -> Tensor:
-        logits = self.talker.codec_head(self.hidden[:rows]).float()  # [B, V]
-        logits = penalise_repetition(logits, self.seen[:rows], self.repetition_penalty[:rows])
-        logits = logits.masked_fill(self.suppressed, -torch.inf)
-        logits[:, self.eos] = logits[:, self.eos].masked_fill(frame < MIN_FRAMES, -torch.inf)
-        return draw(logits, self.sampling.first(rows), uniform)
+    def read_frames(self, at: Tensor, steps: Tensor, places: Tensor) -> Tensor:
+        """Read the newest frame of row b and row steps[b] of its text into its cache at at[b]; hidden [B, D].
 
-    def _other_groups(self, rows: int, uniform: Tensor) -> None:
-        predictor = self.talker.code_predictor
-        params = self.predictor_sampling.first(rows)
+        at and steps [B], places [L] = 0, 1, ... L - 1. Writes the cache alone.
+        """
+        rows, length = at.shape[0], places.shape[0]
+        text = self.trailing_text[torch.arange(rows, device=self.device), steps]
+        inputs = self.talker.embed_frame(self.codes[:rows]) + text  # [B, D]
+        visible = places <= at[:, None]  # [B, L]
+        kv = self.kv[:, :, :rows, :length]
+        hidden: Tensor = self.talker.model(inputs[:, None], at[:, None], kv, visible[:, None, None])
+        return hidden[:, 0]
+
+    def draw_frames(self, frame: Tensor, uniform: Tensor, keep: Keep) -> Tensor:
+        """Codes [B, G] int64 of frames `frame` [B], drawn from the hidden states with `uniform` [B, G].
+
+        Writes the code predictor's cache alone.
+        """
+        rows, predictor = frame.shape[0], self.talker.code_predictor
+        params, hidden = self.predictor_sampling.first(rows), self.hidden[:rows]
         kv = self.predictor_kv[:, :, :rows]
-        inputs = torch.stack((self.hidden[:rows], self.talker.embed_code(self.codes[:rows, 0])), dim=1)  # [B, 2, D]
+        codes = [self._first_group(frame, uniform[:, 0], keep)]
+        inputs = torch.stack((hidden, self.talker.embed_code(codes[0])), dim=1)  # [B, 2, D]
         position = 0
         for group in range(1, self.groups):
             logits = predictor.logits(group, inputs, position, kv).float()
             position += inputs.shape[1]
-            drawn = draw(logits, params, uniform[:, group])
-            self.codes[:rows, group] = drawn
-            inputs = predictor.embed(group, drawn)[:, None]
+            codes.append(draw(logits, params, uniform[:, group], keep))
+            inputs = predictor.embed(group, codes[-1])[:, None]
+        return torch.stack(codes, dim=1)
+
+    def _first_group(self, frame: Tensor, uniform: Tensor, keep: Keep) -> Tensor:
+        rows = frame.shape[0]
+        logits = self.talker.codec_head(self.hidden[:rows]).float()  # [B, V]
+        logits = penalise_repetition(logits, self.seen[:rows], self.repetition_penalty[:rows])
+        logits = logits.masked_fill(self.suppressed, -torch.inf)
+        logits[:, self.eos] = logits[:, self.eos].masked_fill(frame < MIN_FRAMES, -torch.inf)
+        return draw(logits, self.sampling.first(rows), uniform, keep)
+
+    def book(self, codes: Tensor) -> Tensor:
+        """Make codes [B, G] the newest frames; with, before them, whether the numbers they came from were finite."""
+        rows = codes.shape[0]
+        self.codes[:rows] = codes
+        self.seen[:rows].scatter_(1, codes[:, :1], True)
+        return torch.cat((self.hidden[:rows].isfinite().all(dim=1, keepdim=True), codes), dim=1)
 
 
 def _slot(sequence: Sequence) -> int:

@@ -6,6 +6,7 @@ The draw is a function of (seed, frame, code group) alone, so a request gives th
 Letters: B rows, V vocabulary, G code groups.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,10 @@ class SamplingRows:
         return SamplingRows(self.temperature[:rows], self.top_k[:rows], self.top_p[:rows])
 
 
+# keep(scores [B, V], params): scores of codes that top_k and top_p rule out are -inf.
+Keep = Callable[[Tensor, SamplingRows], Tensor]
+
+
 def uniforms(seeds: Tensor, frames: Tensor, groups: int) -> Tensor:
     """Numbers in (0, 1), float64 [B, groups], from seeds [B] and frame indices [B] (both int64).
 
@@ -60,11 +65,26 @@ def penalise_repetition(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor
     return torch.where(seen, torch.where(logits > 0, logits / factor, logits * factor), logits)
 
 
-def draw(logits: Tensor, params: SamplingRows, uniform: Tensor) -> Tensor:
+def keep_likely(scores: Tensor, params: SamplingRows) -> Tensor:
+    """Looks at the parameters, to do no more than they ask for."""
+    return _keep_top_p(_keep_top_k(scores, params.top_k), params.top_p)
+
+
+def keep_likely_unseen(scores: Tensor, params: SamplingRows) -> Tensor:
+    """`keep_likely` by one sort, whatever the parameters: for a device that the host must not wait for."""
+    vocabulary = scores.shape[-1]
+    ascending, order = scores.sort(dim=-1, stable=True)
+    k = torch.where(params.top_k > 0, params.top_k, vocabulary).clamp(max=vocabulary)
+    lowest_kept = ascending.gather(1, vocabulary - k[:, None])
+    scores = scores.masked_fill(scores < lowest_kept, -torch.inf)
+    ascending = ascending.masked_fill(ascending < lowest_kept, -torch.inf)
+    cut = _beyond_top_p(ascending, params.top_p)
+    return scores.masked_fill(cut.scatter(1, order, cut), -torch.inf)
+
+
+def draw(logits: Tensor, params: SamplingRows, uniform: Tensor, keep: Keep = keep_likely) -> Tensor:
     """One code per row, int64 [B], from logits [B, V] float32 and uniform [B]."""
-    scores = logits / params.temperature.clamp(min=1e-6)[:, None]
-    scores = _keep_top_k(scores, params.top_k)
-    scores = _keep_top_p(scores, params.top_p)
+    scores = keep(logits / params.temperature.clamp(min=1e-6)[:, None], params)
     cumulative = torch.softmax(scores.double(), dim=-1).cumsum(dim=-1)
     # The first code whose sum reaches the number: never one of probability 0, and, since the number is scaled by the
     # last sum, never past the end whatever the rounding.
@@ -88,11 +108,16 @@ def _keep_top_p(scores: Tensor, top_p: Tensor) -> Tensor:
     """Mask the least likely codes whose probabilities add up to no more than 1 - top_p; one code always stays."""
     if bool((top_p >= 1).all()):
         return scores
-    ascending, order = scores.sort(dim=-1)
+    ascending, order = scores.sort(dim=-1, stable=True)
+    cut = _beyond_top_p(ascending, top_p)
+    return scores.masked_fill(cut.scatter(1, order, cut), -torch.inf)
+
+
+def _beyond_top_p(ascending: Tensor, top_p: Tensor) -> Tensor:
+    """Which of the scores, sorted in each row, are to be masked."""
     cut = ascending.softmax(dim=-1).cumsum(dim=-1) <= (1 - top_p)[:, None]
     cut[:, -1] = False
-    cut &= (top_p < 1)[:, None]
-    return scores.masked_fill(cut.scatter(1, order, cut), -torch.inf)
+    return cut & (top_p < 1)[:, None]
 
 
 def _mix(z: Tensor) -> Tensor:

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from benchmarks.__main__ import _million_weights
+from benchmarks.bare import Stream
+from benchmarks.gpu import main as on_gpu
+from benchmarks.published import RATES
 from benchmarks.results import Measured, draw, table
 from benchmarks.through_serve import _BARE, Spoken
 from benchmarks.through_serve import _table as _served
 from qwen_tts.config import read_model_config
 from qwen_tts.layers import Block, sdpa
 from qwen_tts.models.qwen3_tts import load_talker
-from tests.unit.tiny import CPU, TINY
+from tests.unit.tiny import CPU, TINY, custom, tiny_engine
 
 
 def test_weights_that_a_frame_reads(custom_voice: Path) -> None:
@@ -68,3 +72,38 @@ def test_what_serving_adds_is_of_the_bare_time() -> None:
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in _served([*bare, *served], 10).splitlines()]
     assert cells[2] == [_BARE, "1", "200.0", "2.50", "100", "+0%"]
     assert cells[3] == ["served", "1", "250.0", "3.12", "400", "+25%"]
+
+
+def test_a_machine_without_a_gpu_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = CliRunner().invoke(on_gpu, ["--work", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "no GPU" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_tables_of_the_gpu_benchmark(custom_voice: Path) -> None:
+    options = ["--device", "cpu", "--dtype", "float32", "--no-compile", "--frames", "20", "--seconds", "2"]
+    options += ["--batch", "1", "--batch", "3", "--rate", "2", "--rate", "3"]
+    result = CliRunner().invoke(on_gpu, [str(custom_voice), *options], catch_exceptions=False)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.stdout.splitlines() if "|" in line]
+    assert [row[0] for row in rows if row[0].isdigit()] == ["1", "3", "2", "3"]
+    batches, rates = rows[2:4], rows[6:8]
+    for row in batches:
+        frame_ms = float(row[2])
+        assert frame_ms > 0
+        assert float(row[3]) == pytest.approx(frame_ms / 80, abs=0.001)
+        assert float(row[4]) == pytest.approx(int(row[0]) * 80 / frame_ms, rel=0.02, abs=0.06)
+    assert rates[0][3].endswith(" of 4")
+    assert rates[0][4:] == [str(RATES[peer][2]) for peer in RATES]
+    assert rates[1][3].endswith(" of 6")
+    assert rates[1][4:] == ["", "", ""]
+
+
+def test_a_listener_who_waits_is_late_by_as_much(custom_voice: Path) -> None:
+    stream = Stream(1.0, tiny_engine(custom_voice).prepare(custom()), iter((1, 2)), 1)
+    for now, frames in ((1.5, 1), (1.57, 2), (1.8, 1), (1.82, 1), (2.0, 1)):
+        stream.receive(now, frames)
+    # At 1.5 he begins and has 3 frames until 1.74; from 1.8 on, 2 until 1.96.
+    assert stream.late_s == pytest.approx(0.06 + 0.04)
+    assert (stream.first_s, stream.last_s, stream.frames) == (1.5, 2.0, 6)

@@ -166,8 +166,8 @@ def test_a_request_says_the_same_in_any_company(
 
 def test_options_that_a_device_has_not() -> None:
     for options in ({"int8": True, "compiled": False}, {"int8": False, "compiled": True}):
-        with pytest.raises(UnsupportedError, match="is for the CPU, not for cuda"):
-            check_cpu_options(torch.device("cuda"), torch.bfloat16, **options)
+        with pytest.raises(UnsupportedError, match="is for the CPU, not for mps"):
+            check_cpu_options(torch.device("mps"), torch.bfloat16, **options)
 
 
 def test_native_code_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
