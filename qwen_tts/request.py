@@ -94,7 +94,8 @@ def draw_seed() -> int:
 class SpeechRequest:
     """One utterance. In float32 the same request gives the same codes alone, in any batch and on any replica.
 
-    (In 16-bit dtypes torch's products round differently with the number of rows, so codes may part; native code's do not.)
+    (In 16-bit dtypes torch's products round differently with the number of rows, so codes may part; not so native
+    code's.)
 
     `max_frames` is the caller's own bound (one frame is 80 ms); None leaves it to `frame_limit`.
     Raises InvalidRequest naming the field.

@@ -42,7 +42,7 @@ class Talker(nn.Module):
         self.config = config
         self.model = TalkerTransformer(config, attend)
         self.text_projection = TextProjection(config.text_hidden_size, config.hidden_size)
-        self.codec_head: nn.Module = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.codec_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.code_predictor = CodePredictor(config, attend)
 
     def pack(self, weights: Weights, heads: Weights) -> None:
