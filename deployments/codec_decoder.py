@@ -66,7 +66,7 @@ class CodecDecoder:
         )
 
     async def synthesize(self, model: str, request: SpeechRequest) -> AsyncIterator[AudioChunk]:
-        """Audio of `request` while its frames are being generated; the last chunk carries the finish reason.
+        """Audio of `request` while its frames are being generated; the last chunk carries the finish reason and usage.
 
         Raises what the talker raises, before the first chunk unless it dies later.
         """
@@ -93,7 +93,7 @@ def _load(codec: Path, device: torch.device, args: CodecDecoderArgs) -> StreamDe
 
 async def _audio(stream: Stream, chunk: FrameChunk) -> AudioChunk:
     pcm = await stream.decode(chunk.codes) if len(chunk.codes) else b""
-    return AudioChunk(pcm, chunk.finish_reason)
+    return AudioChunk(pcm, chunk.finish_reason, chunk.usage)
 
 
 def _digest(codec: Path) -> str:

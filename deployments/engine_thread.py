@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 
-from deployments.messages import FrameChunk
+from deployments.messages import FrameChunk, Usage
 from deployments.metrics import EngineMetrics
 from deployments.playback import Playback
 from deployments.torch_replica import adopt_threads
@@ -71,7 +71,7 @@ class EngineThread:
 
     async def generate(self, request: SpeechRequest) -> AsyncIterator[FrameChunk]:
         """Chunks of frames on the growing schedule, or sooner where the listener has little audio left; the last one
-        carries the finish reason.
+        carries the finish reason and the usage.
 
         Raises InvalidRequest, Overloaded or EngineStopped. Leaving the iterator early cancels the request.
         """
@@ -81,7 +81,7 @@ class EngineThread:
         try:
             sent = 0
             playback = Playback(requested=self._clock())
-            for size in chunk_sizes(self._chunk_schedule):
+            for size in chunk_sizes(self._chunk_schedule, request.first_chunk_frames):
                 while not sequence.finished and not self._due(len(sequence.frames) - sent, size, playback):
                     await listener.wait()
                 frames = sequence.frames[sent : sent + size]
@@ -93,9 +93,10 @@ class EngineThread:
                 if self._metrics is not None and sent == len(frames) and sequence.started_s is not None:
                     self._metrics.waited(sequence.started_s - sequence.queued_s)
                 codes = np.array(frames, dtype=np.int16).reshape(-1, self._groups)
-                yield FrameChunk(codes, sequence.finish_reason if last else None)
                 if last:
+                    yield FrameChunk(codes, sequence.finish_reason, _usage(sequence))
                     return
+                yield FrameChunk(codes, None)
         finally:
             self.engine.cancel(sequence)
             del self._listeners[sequence]
@@ -138,3 +139,7 @@ class EngineThread:
         for sequence in sequences:
             if listener := self._listeners.get(sequence):
                 listener.notify()
+
+
+def _usage(sequence: Sequence) -> Usage:
+    return Usage(sequence.layout.text_tokens, sequence.layout.reference_frames, len(sequence.frames))

@@ -2,15 +2,17 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.exceptions import HTTPException
 
+from deployments.consent_store import ConsentNotFound
 from deployments.preview_store import PreviewNotFound
 from deployments.voice_store import StoreFull, VoiceExists, VoiceNotFound
 from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded, QwenTTSError
@@ -43,10 +45,13 @@ class HttpError(Exception):
         self.code = code
         self.retry_after_s = retry_after_s
 
+    @property
+    def error(self) -> dict[str, str | None]:
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
     def response(self) -> JSONResponse:
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         headers = {} if self.retry_after_s is None else {"Retry-After": str(math.ceil(self.retry_after_s))}
-        return JSONResponse({"error": error}, status_code=self.status, headers=headers)
+        return JSONResponse({"error": self.error}, status_code=self.status, headers=headers)
 
 
 def not_loaded() -> HttpError:
@@ -66,6 +71,8 @@ def to_http_error(error: BaseException) -> HttpError:
             )
         case VoiceNotFound():
             return HttpError(404, str(cause), param="voice", code="voice_not_found")
+        case ConsentNotFound():
+            return HttpError(404, str(cause), param="consent", code="consent_not_found")
         case PreviewNotFound():
             return HttpError(404, str(cause), param="preview_id", code="preview_not_found")
         case VoiceExists():
@@ -91,16 +98,20 @@ def _overloaded(message: str, retry_after_s: float) -> HttpError:
 
 
 @contextmanager
-def renamed_field(name: str, sent_as: str) -> Iterator[None]:
-    """Refusals of the field `name` within are of the one that the caller sent."""
+def renamed_fields(sent_as: Mapping[str, str]) -> Iterator[None]:
+    """Refusals of a field within are of the one that the caller sent in its place."""
     try:
         yield
-    except InvalidRequest as error:
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        if cause.param != name:
+    except (InvalidRequest, HttpError) as error:
+        refusal = to_http_error(error)
+        name = refusal.param or ""
+        if name not in sent_as:
             raise
-        message = sent_as + cause.message.removeprefix(name) if cause.message.startswith(name) else cause.message
-        raise InvalidRequest(message, sent_as, cause.code) from None
+        sent = sent_as[name]
+        if refusal.message.startswith(name):
+            refusal.message = sent + refusal.message.removeprefix(name)
+        refusal.param = sent
+        raise refusal from None
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -108,6 +119,7 @@ def install_error_handlers(app: FastAPI) -> None:
     for kind in (HttpError, QwenTTSError, RayTaskError, Exception):
         app.add_exception_handler(kind, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
+    app.add_exception_handler(RequestValidationError, _refuse_query)
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
@@ -119,3 +131,11 @@ async def _refuse_route(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}"
     return HttpError(error.status_code, message, code="not_found" if error.status_code == 404 else None).response()
+
+
+async def _refuse_query(request: Request, error: Exception) -> JSONResponse:
+    """Parameters of a URL; bodies are parsed by `schemas.parse_body`."""
+    assert isinstance(error, RequestValidationError)
+    fault = error.errors()[0]
+    field = str(fault["loc"][-1])
+    return HttpError(400, f"{field}: {fault['msg']}", param=field, code="invalid_value").response()

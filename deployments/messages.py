@@ -10,19 +10,36 @@ from qwen_tts.request import FinishReason
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What the model read (tokens of the caller's words, frames of the reference) and said (frames of 80 ms)."""
+
+    text_tokens: int
+    reference_frames: int
+    frames: int
+
+    @property
+    def input_tokens(self) -> int:
+        return self.text_tokens + self.reference_frames
+
+
+@dataclass(frozen=True)
 class FrameChunk:
-    """Talker -> codec decoder: `codes` [F, G] int16. A stream's last chunk has a finish reason (and F may be 0)."""
+    """Talker -> codec decoder: `codes` [F, G] int16. A stream's last chunk has a finish reason and the usage (and F may
+    be 0)."""
 
     codes: NDArray[np.int16]
     finish_reason: FinishReason | None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
 class AudioChunk:
-    """Codec decoder -> ingress: mono 16-bit PCM. The last chunk of a stream has a finish reason (and may be empty)."""
+    """Codec decoder -> ingress: mono 16-bit PCM. The last chunk of a stream has a finish reason and the usage (and may
+    be empty)."""
 
     pcm: bytes
     finish_reason: FinishReason | None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from deployments.messages import ModelCard
 from qwen_tts.config import ModelType
 
 # "Choose for me": ours, and the names that OpenAI's clients send.
-AUTO_MODELS = frozenset({"auto", "tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
+AUTO_MODELS = frozenset(
+    {"auto", "tts-1", "tts-1-hd", "gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-03-20", "gpt-4o-mini-tts-2025-12-15"}
+)
 
 _KINDS: dict[ModelType, str] = {
     "base": "cloning a voice",

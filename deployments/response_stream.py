@@ -4,12 +4,12 @@ Leaving a loop over a Serve response stream does not stop its producer, so every
 `finally: cancel(stream)`.
 """
 
-from typing import Any, TypeAlias, cast
+from typing import Any, Self, TypeAlias, cast
 
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
+from deployments.http_errors import HttpError
 from deployments.messages import AudioChunk
-from qwen_tts.request import FinishReason
 
 ResponseStream: TypeAlias = DeploymentResponseGenerator[Any]
 
@@ -19,18 +19,55 @@ def open_stream(handle: DeploymentHandle[Any], method: str, *args: object) -> Re
     return cast("ResponseStream", getattr(handle.options(stream=True), method).remote(*args))
 
 
-async def collect(chunks: ResponseStream) -> tuple[bytes, FinishReason]:
-    """All audio of a stream of AudioChunks as 16-bit PCM, and why it ended. The stream is cancelled if this fails."""
-    pcm = bytearray()
+class PcmStream:
+    """The samples of a stream of AudioChunks, piece by piece. `last` is its last chunk, which says how it ended."""
+
+    def __init__(self, chunks: ResponseStream) -> None:
+        self._chunks = chunks
+        self._last: AudioChunk | None = None
+
+    @property
+    def last(self) -> AudioChunk:
+        assert self._last is not None, "the last chunk of a stream says why it ended"
+        return self._last
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk: AudioChunk = await anext(self._chunks)
+        if chunk.finish_reason is not None:
+            self._last = chunk
+        return chunk.pcm
+
+
+class Room:
+    """Bytes of audio that may still be collected, by all who share it."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = size_bytes
+        self._left = size_bytes
+
+    def take(self, size_bytes: int) -> None:
+        """Raises HttpError."""
+        self._left -= size_bytes
+        if self._left < 0:
+            message = f"together the items would come to more than {self._size_bytes} bytes of audio; send fewer"
+            raise HttpError(413, message, code="batch_too_large")
+
+
+async def collect(chunks: ResponseStream, room: Room | None = None) -> tuple[bytes, AudioChunk]:
+    """All audio of a stream of AudioChunks as 16-bit PCM, and its last chunk. The stream is cancelled if this fails."""
+    pcm, stream = bytearray(), PcmStream(chunks)
     try:
-        chunk: AudioChunk
-        async for chunk in chunks:
-            pcm += chunk.pcm
+        async for piece in stream:
+            if room is not None:
+                room.take(len(piece))
+            pcm += piece
     except BaseException:
         cancel(chunks)
         raise
-    assert chunk.finish_reason is not None, "the last chunk of a stream says why it ended"
-    return bytes(pcm), chunk.finish_reason
+    return bytes(pcm), stream.last
 
 
 def cancel(stream: ResponseStream) -> None:

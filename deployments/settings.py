@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from qwen_tts.config import MODEL_TYPES, ModelType
 from qwen_tts.engine.scheduler import PREFILL_ROWS
@@ -122,11 +122,14 @@ class CodecEncoderArgs(TorchReplicaArgs):
 class VoiceStoreArgs(Settings):
     """The voice library. `url` is a directory that every node sees, or a bucket (s3://..., gs://... with the fsspec
     package for it); who waits for it longer than `timeout_s` gets 503. `cache_bytes` of prompts are kept in the memory
-    of each ingress replica. The latest `max_previews` designs can be kept, for `preview_ttl_s` each."""
+    of each ingress replica. The latest `max_previews` designs can be kept, for `preview_ttl_s` each. `aliases` are
+    other names of voices, for clients that ask for OpenAI's: {alloy: ryan}; no voice can be stored under one."""
 
     url: str = "~/.local/share/qwen-tts/voices"
     cache_bytes: int = Field(64_000_000, ge=0)
     max_voices: PositiveInt = 1000
+    max_consents: PositiveInt = 1000
+    aliases: dict[Annotated[str, StringConstraints(to_lower=True, min_length=1)], str] = {}
     timeout_s: float = Field(10.0, gt=0)
     preview_ttl_s: float = Field(3600.0, gt=0)
     max_previews: PositiveInt = 200
@@ -170,6 +173,9 @@ class IngressArgs(ReplicaArgs):
     body_pause_s: float = Field(10.0, gt=0)
     body_timeout_s: float = Field(120.0, gt=0)
     max_candidates: PositiveInt = 4
+    # Of one batch: items spoken at once, and what all of them together may come to (11 minutes at 24 kHz).
+    batch_concurrency: PositiveInt = 8
+    max_batch_audio_bytes: PositiveInt = 32_000_000
 
 
 class AppArgs(Settings):

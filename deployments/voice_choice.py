@@ -12,7 +12,7 @@ import numpy as np
 from deployments.http_errors import HttpError
 from deployments.messages import ModelCard
 from deployments.model_routing import is_auto, model_of, models_of, named_model, require
-from deployments.schemas import SpeechBody
+from deployments.schemas import TASK_TYPES, Utterance
 from deployments.voice_library import VoiceLibrary
 from deployments.voice_store import VoiceNotFound
 from qwen_tts.config import ModelType
@@ -27,8 +27,19 @@ _NEEDED: tuple[tuple[ModelType, str], ...] = (("custom_voice", "built-in"), ("ba
 Cards = Mapping[str, ModelCard]
 
 
-async def choose_voice(body: SpeechBody, cards: Cards, library: VoiceLibrary) -> tuple[ModelCard, Voice]:
+async def choose_voice(body: Utterance, cards: Cards, library: VoiceLibrary) -> tuple[ModelCard, Voice]:
     """Raises HttpError, InvalidRequest or VoiceNotFound, naming what could be asked for."""
+    card, voice = await _choose(body, cards, library)
+    if body.task_type is not None and TASK_TYPES[body.task_type] != card.model_type:
+        meant = next(task for task, kind in TASK_TYPES.items() if kind == card.model_type)
+        message = (
+            f"task_type is {body.task_type}, and what is asked for is {meant} (model {card.name}); or leave it out"
+        )
+        raise HttpError(400, message, param="task_type", code="conflicting_fields")
+    return card, voice
+
+
+async def _choose(body: Utterance, cards: Cards, library: VoiceLibrary) -> tuple[ModelCard, Voice]:
     named = None if is_auto(body.model, cards) else named_model(str(body.model), cards)
     _check_fields(body)
     if body.ref_audio is not None or body.speaker_embedding is not None:
@@ -36,7 +47,8 @@ async def choose_voice(body: SpeechBody, cards: Cards, library: VoiceLibrary) ->
         _refuse_instructions(body)
         return card, ClonedVoice(await _reference(body, card, library))
     if body.voice_name is not None:
-        return await _voice_of_name(body.voice_name, body, named, cards, library)
+        name = library.aliases.get(body.voice_name.lower(), body.voice_name)
+        return await _voice_of_name(name, body, named, cards, library)
     if named is not None and named.model_type != "voice_design":
         raise _voice_missing(named, await _names(cards, library))
     if not (body.instructions or "").strip():
@@ -50,7 +62,7 @@ async def choose_voice(body: SpeechBody, cards: Cards, library: VoiceLibrary) ->
 
 
 async def _voice_of_name(
-    name: str, body: SpeechBody, named: ModelCard | None, cards: Cards, library: VoiceLibrary
+    name: str, body: Utterance, named: ModelCard | None, cards: Cards, library: VoiceLibrary
 ) -> tuple[ModelCard, Voice]:
     if named is not None and named.model_type == "voice_design":
         message = f"model {named.name} has no voices by name; leave voice out and describe one in instructions"
@@ -76,7 +88,7 @@ async def _voice_of_name(
     return card, ClonedVoice(prompt)
 
 
-async def _reference(body: SpeechBody, card: ModelCard, library: VoiceLibrary) -> VoicePrompt:
+async def _reference(body: Utterance, card: ModelCard, library: VoiceLibrary) -> VoicePrompt:
     if body.ref_audio is None:
         return VoicePrompt(np.array(body.speaker_embedding, dtype=np.float32))
     if not body.x_vector_only_mode and not (body.ref_text or "").strip():
@@ -89,21 +101,24 @@ def _base(named: ModelCard | None, cards: Cards, param: str) -> ModelCard:
     return model_of("base", cards) if named is None else require(named, "base", cards, param)
 
 
-def _check_fields(body: SpeechBody) -> None:
+def _check_fields(body: Utterance) -> None:
     """Fields that contradict each other, or that would be passed over in silence."""
     given = [name for name in ("voice", "ref_audio", "speaker_embedding") if getattr(body, name) is not None]
     if len(given) > 1:
         raise HttpError(400, f"{' and '.join(given)} exclude each other", param=given[1], code="conflicting_fields")
     if body.ref_audio is None:
-        for name in ("ref_text", "x_vector_only_mode"):
-            if getattr(body, name):
+        unused = {"ref_text": body.ref_text, "x_vector_only_mode": body.x_vector_only_mode}
+        if body.speaker_embedding is not None:  # which is one
+            del unused["x_vector_only_mode"]
+        for name, value in unused.items():
+            if value:
                 raise HttpError(400, f"{name} belongs to ref_audio, which is missing", param=name, code="missing_field")
     elif body.x_vector_only_mode and body.ref_text is not None:
         message = "ref_text is not used with x_vector_only_mode; leave one of them out"
         raise HttpError(400, message, param="ref_text", code="conflicting_fields")
 
 
-def _refuse_instructions(body: SpeechBody) -> None:
+def _refuse_instructions(body: Utterance) -> None:
     if body.instructions:
         message = "a cloned voice follows no instructions; leave them out, or use a built-in voice"
         raise HttpError(400, message, param="instructions", code="instructions_not_supported")
@@ -122,6 +137,6 @@ def _voice_missing(card: ModelCard, names: str) -> InvalidRequest:
 async def _names(cards: Cards, library: VoiceLibrary) -> str:
     """What a caller may write as voice, for a message."""
     built_in = sorted({speaker for card in cards.values() for speaker in card.speakers})
-    names = [*built_in, *await library.names()]
+    names = [*built_in, *library.aliases, *await library.names()]
     more = f" and {len(names) - _NAMES_LISTED} more" if len(names) > _NAMES_LISTED else ""
     return ", ".join(names[:_NAMES_LISTED]) + more or "none yet"

@@ -9,6 +9,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.answers import Preview
 from deployments.http_errors import HttpError
 from deployments.messages import ModelCard
 from deployments.model_routing import is_auto, model_of, named_model, require
@@ -56,12 +57,12 @@ class VoiceDesigner:
         self._library = library
         self._previews = PreviewStore(voices.url, ttl_s=voices.preview_ttl_s, limit=voices.max_previews)
 
-    async def preview(self, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[dict[str, object]]:
+    async def preview(self, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[Preview]:
         """Candidates to listen to, kept for a while under their ids."""
         candidates = await self._candidates(body, cards)
         run, add = self._library.storage.run, self._previews.add
         ids = await asyncio.gather(*(run(add, _described(body, one), one.wav) for one in candidates))
-        return [_shown(one) | {"id": id_} for one, id_ in zip(candidates, ids, strict=True)]
+        return [_shown(one, id=id_) for one, id_ in zip(candidates, ids, strict=True)]
 
     async def keep_preview(
         self, preview_id: str, name: str, cards: Mapping[str, ModelCard], *, overwrite: bool
@@ -74,7 +75,7 @@ class VoiceDesigner:
 
     async def design(
         self, name: str, body: DesignBody, cards: Mapping[str, ModelCard]
-    ) -> tuple[VoiceRecord, list[dict[str, object]]]:
+    ) -> tuple[VoiceRecord, list[Preview]]:
         """In one call: the first candidate without a flaw is stored. Raises HttpError when all of them have one."""
         await self._library.check_free(name, cards, overwrite=body.overwrite)  # before the work
         candidates = await self._candidates(body, cards)
@@ -84,7 +85,7 @@ class VoiceDesigner:
             message = f"no candidate is fit to clone from ({flaws}); ask without name to listen to them and keep one"
             raise HttpError(422, message, code="no_fit_candidate")
         record = await self._keep(name, chosen.wav, _described(body, chosen), cards, body.overwrite)
-        return record, [_shown(one) | {"chosen": one is chosen} for one in candidates]
+        return record, [_shown(one, chosen=one is chosen) for one in candidates]
 
     async def _candidates(self, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[Candidate]:
         card = (
@@ -118,10 +119,11 @@ class VoiceDesigner:
         return [task.result() for task in tasks]
 
     async def _speak(self, card: ModelCard, order: SpeechRequest) -> Candidate:
-        pcm, finish_reason = await collect(open_stream(self._decoder, "synthesize", card.name, order))
+        pcm, last = await collect(open_stream(self._decoder, "synthesize", card.name, order))
+        assert last.finish_reason is not None
         wav = wav_header(card.sample_rate_hz, len(pcm)) + pcm
-        flaw = _CUT_OFF if finish_reason != "stop" else await asyncio.to_thread(_unfit, wav)
-        return Candidate(order.seed, wav, finish_reason, flaw)
+        flaw = _CUT_OFF if last.finish_reason != "stop" else await asyncio.to_thread(_unfit, wav)
+        return Candidate(order.seed, wav, last.finish_reason, flaw)
 
     async def _keep(
         self, name: str, wav: bytes, described: Mapping[str, Any], cards: Mapping[str, ModelCard], overwrite: bool
@@ -152,11 +154,12 @@ def _described(body: DesignBody, candidate: Candidate) -> dict[str, str | None]:
     return {"description": body.description, "ref_text": None if candidate.flaw == _CUT_OFF else body.input}
 
 
-def _shown(candidate: Candidate) -> dict[str, object]:
-    return {
-        "object": "audio.voice_preview",
-        "seed": candidate.seed,
-        "finish_reason": candidate.finish_reason,
-        "flaw": candidate.flaw,
-        "audio": base64.b64encode(candidate.wav).decode(),
-    }
+def _shown(candidate: Candidate, *, id: str | None = None, chosen: bool | None = None) -> Preview:
+    return Preview(
+        id=id,
+        chosen=chosen,
+        seed=candidate.seed,
+        finish_reason=candidate.finish_reason,
+        flaw=candidate.flaw,
+        audio=base64.b64encode(candidate.wav).decode(),
+    )

@@ -44,6 +44,7 @@ class VoiceLibrary:
         self._fetchers = ThreadPoolExecutor(reference_audio.max_fetches, thread_name_prefix="fetch")
         self._max_fetches = reference_audio.max_fetches
         self._fetches = 0
+        self.aliases = voices.aliases
         self._encoded = OnceEach[tuple[str, str], EncodedReference](_REFERENCES_REMEMBERED)
         self._fingerprints: dict[str, str] = {}
 
@@ -111,6 +112,9 @@ class VoiceLibrary:
         Raises InvalidRequest, HttpError or VoiceExists.
         """
         check_voice_name(name)
+        if name.lower() in self.aliases:
+            message = f"{name!r} stands for the voice {self.aliases[name.lower()]!r} here; choose another name"
+            raise InvalidRequest(message, "name", "invalid_name")
         for card in cards.values():
             if name.lower() in (speaker.lower() for speaker in card.speakers):
                 message = f"{name!r} is the name of a built-in voice of model {card.name}; choose another"

@@ -60,19 +60,3 @@ class VoiceRecord:
 
 
 _RECORD = TypeAdapter(VoiceRecord)
-
-
-def show_voice(record: VoiceRecord) -> dict[str, object]:
-    """A stored voice as callers see it: OpenAI's audio.voice with vLLM-Omni's fields."""
-    return {
-        "id": record.name,
-        "object": "audio.voice",
-        "name": record.name,
-        "created_at": record.created_at,
-        "source": record.source,
-        "consent": record.consent,
-        "ref_text": record.ref_text,
-        "speaker_description": record.description,
-        "mime_type": record.mime_type,
-        "file_size": record.audio_bytes,
-    }

@@ -54,14 +54,15 @@ class VoiceNotFound(QwenTTSError):
 
 
 class StoreFull(QwenTTSError):
-    """The library holds `max_voices` voices."""
+    """The library holds `most` of `what`."""
 
-    def __init__(self, max_voices: int) -> None:
-        super().__init__(max_voices)
-        self.max_voices = max_voices
+    def __init__(self, most: int, what: str = "voices") -> None:
+        super().__init__(most, what)
+        self.most = most
+        self.what = what
 
     def __str__(self) -> str:
-        return f"the library is full ({self.max_voices} voices)"
+        return f"the library is full ({self.most} {self.what})"
 
 
 class VoiceStore:

@@ -44,18 +44,24 @@ class PromptLayout:
     """`text_ids` [T], `codec_ids` [T] (or what stands in place of an id), `trailing_text_ids` [N]; all int64.
 
     Row n of the trailing text is added to the input of decode step n; after the last, tts_pad is added for ever.
-    `voice_prompt` holds what SPEAKER_EMBEDDING and REFERENCE_FRAME refer to.
+    `voice_prompt` holds what SPEAKER_EMBEDDING and REFERENCE_FRAME refer to. `text_tokens` counts the caller's words
+    among the text ids, without what the templates put around them.
     """
 
     text_ids: NDArray[np.int64]
     codec_ids: NDArray[np.int64]
     trailing_text_ids: NDArray[np.int64]
     voice_prompt: VoicePrompt | None = None
+    text_tokens: int = 0
 
     def __post_init__(self) -> None:
         assert self.text_ids.shape == self.codec_ids.shape, (self.text_ids.shape, self.codec_ids.shape)
+        assert (self.codec_ids == REFERENCE_FRAME).sum() == self.reference_frames
+
+    @property
+    def reference_frames(self) -> int:
         codes = None if self.voice_prompt is None else self.voice_prompt.ref_codes
-        assert (self.codec_ids == REFERENCE_FRAME).sum() == (0 if codes is None else len(codes))
+        return 0 if codes is None else len(codes)
 
     def __len__(self) -> int:
         return len(self.text_ids)
@@ -69,6 +75,7 @@ def build_prompt(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechR
     spoken = tokenizer.spoken(request.text)
 
     text_ids = tokenizer.instruction(instructions) if instructions else []
+    text_tokens = len(spoken.body) + len(tokenizer.encode(instructions))
     text_ids += spoken.role
     codec_ids = [NO_CODEC] * len(text_ids)
 
@@ -82,7 +89,9 @@ def build_prompt(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechR
 
     match request.text_layout, voice_prompt:
         case layout, VoicePrompt(ref_codes=np.ndarray() as codes, ref_text=str(ref_text)):
-            text = [*tokenizer.spoken(ref_text).body, *spoken.body, config.tts_eos_token_id]
+            reference = tokenizer.spoken(ref_text).body
+            text_tokens += len(reference)
+            text = [*reference, *spoken.body, config.tts_eos_token_id]
             rows, trailing = _continued_reference(config, text, len(codes), streaming=layout == "streaming")
         case "whole", _:
             rows, trailing = _whole_text(config, spoken)
@@ -93,6 +102,7 @@ def build_prompt(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechR
         codec_ids=np.array(codec_ids + [codec for _, codec in rows], dtype=np.int64),
         trailing_text_ids=np.array(trailing, dtype=np.int64),
         voice_prompt=voice_prompt,
+        text_tokens=text_tokens,
     )
 
 

@@ -20,6 +20,7 @@ MAX_TEMPERATURE = 2.0
 MAX_TOP_K = 65536
 MAX_REPETITION_PENALTY = 10.0
 MAX_FRAMES = 2**31 - 1
+MAX_FIRST_CHUNK_FRAMES = 50  # 4 s: what is decoded at once, others of the batch wait for
 
 
 def _check_range(
@@ -97,7 +98,8 @@ class SpeechRequest:
     (In 16-bit dtypes torch's products round differently with the number of rows, so codes may part; not so native
     code's.)
 
-    `max_frames` is the caller's own bound (one frame is 80 ms); None leaves it to `frame_limit`.
+    `max_frames` is the caller's own bound (one frame is 80 ms); None leaves it to `frame_limit`. `first_chunk_frames`
+    leave together when the speech is streamed; None leaves that to the server. It changes no code.
     Raises InvalidRequest naming the field.
     """
 
@@ -110,6 +112,7 @@ class SpeechRequest:
     repetition_penalty: float = 1.05
     seed: int = field(default_factory=draw_seed)
     max_frames: int | None = None
+    first_chunk_frames: int | None = None
 
     def __post_init__(self) -> None:
         for param, text in self.texts.items():
@@ -124,6 +127,8 @@ class SpeechRequest:
         _check_range("seed", self.seed, 0, MAX_SEED, whole=True)
         if self.max_frames is not None:
             _check_range("max_new_tokens", self.max_frames, 1, MAX_FRAMES, whole=True)
+        if (first := self.first_chunk_frames) is not None:
+            _check_range("initial_codec_chunk_frames", first, 1, MAX_FIRST_CHUNK_FRAMES, whole=True)
 
     @property
     def texts(self) -> dict[str, str]:

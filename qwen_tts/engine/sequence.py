@@ -16,8 +16,10 @@ Frame = tuple[int, ...]  # G codes
 CHUNK_SCHEDULE: tuple[int, ...] = (1, 2, 4, 8)
 
 
-def chunk_sizes(schedule: tuple[int, ...]) -> Iterator[int]:
-    """Sizes of successive chunks, for ever."""
+def chunk_sizes(schedule: tuple[int, ...], first: int | None = None) -> Iterator[int]:
+    """Sizes of successive chunks, for ever. `first` takes the place of the schedule's first and of what is smaller."""
+    if first is not None:
+        schedule = (first, *(size for size in schedule[1:-1] if size > first), schedule[-1])
     yield from schedule[:-1]
     while True:
         yield schedule[-1]

@@ -43,16 +43,19 @@ def test_every_snippet_of_the_readme_runs(serving: Running, tmp_path: Path) -> N
     environment = {**os.environ, "PATH": PATH}
     (tmp_path / "reference.wav").write_bytes(wav("high"))
     shell = [block.replace("127.0.0.1:8000", f"127.0.0.1:{serving.port}") for block in blocks("bash")]
-    assert len(shell) == 5
+    assert len(shell) == 6
     for block in shell:
         subprocess.run(["bash", "-euc", block], cwd=tmp_path, env=environment, check=True, timeout=120)
     for block in blocks("python"):
-        command = [sys.executable, "-W", "error", "-c", block]
+        served = block.replace("127.0.0.1:8000", f"127.0.0.1:{serving.port}")
+        command = [sys.executable, "-W", "error", "-c", served]
         subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
-    for name in ("speech.wav", "hi.wav", "anna.wav", "warm.wav"):
+    for name in ("speech.wav", "openai.wav", "hi.wav", "anna.wav", "warm.wav"):
         with wave.open(str(tmp_path / name)) as file:
             assert (file.getnchannels(), file.getframerate()) == (1, 24000)
             assert len(file.readframes(file.getnframes())) > 24000
+    *_, last = (tmp_path / "events.txt").read_text().split("\n\n")[:-1]
+    assert '"speech.audio.done"' in last
     assert (tmp_path / "speech.pcm").stat().st_size % (1920 * 2) == 0
 
 

@@ -31,7 +31,7 @@ from tests.serve.calls import stored
 
 CUSTOM, DESIGN, BASE = "tiny-custom", "tiny-design", "tiny-base"
 SLOTS = 4
-MAX_BODY_BYTES, MAX_AUDIO_BYTES = 2_000_000, 1_400_000
+MAX_BODY_BYTES, MAX_AUDIO_BYTES, MAX_BATCH_AUDIO_BYTES = 2_000_000, 1_400_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,9 @@ def service(ray_port: int, checkpoints: dict[str, Path], voices: Path) -> Servic
             max_body_bytes=MAX_BODY_BYTES,
             max_bytes_under_way=6 * MAX_BODY_BYTES,
             body_pause_s=2,
+            max_batch_audio_bytes=MAX_BATCH_AUDIO_BYTES,
         ),
-        voices=VoiceStoreArgs(url=str(voices)),
+        voices=VoiceStoreArgs(url=str(voices), aliases={"Alloy": "ryan"}),
         reference_audio=ReferenceAudioArgs(max_bytes=MAX_AUDIO_BYTES),
     )
     serve.run(build_app(args), name=APP_NAME, route_prefix="/")

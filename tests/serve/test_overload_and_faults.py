@@ -1,6 +1,7 @@
 """Full queues, models that are not there yet, replicas that die."""
 
 import concurrent.futures
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,11 +106,25 @@ def test_a_talker_that_dies_cuts_its_streams_and_is_replaced(one_slot: Service) 
         kill_talker()
         with pytest.raises(httpx.RemoteProtocolError):
             list(pieces)
+    speaks_again(one_slot)
+    with (
+        one_slot.client() as client,
+        client.stream("POST", "/v1/audio/speech", json=body | {"stream_format": "sse"}) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        kill_talker()
+        *_, last = (json.loads(line.removeprefix("data: ")) for line in lines if line)
+    assert (last["type"], last["error"]["code"]) == ("speech.audio.error", "replica_failed")
+    speaks_again(one_slot)
+    assert one_slot.load("codec-decoder").used == 0
+
+
+def speaks_again(one_slot: Service) -> None:
     deadline = time.monotonic() + 60
     while speak(one_slot, 2).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    assert one_slot.load("codec-decoder").used == 0
 
 
 def kill_talker() -> None:

@@ -4,12 +4,13 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deployments.engine_thread import EngineThread
-from deployments.messages import FrameChunk
+from deployments.messages import FrameChunk, Usage
 from qwen_tts.engine.engine import Engine
 from qwen_tts.engine.scheduler import Plan
 from qwen_tts.engine.sequence import Frame
@@ -99,6 +100,22 @@ async def test_a_listener_without_audio_in_hand_waits_for_no_chunk(threads: Thre
     await stream.aclose()
     assert sizes[0] == 1
     assert sum(sizes) < 2000
+
+
+async def test_the_first_chunk_is_as_large_as_the_request_says(threads: Threads, custom_voice: Path) -> None:
+    request = custom(max_frames=28)
+    chunks = await listen(threads.start(clock=lambda: 0.0), replace(request, first_chunk_frames=5))
+    assert [len(chunk.codes) for chunk in chunks] == [5, 8, 8, 7]
+    assert frames(chunks) == codes(tiny_engine(custom_voice), request)
+
+
+async def test_the_last_chunk_has_the_usage(threads: Threads, custom_voice: Path) -> None:
+    request = custom("Hello there.", instructions="softly", max_frames=9)
+    chunks = await listen(threads.start(), request)
+    assert [chunk.usage is None for chunk in chunks] == [True] * (len(chunks) - 1) + [False]
+    words = tiny_engine(custom_voice)._tokenizer
+    read = len(words.encode("Hello there.")) + len(words.encode("softly"))
+    assert chunks[-1].usage == Usage(read, 0, 9)
 
 
 async def test_a_slow_reader_misses_nothing(threads: Threads, custom_voice: Path) -> None:

@@ -199,3 +199,16 @@ def test_a_speaker_may_be_spelt_in_any_case(tokenizer: TextTokenizer) -> None:
     )
     for name in ("MyVoice", "myvoice", "MYVOICE"):
         assert rows(build_prompt(tuned, tokenizer, request(CustomVoice(name))))[6] == (TTS_PAD, RYAN)
+
+
+@pytest.mark.parametrize("layout", ["whole", "streaming"])
+def test_the_words_of_the_caller_are_counted(tokenizer: TextTokenizer, layout: TextLayout) -> None:
+    """Not the templates around them: "Hello world" has two tokens, "Hi" one."""
+    for config, voice, tokens, frames in (
+        (CUSTOM, CustomVoice("ryan"), 2, 0),
+        (CUSTOM, CustomVoice("ryan", "Hi"), 3, 0),
+        (DESIGN, DesignedVoice("Hi"), 3, 0),
+        (BASE, reference("Hi", 7), 3, 7),
+    ):
+        laid_out = build_prompt(config, tokenizer, request(voice, layout=layout))
+        assert (laid_out.text_tokens, laid_out.reference_frames) == (tokens, frames)

@@ -71,6 +71,14 @@ def test_a_request_for_no_frames_is_refused_under_its_public_name(frames: int) -
     assert caught.value.param == "max_new_tokens"
 
 
+@pytest.mark.parametrize("frames", [0, 51])
+def test_a_first_chunk_is_refused_under_its_public_name(frames: int) -> None:
+    assert [speech_with("first_chunk_frames", inside).first_chunk_frames for inside in (1, 50)] == [1, 50]
+    with pytest.raises(InvalidRequest, match="at least 1 and at most 50") as caught:
+        speech_with("first_chunk_frames", frames)
+    assert caught.value.param == "initial_codec_chunk_frames"
+
+
 @pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000", "\u2028"])
 def test_blank_text_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="input is empty") as caught:

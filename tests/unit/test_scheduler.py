@@ -1,5 +1,6 @@
 """The scheduler's bookkeeping, without a model: frames are made up."""
 
+import itertools
 import random
 from collections.abc import Collection
 
@@ -228,3 +229,12 @@ def test_position_is_where_the_next_row_goes() -> None:
 def test_chunks_grow_and_stay() -> None:
     assert [size for size, _ in zip(chunk_sizes(CHUNK_SCHEDULE), range(7), strict=False)] == [1, 2, 4, 8, 8, 8, 8]
     assert [size for size, _ in zip(chunk_sizes((3,)), range(3), strict=False)] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("first", "sizes"),
+    [(1, [1, 2, 4, 8, 8]), (2, [2, 4, 8, 8, 8]), (3, [3, 4, 8, 8, 8]), (20, [20, 8, 8, 8, 8])],
+)
+def test_a_first_chunk_of_another_size(first: int, sizes: list[int]) -> None:
+    assert list(itertools.islice(chunk_sizes((1, 2, 4, 8), first), 5)) == sizes
+    assert list(itertools.islice(chunk_sizes((6,), first), 3)) == [first, 6, 6]

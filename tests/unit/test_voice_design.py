@@ -59,8 +59,9 @@ def designer(
     """One whose model speaks these in turn, and whose library takes everything."""
     remaining, kept = iter(spoken), Kept([], [])
 
-    async def collect(chunks: object) -> tuple[bytes, FinishReason]:
-        return next(remaining)
+    async def collect(chunks: object) -> tuple[bytes, AudioChunk]:
+        pcm, finish_reason = next(remaining)
+        return pcm, AudioChunk(b"", finish_reason)
 
     async def add(name: str, audio: bytes, cards: object, *, ref_text: str | None, **rest: object) -> None:
         kept.wavs.append(audio)
@@ -88,9 +89,9 @@ async def test_the_first_candidate_without_a_flaw_is_stored(tmp_path: Path, monk
     designing, kept = designer(monkeypatch, tmp_path, spoken)
     body = DesignBody(description="A low voice", input="Hello", candidates=4, seed=5)
     _, shown = await designing.design("warm", body, CARDS)
-    assert [candidate["chosen"] for candidate in shown] == [False, False, True, False]
-    assert "silent" in str(shown[0]["flaw"])
-    assert "cut off" in str(shown[1]["flaw"])
+    assert [candidate.chosen for candidate in shown] == [False, False, True, False]
+    assert "silent" in str(shown[0].flaw)
+    assert "cut off" in str(shown[1].flaw)
     assert [wav[44:] for wav in kept.wavs] == [OTHER]
     assert kept.texts == ["Hello"]
 
@@ -109,10 +110,10 @@ async def test_words_that_were_cut_off_are_not_kept(tmp_path: Path, monkeypatch:
     body = DesignBody(description="A low voice", input="Hello", candidates=2)
     previews = await designing.preview(body, CARDS)
     for preview in previews:
-        await designing.keep_preview(str(preview["id"]), "warm", CARDS, overwrite=True)
+        await designing.keep_preview(str(preview.id), "warm", CARDS, overwrite=True)
     assert kept.texts == ["Hello", None]
     with pytest.raises(PreviewNotFound):
-        await designing.keep_preview(str(previews[0]["id"]), "warm", CARDS, overwrite=True)
+        await designing.keep_preview(str(previews[0].id), "warm", CARDS, overwrite=True)
 
 
 async def test_a_design_is_no_longer_than_what_can_be_cloned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,72 @@
+"""What all routes share: the application, the parts behind it, and the models that are loaded.
+
+Serve copies the FastAPI app when `serve.ingress` decorates the class: whatever routes use must be defined by then. A
+class of routes derives from Edge and names its routes with `@app`; `ingress.py` puts the classes together.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.http_errors import HttpError, install_error_handlers, not_loaded
+from deployments.messages import ModelCard
+from deployments.openapi import DocumentedAPI
+from deployments.request_body import BodyReader
+from deployments.settings import IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
+from deployments.voice_library import VoiceLibrary
+
+# How long a question about loading may take before the answer is "not yet".
+_DESCRIBE_TIMEOUT_S = 2.0
+
+app = DocumentedAPI(
+    title="qwen-tts",
+    description="Speech from Qwen3-TTS: OpenAI's routes with vLLM-Omni's fields. Errors have OpenAI's shape.",
+    redoc_url=None,
+)
+install_error_handlers(app)
+
+
+class Edge:
+    """One replica of the edge. It keeps nothing but the cards of the loaded models and what it has read of voices."""
+
+    def __init__(
+        self,
+        decoder: DeploymentHandle[Any],
+        encoder: DeploymentHandle[Any] | None,
+        args: IngressArgs,
+        voices: VoiceStoreArgs,
+        reference_audio: ReferenceAudioArgs,
+    ) -> None:
+        self._decoder = decoder
+        self._encoder = encoder
+        self._args = args
+        self._library = VoiceLibrary(encoder, voices, reference_audio)
+        self._bodies = BodyReader(args)
+        self._started = int(time.time())
+        self._cards: dict[str, ModelCard] = {}
+
+    def _check_length(self, name: str, text: str) -> None:
+        if len(text) > self._args.max_input_characters:
+            message = f"{name} has {len(text)} characters; the limit is {self._args.max_input_characters}"
+            raise HttpError(400, message, param=name, code=f"{name}_too_long")
+
+    async def _loaded(self) -> dict[str, ModelCard]:
+        """Cards of the models, which do not change once they are loaded. Raises HttpError 503."""
+        if not self._cards:
+            self._cards = await self._describe()
+        return self._cards
+
+    async def _describe(self) -> dict[str, ModelCard]:
+        async def ask() -> list[ModelCard]:
+            cards: list[ModelCard] = await self._decoder.describe.remote()
+            if self._encoder is not None:
+                await self._encoder.describe.remote()
+            return cards
+
+        try:
+            cards = await asyncio.wait_for(ask(), _DESCRIBE_TIMEOUT_S)
+        except TimeoutError:
+            raise not_loaded() from None
+        return {card.name: card for card in cards}

@@ -1,0 +1,68 @@
+"""What /openapi.json says of bodies that FastAPI does not parse, and of errors."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from deployments.answers import ErrorAnswer
+from deployments.request_body import FORM, JSON
+
+# Of every route with a body.
+BODY_ERRORS = (400, 408, 413, 415, 429, 500, 503)
+
+_REFS = "#/components/schemas/"
+
+
+class DocumentedAPI(FastAPI):
+    """FastAPI, with the definitions inside of bodies' schemas where references look for them, and without the answer
+    422 that it supposes everywhere."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            schemas = schema["components"]["schemas"]
+            for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+                for content in operation.get("requestBody", {}).get("content", {}).values():
+                    schemas.update(content["schema"].pop("$defs", {}))
+                supposed = operation["responses"].get("422", {}).get("content", {}).get(JSON, {}).get("schema", {})
+                if supposed.get("$ref") == f"{_REFS}HTTPValidationError":
+                    del operation["responses"]["422"]
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+        assert self.openapi_schema is not None
+        return self.openapi_schema
+
+
+def json_body(kind: type[BaseModel], **examples: Mapping[str, object]) -> dict[str, Any]:
+    """`openapi_extra` of a route whose body is a `kind`."""
+    content = {
+        "schema": kind.model_json_schema(ref_template=f"{_REFS}{{model}}"),
+        "examples": {name.replace("_", " "): {"value": value} for name, value in examples.items()},
+    }
+    return {"requestBody": {"required": True, "content": {JSON: content}}}
+
+
+def form_body(audio: str, required: Mapping[str, str], optional: Mapping[str, str]) -> dict[str, Any]:
+    """`openapi_extra` of a route whose body is a form with the file `audio` and texts, given with descriptions."""
+    texts = {name: {"type": "string", "description": what} for name, what in (*required.items(), *optional.items())}
+    schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {audio: {"type": "string", "format": "binary"}, **texts},
+        "required": [audio, *required],
+    }
+    return {"requestBody": {"required": True, "content": {FORM: {"schema": schema}}}}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`responses` of a route that answers these with an error."""
+    return {status: {"model": ErrorAnswer, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+def files(description: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
+    """`responses` of a route that answers 200 with bytes."""
+    schema = {"schema": {"type": "string", "format": "binary"}}
+    return {200: {"description": description, "content": dict.fromkeys(media_types, schema)}}

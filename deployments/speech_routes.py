@@ -1,0 +1,112 @@
+"""Routes that speak."""
+
+import asyncio
+import base64
+import secrets
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from deployments.answers import BatchAnswer, BatchResult, usage_object
+from deployments.batch import BatchBody, Fields, failed, parse_batch, parse_item
+from deployments.edge import Edge, app
+from deployments.http_errors import HttpError, renamed_fields, to_http_error
+from deployments.messages import ModelCard
+from deployments.openapi import BODY_ERRORS, errors, files, json_body
+from deployments.request_body import JSON
+from deployments.response_stream import Room, open_stream
+from deployments.responses import MEDIA_TYPES, audio_file, file_response, stream_response
+from deployments.schemas import SpeechBody, Utterance, parse_body
+from deployments.sse import MEDIA_TYPE as EVENTS
+from deployments.voice_choice import choose_voice
+from qwen_tts.request import SpeechRequest
+
+_SPOKEN = {"input": "One two three.", "voice": "ryan", "language": "english"}
+
+
+class SpeechRoutes(Edge):
+    @app.post(
+        "/v1/audio/speech",
+        response_class=Response,
+        responses=files("The audio, or events of it", *MEDIA_TYPES.values(), EVENTS) | errors(*BODY_ERRORS, 404),
+        openapi_extra=json_body(
+            SpeechBody,
+            built_in_voice=_SPOKEN,
+            openai=_SPOKEN | {"model": "gpt-4o-mini-tts", "response_format": "pcm", "stream_format": "sse"},
+            described_voice={"input": "One two three.", "instructions": "A warm, low voice."},
+            cloned_voice={"input": "One two three.", "ref_audio": "https://host/a.wav", "ref_text": "Words in it."},
+        ),
+    )
+    async def speech(self, request: Request) -> Response:
+        """Speak a text. The audio leaves while it is being made, unless `stream` is false."""
+        async with self._bodies.read(request, JSON) as content:
+            body = parse_body(SpeechBody, content).resolved()
+            events = body.stream_format == "sse"
+            if events and not body.stream:
+                message = "stream_format sse is a stream; leave stream out"
+                raise HttpError(400, message, param="stream", code="conflicting_fields")
+            card, order = await self._order(body)
+        headers = {"X-Model": card.name, "X-Seed": str(order.seed)}
+        chunks = open_stream(self._decoder, "synthesize", card.name, order)
+        with renamed_fields(body.sent_as):
+            if not body.stream:
+                return file_response(await audio_file(chunks, body.response_format, card.sample_rate_hz), headers)
+            return await stream_response(chunks, body.response_format, card.sample_rate_hz, headers, events=events)
+
+    @app.post(
+        "/v1/audio/speech/batch",
+        responses=errors(*BODY_ERRORS),
+        openapi_extra=json_body(
+            BatchBody, two={"voice": "ryan", "items": [{"input": "One."}, {"input": "Two.", "voice": "serena"}]}
+        ),
+    )
+    async def batch(self, request: Request) -> BatchAnswer:
+        """Speak up to 32 texts, some at a time. An item that fails says so in its result, and only there."""
+        async with self._bodies.read(request, JSON) as content:
+            items = parse_batch(content)
+            turns, room = asyncio.Semaphore(self._args.batch_concurrency), Room(self._args.max_batch_audio_bytes)
+
+            async def in_turn(index: int, fields: Fields) -> BatchResult:
+                async with turns:
+                    return await self._item(index, fields, room)
+
+            await self._loaded()  # where it is not, no item need say so
+            async with asyncio.TaskGroup() as group:  # which stops them all when the caller leaves
+                tasks = [group.create_task(in_turn(index, fields)) for index, fields in enumerate(items)]
+        results = [task.result() for task in tasks]
+        succeeded = sum(result.status == "success" for result in results)
+        return BatchAnswer(
+            id=f"speech-batch-{secrets.token_hex(12)}",
+            results=results,
+            total=len(results),
+            succeeded=succeeded,
+            failed=len(results) - succeeded,
+        )
+
+    async def _item(self, index: int, fields: Fields, room: Room) -> BatchResult:
+        try:
+            body = parse_item(fields)
+            card, order = await self._order(body)
+            chunks = open_stream(self._decoder, "synthesize", card.name, order)
+            with renamed_fields(body.sent_as):
+                file = await audio_file(chunks, body.response_format, card.sample_rate_hz, room)
+        except Exception as error:  # whatever it was, it is this item's alone
+            return failed(index, to_http_error(error))
+        return BatchResult(
+            index=index,
+            status="success",
+            audio_data=base64.b64encode(file.content).decode(),
+            media_type=file.media_type,
+            finish_reason=file.finish_reason,
+            model=card.name,
+            seed=order.seed,
+            usage=usage_object(file.usage),
+        )
+
+    async def _order(self, body: Utterance) -> tuple[ModelCard, SpeechRequest]:
+        """The model that speaks, and what it is to say. Raises what a caller is told."""
+        with renamed_fields(body.sent_as):
+            for name, text in (("input", body.input), ("instructions", body.instructions), ("ref_text", body.ref_text)):
+                self._check_length(name, text or "")
+            card, voice = await choose_voice(body, await self._loaded(), self._library)
+            return card, body.to_request(card, voice)

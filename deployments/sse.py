@@ -1,0 +1,30 @@
+"""Speech as server-sent events: OpenAI's `speech.audio.*`, with what vLLM-Omni adds to them."""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+
+from deployments.answers import usage_object
+from deployments.http_errors import to_http_error
+from deployments.response_stream import PcmStream
+
+MEDIA_TYPE = "text/event-stream"
+
+
+async def speech_events(audio: AsyncIterator[bytes], audio_format: str, stream: PcmStream) -> AsyncIterator[bytes]:
+    """An event for every piece of `audio`, a file of that format made of `stream`, and one of how it ended."""
+    try:
+        async for piece in audio:
+            encoded = base64.b64encode(piece).decode()
+            yield _event({"type": "speech.audio.delta", "audio": encoded, "response_format": audio_format})
+    except Exception as error:  # whatever it was, the status line is gone: this is its answer
+        yield _event({"type": "speech.audio.error", "error": to_http_error(error).error})
+        return
+    last = stream.last
+    assert last.usage is not None, "the last chunk of a stream has its usage"
+    usage = usage_object(last.usage).model_dump()
+    yield _event({"type": "speech.audio.done", "usage": usage, "finish_reason": last.finish_reason})
+
+
+def _event(event: Mapping[str, object]) -> bytes:
+    return f"data: {json.dumps(event)}\n\n".encode()
