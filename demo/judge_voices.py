@@ -111,7 +111,8 @@ def _strangers(count: int) -> Iterator[FliteVoice]:
 
 
 def _speech(server: str, body: dict[str, object]) -> Samples:
-    answer = httpx.post(f"{server}/v1/audio/speech", json={"stream": False, **body}, timeout=300)
+    body = {"stream": False, "response_format": "wav", **body}
+    answer = httpx.post(f"{server}/v1/audio/speech", json=body, timeout=300)
     if answer.status_code != httpx.codes.OK:
         raise click.ClickException(f"{answer.status_code}: {answer.text[:300]}")
     return decode_audio(answer.content).resampled(RATE_HZ).samples

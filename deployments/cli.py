@@ -18,7 +18,8 @@ _READY = """Ready at {url}
 
 Try:
   curl -s {url}/v1/audio/speech -H 'Content-Type: application/json' \\
-    -d '{{"input": "One two three four five six seven eight nine.", "voice": "ryan"}}' -o speech.wav
+    -d '{{"input": "One two three four five six seven eight nine.", "voice": "ryan",
+         "response_format": "wav"}}' -o speech.wav
 
 Stop with Ctrl-C."""
 

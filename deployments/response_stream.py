@@ -56,13 +56,11 @@ class Room:
             raise HttpError(413, message, code="batch_too_large")
 
 
-async def collect(chunks: ResponseStream, room: Room | None = None) -> tuple[bytes, AudioChunk]:
+async def collect(chunks: ResponseStream) -> tuple[bytes, AudioChunk]:
     """All audio of a stream of AudioChunks as 16-bit PCM, and its last chunk. The stream is cancelled if this fails."""
     pcm, stream = bytearray(), PcmStream(chunks)
     try:
         async for piece in stream:
-            if room is not None:
-                room.take(len(piece))
             pcm += piece
     except BaseException:
         cancel(chunks)

@@ -1,4 +1,4 @@
-"""Bodies of requests. Types and names are checked here, ranges by `SpeechRequest`."""
+"""Bodies of requests and responses. Types and names are checked here, ranges by `SpeechRequest` and `AudioEncoder`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 from pydantic_core import PydanticCustomError, from_json
 
+from deployments.audio_encoder import DEFAULT_FORMAT, AudioFormat
 from deployments.http_errors import HttpError
 from deployments.messages import ModelCard
-from deployments.responses import AudioFormat
 from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults, ModelType
 from qwen_tts.request import SpeechRequest, Voice, default_sampling, draw_seed
 
@@ -81,7 +81,9 @@ class UtteranceFields(SamplingFields):
     task_type: TaskType | None = Field(None, description="checked against what the request asks for")
     language: Name = LANGUAGE_AUTO
     instructions: StrictStr | None = Field(None, description="style of a built-in voice, or a voice's description")
-    response_format: AudioFormat = "wav"
+    response_format: AudioFormat = DEFAULT_FORMAT
+    sample_rate: StrictInt | None = Field(None, description="Hz; the model's own, or telephony's 8000, unless given")
+    speed: Number = Field(1.0, description="0.25 to 4, the pitch kept")
     non_streaming_mode: StrictBool | None = Field(None, description="the prompt holds all of the text")
     initial_codec_chunk_frames: StrictInt | None = Field(None, description="frames of the first piece; 0: the server's")
     ref_audio: Annotated[StrictStr, BeforeValidator(_only_one, json_schema_input_type=str | list[str])] | None = Field(

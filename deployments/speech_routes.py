@@ -8,6 +8,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from deployments.answers import BatchAnswer, BatchResult, usage_object
+from deployments.audio_encoder import MEDIA_TYPES, AudioEncoder
 from deployments.batch import BatchBody, Fields, failed, parse_batch, parse_item
 from deployments.edge import Edge, app
 from deployments.http_errors import HttpError, renamed_fields, to_http_error
@@ -15,7 +16,7 @@ from deployments.messages import ModelCard
 from deployments.openapi import BODY_ERRORS, errors, files, json_body
 from deployments.request_body import JSON
 from deployments.response_stream import Room, open_stream
-from deployments.responses import MEDIA_TYPES, audio_file, file_response, stream_response
+from deployments.responses import audio_file, file_response, stream_response
 from deployments.schemas import SpeechBody, Utterance, parse_body
 from deployments.sse import MEDIA_TYPE as EVENTS
 from deployments.voice_choice import choose_voice
@@ -47,11 +48,12 @@ class SpeechRoutes(Edge):
                 raise HttpError(400, message, param="stream", code="conflicting_fields")
             card, order = await self._order(body)
         headers = {"X-Model": card.name, "X-Seed": str(order.seed)}
+        encoder = _encoder(body, card, whole=not body.stream)
         chunks = open_stream(self._decoder, "synthesize", card.name, order)
         with renamed_fields(body.sent_as):
             if not body.stream:
-                return file_response(await audio_file(chunks, body.response_format, card.sample_rate_hz), headers)
-            return await stream_response(chunks, body.response_format, card.sample_rate_hz, headers, events=events)
+                return file_response(await audio_file(chunks, encoder), headers)
+            return await stream_response(chunks, encoder, headers, events=events)
 
     @app.post(
         "/v1/audio/speech/batch",
@@ -87,9 +89,10 @@ class SpeechRoutes(Edge):
         try:
             body = parse_item(fields)
             card, order = await self._order(body)
+            encoder = _encoder(body, card, whole=True)
             chunks = open_stream(self._decoder, "synthesize", card.name, order)
             with renamed_fields(body.sent_as):
-                file = await audio_file(chunks, body.response_format, card.sample_rate_hz, room)
+                file = await audio_file(chunks, encoder, room)
         except Exception as error:  # whatever it was, it is this item's alone
             return failed(index, to_http_error(error))
         return BatchResult(
@@ -110,3 +113,8 @@ class SpeechRoutes(Edge):
                 self._check_length(name, text or "")
             card, voice = await choose_voice(body, await self._loaded(), self._library)
             return card, body.to_request(card, voice)
+
+
+def _encoder(body: Utterance, card: ModelCard, *, whole: bool) -> AudioEncoder:
+    """Raises InvalidRequest."""
+    return AudioEncoder(body.response_format, card.sample_rate_hz, body.sample_rate, body.speed, whole=whole)

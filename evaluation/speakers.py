@@ -49,7 +49,8 @@ class ServiceSpeaker:
     fields: dict[str, object] = field(default_factory=dict)
 
     def speak(self, case: Case, seed: int) -> Spoken:
-        body: dict[str, object] = {"input": case.text, "seed": seed, "stream": False, **self.fields}
+        body: dict[str, object] = {"input": case.text, "seed": seed, "stream": False, "response_format": "wav"}
+        body |= self.fields
         if case.reference is not None:
             body["ref_audio"] = base64.b64encode(case.reference.read_bytes()).decode()
             body["ref_text"] = case.reference_text

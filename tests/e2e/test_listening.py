@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import get_args
 
 import httpx
 import jiwer
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from deployments.audio_encoder import AudioEncoder, AudioFormat
+from evaluation import RATE_HZ
 from evaluation.recognise import DigitGrammar, WordGrammar, words
 from qwen_tts.audio import decode_audio
+from tests.audio_files import decoded
 from tests.e2e.starting import Running, start
 
 SPEAKERS = ("ryan", "serena", "aiden")
@@ -51,7 +55,7 @@ def recogniser() -> DigitGrammar:
 
 
 def speech(serving: Running, text: str, **fields: object) -> Samples:
-    body = {"input": text, "seed": SEED, "stream": False, **fields}
+    body = {"input": text, "seed": SEED, "stream": False, "response_format": "wav", **fields}
     answer = httpx.post(f"http://127.0.0.1:{serving.port}/v1/audio/speech", json=body, timeout=120)
     assert answer.status_code == 200, answer.text[:500]
     assert answer.headers["X-Finish-Reason"] == "stop", "it ends by itself"
@@ -84,6 +88,38 @@ def test_a_sentence_is_heard_among_the_words_of_others(serving: Running, speaker
 def test_text_that_comes_word_by_word_is_said_as_well(serving: Running, recogniser: DigitGrammar) -> None:
     heard = [recogniser.hear(speech(serving, t, voice="serena", non_streaming_mode=False)) for t in STRINGS]
     assert error_rate(STRINGS, heard) <= MOST_ERRORS, heard
+
+
+@pytest.fixture(scope="module")
+def utterances(serving: Running) -> list[bytes]:
+    """STRINGS as PCM."""
+    said = [speech(serving, text, voice="ryan") for text in STRINGS[:3]]
+    return [(samples * 32768).astype("<i2").tobytes() for samples in said]
+
+
+@pytest.mark.parametrize("audio_format", get_args(AudioFormat))
+@pytest.mark.parametrize("sample_rate_hz", [8000, 16000, 48000])
+def test_the_words_survive_every_format(
+    utterances: list[bytes], recogniser: DigitGrammar, audio_format: AudioFormat, sample_rate_hz: int
+) -> None:
+    heard = []
+    for pcm in utterances:
+        encoder = AudioEncoder(audio_format, RATE_HZ, sample_rate_hz)
+        pieces = [encoder.encode(pcm[start : start + 3840]) for start in range(0, len(pcm), 3840)]
+        audio = decoded(b"".join([*pieces, encoder.finish()]), audio_format, sample_rate_hz)
+        heard.append(recogniser.hear(audio.clip.resampled(RATE_HZ).samples))
+    assert error_rate(STRINGS[:3], heard) <= MOST_ERRORS, heard
+
+
+@pytest.mark.parametrize("audio_format", get_args(AudioFormat))
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_the_words_of_every_answer_are_heard(
+    serving: Running, recogniser: DigitGrammar, audio_format: AudioFormat, stream: bool
+) -> None:
+    body = {"input": STRINGS[0], "voice": "ryan", "seed": SEED, "response_format": audio_format, "stream": stream}
+    answer = httpx.post(f"http://127.0.0.1:{serving.port}/v1/audio/speech", json=body, timeout=120)
+    audio = decoded(answer.content, audio_format, int(answer.headers["X-Sample-Rate"]))
+    assert error_rate(STRINGS[:1], [recogniser.hear(audio.clip.resampled(RATE_HZ).samples)]) <= MOST_ERRORS
 
 
 def test_streamed_samples_are_the_samples(serving: Running) -> None:

@@ -28,7 +28,15 @@ CASES: dict[str, tuple[dict[str, object], int, str | None, list[str]]] = {
     "unknown language": ({"language": "klingon"}, 400, "language", ["klingon", "english", "auto"]),
     "voice for a model that has none": ({"model": DESIGN, "instructions": "low"}, 400, "voice", [DESIGN]),
     "no description": ({"model": DESIGN, "voice": None}, 400, "instructions", ["instructions"]),
-    "format not offered": ({"response_format": "mp3"}, 400, "response_format", ["wav", "pcm"]),
+    "format not offered": ({"response_format": "ogg"}, 400, "response_format", ["wav", "opus"]),
+    "rate not offered": ({"sample_rate": 12345}, 400, "sample_rate", ["12345", "8000", "48000"]),
+    "rate as text": ({"sample_rate": "8 kHz"}, 400, "sample_rate", ["integer"]),
+    "rate that Opus has not": (
+        {"response_format": "opus", "sample_rate": 44100}, 400, "sample_rate", ["opus", "24000", "48000"],
+    ),
+    "too slow": ({"speed": 0.2}, 400, "speed", ["0.2", "0.25", "4.0"]),
+    "too fast": ({"speed": 5}, 400, "speed", ["5", "0.25", "4.0"]),
+    "speed as text": ({"speed": "fast"}, 400, "speed", ["number"]),
     "temperature high": ({"temperature": 2.1}, 400, "temperature", ["2.1", "2.0"]),
     "temperature negative": ({"temperature": -0.1}, 400, "temperature", ["at least 0"]),
     "temperature as text": ({"temperature": "hot"}, 400, "temperature", ["number"]),
@@ -41,7 +49,7 @@ CASES: dict[str, tuple[dict[str, object], int, str | None, list[str]]] = {
     "seed too large": ({"seed": 2**63}, 400, "seed", ["at most"]),
     "seed as boolean": ({"seed": True}, 400, "seed", ["integer"]),
     "no frames": ({"max_new_tokens": 0}, 400, "max_new_tokens", ["at least 1"]),
-}
+}  # fmt: skip
 
 
 def check(response: httpx.Response, status: int, param: str | None, words: list[str]) -> None:

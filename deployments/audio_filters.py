@@ -1,0 +1,95 @@
+"""Filters of 16-bit samples [S], streamed: another tempo at the same pitch, another sample rate.
+
+What comes out is the same for every cutting of what goes in.
+"""
+
+from typing import Protocol
+
+import av
+import numpy as np
+import soxr
+from av.filter import Graph
+from numpy.typing import NDArray
+
+Samples16 = NDArray[np.int16]
+
+
+class AudioFilter(Protocol):
+    def change(self, samples: Samples16) -> Samples16:
+        """What can be said of the result so far, perhaps nothing."""
+        ...
+
+    def finish(self) -> Samples16:
+        """The rest. Called once, last."""
+        ...
+
+
+class Tempo:
+    """FFmpeg's WSOLA (`atempo`): `speed` times as fast, the pitch kept."""
+
+    def __init__(self, sample_rate_hz: int, speed: float) -> None:
+        self._rate_hz = sample_rate_hz
+        self._graph = Graph()
+        self._source = self._graph.add_abuffer(sample_rate=sample_rate_hz, format="s16", layout="mono")
+        self._sink = self._graph.add("abuffersink")
+        last = self._source
+        for factor in _tempo_steps(speed):
+            step = self._graph.add("atempo", str(factor))
+            last.link_to(step)
+            last = step
+        last.link_to(self._sink)
+        self._graph.configure()
+
+    def change(self, samples: Samples16) -> Samples16:
+        if len(samples):  # FFmpeg takes no empty frame
+            self._source.push(audio_frame(samples, self._rate_hz))
+        return self._drained()
+
+    def finish(self) -> Samples16:
+        self._source.push(None)
+        return self._drained()
+
+    def _drained(self) -> Samples16:
+        pieces: list[Samples16] = [np.zeros(0, np.int16)]
+        while True:
+            try:
+                frame = self._sink.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):  # more is needed; all has been said
+                return np.concatenate(pieces)
+            assert isinstance(frame, av.AudioFrame)
+            pieces.append(frame.to_ndarray().reshape(-1).astype(np.int16, copy=False))
+
+
+def _tempo_steps(speed: float) -> list[float]:
+    """Factors that make `speed`, each from 0.5 (atempo's least) to 2 (beyond, it leaves samples out unblended)."""
+    steps = []
+    for limit in (0.5, 2.0):
+        while (speed < limit) if limit < 1 else (speed > limit):
+            steps.append(limit)
+            speed /= limit
+    return [*steps, speed]
+
+
+class Resampler:
+    """soxr, high quality."""
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        self._stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
+
+    def change(self, samples: Samples16) -> Samples16:
+        return self._resampled(samples, last=False)
+
+    def finish(self) -> Samples16:
+        return self._resampled(np.zeros(0, np.int16), last=True)
+
+    def _resampled(self, samples: Samples16, *, last: bool) -> Samples16:
+        # In float: soxr dithers its 16-bit output, differently for every cutting.
+        exact = self._stream.resample_chunk(samples.astype(np.float32), last)
+        rounded: Samples16 = np.clip(np.rint(exact), -32768, 32767).astype(np.int16)
+        return rounded
+
+
+def audio_frame(samples: Samples16, sample_rate_hz: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
+    frame.sample_rate = sample_rate_hz
+    return frame
