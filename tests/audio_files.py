@@ -50,3 +50,12 @@ def decoded(file: bytes, audio_format: str, sample_rate_hz: int) -> Decoded:
 def read_by_libsndfile(file: bytes) -> Decoded:
     samples, rate_hz = soundfile.read(io.BytesIO(file), dtype="int16", always_2d=True)
     return Decoded(samples[:, 0], rate_hz, samples.shape[1])
+
+
+def same_samples(one: bytes, other: bytes) -> bool:
+    """Whether two pieces of 16-bit PCM are the same, but for rounding: a decoder adds up differently with the number of
+    frames at once, which follows what the listener has in hand."""
+    if len(one) != len(other):
+        return False
+    difference = np.frombuffer(one, np.int16).astype(np.int32) - np.frombuffer(other, np.int16)
+    return bool(np.abs(difference).max(initial=0) <= 1)
