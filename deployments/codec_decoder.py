@@ -86,7 +86,8 @@ class CodecDecoder:
 
 def _load(codec: Path, device: torch.device, args: CodecDecoderArgs) -> StreamDecoder:
     decoder = load_codec_decoder(codec, device, DTYPES[args.dtype])
-    streams = StreamDecoder(decoder, args.slots, args.max_batch, read_codec_config(codec).output_sample_rate)
+    rate_hz = read_codec_config(codec).output_sample_rate
+    streams = StreamDecoder(decoder, args.slots, args.max_batch, rate_hz, args.primed_cache_bytes)
     streams.warm_up()
     return streams
 

@@ -92,6 +92,7 @@ class EngineThread:
                 last = sequence.finished and sent == len(sequence.frames)
                 if self._metrics is not None and sent == len(frames) and sequence.started_s is not None:
                     self._metrics.waited(sequence.started_s - sequence.queued_s)
+                    self._metrics.reused(sequence.rows_reused)
                 codes = np.array(frames, dtype=np.int16).reshape(-1, self._groups)
                 if last:
                     yield FrameChunk(codes, sequence.finish_reason, _usage(sequence))

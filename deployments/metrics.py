@@ -94,6 +94,8 @@ class EngineMetrics:
         )
         self._rows = metrics.Histogram("qwen_tts_step_rows", "Sequences that got a frame in a step.", _ROWS, _MODEL)
         self._wait = metrics.Histogram("qwen_tts_queue_wait_ms", "Request queued until it had a slot.", _MS, _MODEL)
+        self._found = metrics.Counter("qwen_tts_prefixes_reused", "Prompts whose beginning was known.", _MODEL)
+        self._reused = metrics.Counter("qwen_tts_prefix_rows_reused", "Rows that were not computed for it.", _MODEL)
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -111,3 +113,9 @@ class EngineMetrics:
     def waited(self, seconds: float) -> None:
         """A sequence that has its first frame had waited for its slot."""
         self._wait.observe(1000 * seconds, self._tags)
+
+    def reused(self, rows: int) -> None:
+        """Of a sequence that has its first frame, so many rows of the prompt had been known."""
+        if rows:
+            self._found.inc(tags=self._tags)
+            self._reused.inc(rows, self._tags)

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from qwen_tts.config import MODEL_TYPES, ModelType
+from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES
 from qwen_tts.engine.scheduler import PREFILL_ROWS
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE
 
@@ -80,18 +81,20 @@ class TorchReplicaArgs(ReplicaArgs):
 class TalkerArgs(TorchReplicaArgs):
     """One talker replica. Beyond `slots` running and `max_waiting` queued requests, callers get 429.
 
-    On a CPU float32 is exact, bfloat16 halves what is read per frame, int8 halves it again (the layers' products; the
-    rest is bfloat16). `compile` on a CPU computes with native code, several times as fast, in which a request gets the
-    same codes in any company whatever the dtype; it takes a C++ compiler, some seconds at the start and AVX-512 with
-    VNNI and BF16. On a GPU it is decoding from CUDA graphs, which are captured at the start and take minutes: the fewer
-    `slots` and `positions`, the fewer. `prefill_rows` of a new prompt are read per frame of the running streams.
-    `keep_pace` lets a request wait for a slot while one stream more would give the running ones their frames later than
-    they are played; where one stream alone is not in time at the start, it does nothing.
+    On a CPU float32 is exact, bfloat16 halves what is read per frame, int8 halves it again (the layers' products;
+    the rest is bfloat16). `compile` on a CPU computes with native code, several times as fast, in which a request
+    gets the same codes in any company whatever the dtype; it takes a C++ compiler, some seconds at the start and
+    AVX-512 with VNNI and BF16. On a GPU it is decoding from CUDA graphs, which are captured at the start and take
+    minutes: the fewer `slots` and `positions`, the fewer. `prefill_rows` of a new prompt are read per frame of the
+    running streams; what prompts of one voice or instruction have in common is kept, in `prefix_cache_bytes` (0:
+    not). `keep_pace` lets a request wait for a slot while one stream more would give the running ones their frames
+    later than they are played; where one stream alone is not in time at the start, it does nothing.
     """
 
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     compile: bool = False
     prefill_rows: PositiveInt = PREFILL_ROWS
+    prefix_cache_bytes: int = Field(PREFIX_CACHE_BYTES, ge=0)
     keep_pace: bool = True
     attn_implementation: Literal["sdpa", "flash_attention_2"] = "sdpa"
     slots: PositiveInt = 8
@@ -103,11 +106,13 @@ class TalkerArgs(TorchReplicaArgs):
 
 
 class CodecDecoderArgs(TorchReplicaArgs):
-    """One codec decoder replica: `slots` streams, of which up to `max_batch` are decoded together."""
+    """One codec decoder replica: `slots` streams, of which up to `max_batch` are decoded together. For each codec
+    `primed_cache_bytes` of states in which reference recordings leave it are kept (5 MB a voice; 0: none)."""
 
     dtype: Dtype = "float32"
     slots: PositiveInt = 32
     max_batch: PositiveInt = 16
+    primed_cache_bytes: int = Field(64_000_000, ge=0)
 
 
 class CodecEncoderArgs(TorchReplicaArgs):

@@ -18,6 +18,7 @@ from qwen_tts.audio import to_pcm16
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.state import DecoderState
+from qwen_tts.recently_used import RecentlyUsed, content_key
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,18 @@ class Stream:
 
 class StreamDecoder:
     """A decoder with its pool. Decoding, leasing and releasing all happen on one thread, in the order asked for,
-    so that a stream cancelled while its batch is being decoded gives its slot back after that batch."""
+    so that a stream cancelled while its batch is being decoded gives its slot back after that batch.
 
-    def __init__(self, decoder: CodecDecoder, slots: int, max_batch: int, sample_rate_hz: int) -> None:
+    `primed_cache_bytes` of what priming leaves are kept for the next streams that go on from the same frames."""
+
+    def __init__(
+        self, decoder: CodecDecoder, slots: int, max_batch: int, sample_rate_hz: int, primed_cache_bytes: int
+    ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self._decoder = decoder
         self._device = decoder.pre_conv.conv.weight.device
         self._state = DecoderState(decoder, slots)
+        self._primed = RecentlyUsed[Carry](primed_cache_bytes)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-decoder", initializer=adopt_threads)
         self._batcher = Batcher(self._decode, self._thread, max_batch)
         self._room = asyncio.Semaphore(slots)
@@ -93,8 +99,13 @@ class StreamDecoder:
 
     @torch.inference_mode()
     def _prime(self, slot: int, codes: NDArray[np.int16]) -> None:
-        carry = Carry()
-        self._decoder.prime(torch.tensor(codes, dtype=torch.int64, device=self._device)[None], carry)
+        key = content_key(codes)
+        if (carry := self._primed.get(key)) is None:
+            carry = Carry()
+            self._decoder.prime(torch.tensor(codes, dtype=torch.int64, device=self._device)[None], carry)
+            # Copied: what a layer keeps is often the end of something larger, which would stay in memory with it.
+            carry.kept = [tensor.clone() for tensor in carry.kept]
+            self._primed.put(key, carry, sum(tensor.nbytes for tensor in carry.kept))
         self._state.scatter([slot], carry)
 
     def _release(self, lease: "Future[int | None]") -> None:

@@ -45,6 +45,7 @@ class Talker:
                 int8=args.dtype == "int8",
                 compiled=args.compile,
                 prefill_rows=args.prefill_rows,
+                prefix_cache_bytes=args.prefix_cache_bytes,
                 attn_implementation=args.attn_implementation,
                 slots=args.slots,
                 positions=args.positions,

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
-from deployments.prompt_cache import PromptCache
 from deployments.shared_files import SharedFiles
 from deployments.voice_record import HEX, VOICE_NAME, Source, VoiceRecord, check_hex, check_voice_name
 from qwen_tts.errors import InvalidRequest, QwenTTSError
+from qwen_tts.recently_used import RecentlyUsed
 
 log = logging.getLogger("ray.serve")
 
@@ -75,7 +75,7 @@ class VoiceStore:
     def __init__(self, url: str, *, cache_bytes: int, max_voices: int = 1000) -> None:
         self._files = SharedFiles(url)
         self._max_voices = max_voices
-        self._prompts = PromptCache(cache_bytes)
+        self._prompts = RecentlyUsed[bytes](cache_bytes)
         self._next_sweep = 0.0  # monotonic seconds
 
     def add(
@@ -161,7 +161,7 @@ class VoiceStore:
             except FileNotFoundError:
                 self._check_current(record)
                 return None
-            self._prompts.put(path, prompt)
+            self._prompts.put(path, prompt, len(prompt))
         return prompt
 
     def add_prompt(self, record: VoiceRecord, fingerprint: str, data: bytes) -> None:
@@ -175,7 +175,7 @@ class VoiceStore:
         except VoiceNotFound:
             self._files.discard(_content_path(record))
             raise
-        self._prompts.put(path, data)
+        self._prompts.put(path, data, len(data))
 
     def list(self) -> VoiceRecords:
         """Every voice, sorted by name."""

@@ -45,7 +45,8 @@ class PromptLayout:
 
     Row n of the trailing text is added to the input of decode step n; after the last, tts_pad is added for ever.
     `voice_prompt` holds what SPEAKER_EMBEDDING and REFERENCE_FRAME refer to. `text_tokens` counts the caller's words
-    among the text ids, without what the templates put around them.
+    among the text ids, without what the templates put around them. The first `shared_rows` rows do not depend on the
+    text to be spoken.
     """
 
     text_ids: NDArray[np.int64]
@@ -53,6 +54,7 @@ class PromptLayout:
     trailing_text_ids: NDArray[np.int64]
     voice_prompt: VoicePrompt | None = None
     text_tokens: int = 0
+    shared_rows: int = 0
 
     def __post_init__(self) -> None:
         assert self.text_ids.shape == self.codec_ids.shape, (self.text_ids.shape, self.codec_ids.shape)
@@ -87,12 +89,14 @@ def build_prompt(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechR
     text_ids += [config.tts_pad_token_id] * len(tags) + [config.tts_bos_token_id]
     codec_ids += [*tags, talker.codec_pad_id]
 
+    shared_rows = len(text_ids)
     match request.text_layout, voice_prompt:
         case layout, VoicePrompt(ref_codes=np.ndarray() as codes, ref_text=str(ref_text)):
             reference = tokenizer.spoken(ref_text).body
             text_tokens += len(reference)
             text = [*reference, *spoken.body, config.tts_eos_token_id]
             rows, trailing = _continued_reference(config, text, len(codes), streaming=layout == "streaming")
+            shared_rows += min(len(reference), len(rows))
         case "whole", _:
             rows, trailing = _whole_text(config, spoken)
         case _:
@@ -103,6 +107,7 @@ def build_prompt(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechR
         trailing_text_ids=np.array(trailing, dtype=np.int64),
         voice_prompt=voice_prompt,
         text_tokens=text_tokens,
+        shared_rows=shared_rows,
     )
 
 

@@ -20,6 +20,7 @@ from qwen_tts.config import (
 from qwen_tts.engine.cpu import check_cpu_options, prepare_for_cpu
 from qwen_tts.engine.gpu import check_gpu_options, use_graphs
 from qwen_tts.engine.pace import Pace
+from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES, shared_prefix
 from qwen_tts.engine.runner import MIN_FRAMES, TalkerRunner
 from qwen_tts.engine.scheduler import PREFILL_ROWS, Scheduler
 from qwen_tts.engine.sequence import Sequence
@@ -39,7 +40,7 @@ class Engine:
     """Continuous batching over one talker. `add` and `cancel` may be called from any thread, `step` from one.
 
     `max_frames` bounds every request (80 ms a frame), `positions` its prompt rows plus frames; `prefill_rows` of a
-    prompt are read in one step.
+    prompt are read in one step; `prefix_cache_bytes` of what prompts begin with are kept for the next that begin alike.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class Engine:
         max_waiting: int,
         max_frames: int,
         prefill_rows: int = PREFILL_ROWS,
+        prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
     ) -> None:
         self.config = config
         self.max_frames = max_frames
         self._tokenizer = tokenizer
-        self._runner = TalkerRunner(talker, slots, positions, config.tts_pad_token_id)
-        self._scheduler = Scheduler(slots, max_waiting, prefill_rows)
+        self._runner = TalkerRunner(talker, slots, positions, config.tts_pad_token_id, prefix_cache_bytes)
+        self._scheduler = Scheduler(slots, max_waiting, prefill_rows, begin=self._runner.begin)
         # Held over the scheduler's bookkeeping, never while the model runs. Re-entrant, because the garbage collector
         # may close a forgotten stream, which cancels its sequence, in the middle of that bookkeeping.
         self._lock = threading.RLock()
@@ -84,7 +86,8 @@ class Engine:
                 "input",
                 "input_too_long",
             )
-        return Sequence(request, layout, max_frames=min(frame_limit(request, self.max_frames), room))
+        prefix = shared_prefix(layout, self._scheduler.prefill_rows)
+        return Sequence(request, layout, min(frame_limit(request, self.max_frames), room), prefix)
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a prepared sequence. Raises Overloaded or EngineStopped; nothing has been computed then."""
@@ -177,6 +180,7 @@ def load_engine(
     int8: bool = False,
     compiled: bool = False,
     prefill_rows: int = PREFILL_ROWS,
+    prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
 ) -> LoadedModel:
     """An engine on the checkpoint `name_or_path`.
 
@@ -207,6 +211,7 @@ def load_engine(
         max_waiting=max_waiting,
         max_frames=defaults.max_new_tokens if max_frames is None else max_frames,
         prefill_rows=prefill_rows,
+        prefix_cache_bytes=prefix_cache_bytes,
     )
     if device.type == "cuda" and compiled:
         use_graphs(engine._runner)

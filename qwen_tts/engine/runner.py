@@ -22,6 +22,7 @@ from qwen_tts.engine.scheduler import Plan
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.models.talker import Talker
 from qwen_tts.prompt import REFERENCE_FRAME, SPEAKER_EMBEDDING, PromptLayout
+from qwen_tts.recently_used import RecentlyUsed
 
 # The reference refuses end of speech before this many frames (min_new_tokens of its generate call).
 MIN_FRAMES = 2
@@ -30,7 +31,9 @@ MIN_FRAMES = 2
 class TalkerRunner:
     """Runs plans on a talker. `positions` bounds prompt rows plus frames of one sequence."""
 
-    def __init__(self, talker: Talker, slots: int, positions: int, tts_pad_token_id: int) -> None:
+    def __init__(
+        self, talker: Talker, slots: int, positions: int, tts_pad_token_id: int, prefix_cache_bytes: int
+    ) -> None:
         config, predictor = talker.config, talker.config.code_predictor_config
         weight = talker.model.codec_embedding.weight
         device, dtype = weight.device, weight.dtype
@@ -60,6 +63,19 @@ class TalkerRunner:
         # The passes over all running rows; a faster way may take their places.
         self.decode: Callable[[int, list[int], list[int]], None] = self._decode_rows
         self.next_frame: Callable[[int, list[int]], Tensor] = self._next_frame_rows
+        self._prefixes = RecentlyUsed[Tensor](prefix_cache_bytes)  # [layers, 2, rows, kv_heads, head_dim] each
+
+    @torch.inference_mode()
+    def begin(self, newcomer: Sequence) -> int:
+        """Make its slot ready, with the prefix of its prompt if that is known; returns the rows that are there now."""
+        slot, prefix = _slot(newcomer), newcomer.prefix
+        if slot in self._overflowed:  # its last owner left before the end of the prompt
+            self._wipe(slot)
+        if prefix is None or (kept := self._prefixes.get(prefix.content)) is None:
+            return 0
+        rows = min(prefix.rows, kept.shape[2])  # texts of other lengths may have left more, or less
+        self.kv[:, :, slot, :rows] = kept[:, :, :rows]
+        return rows
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> dict[int, Frame | None]:
@@ -103,8 +119,6 @@ class TalkerRunner:
     def _prefill(self, sequence: Sequence, read: range) -> None:
         """Read these rows of the prompt into the sequence's slot; with the last, set the slot's row of every pool."""
         slot, layout, request = _slot(sequence), sequence.layout, sequence.request
-        if read.start == 0 and slot in self._overflowed:  # its last owner left before the end of the prompt
-            self._wipe(slot)
         rows = self._embed(layout, read)
         positions = torch.arange(read.start, read.stop, device=self.device)[None]
         visible = None
@@ -113,6 +127,9 @@ class TalkerRunner:
         hidden = self.talker.model(rows[None], positions, self.kv[:, :, slot : slot + 1, : read.stop], visible)
         if not bool(hidden.isfinite().all()):
             self._overflowed.add(slot)
+        if (prefix := sequence.prefix) is not None and read.stop == prefix.rows and slot not in self._overflowed:
+            kept = self.kv[:, :, slot, : prefix.rows].clone()
+            self._prefixes.put(prefix.content, kept, kept.nbytes)
         if read.stop < len(layout):
             return
         self.hidden[slot] = torch.nan if slot in self._overflowed else hidden[0, -1]

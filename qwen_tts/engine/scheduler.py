@@ -50,12 +50,15 @@ class Scheduler:
         max_waiting: int,
         prefill_rows: int = PREFILL_ROWS,
         clock: Callable[[], float] = time.monotonic,
+        begin: Callable[[Sequence], int] = lambda newcomer: 0,
     ) -> None:
+        """`begin` makes a newcomer's slot ready for it; it returns how many rows of its prompt are there already."""
         self.slots = slots
         self.max_waiting = max_waiting
         self.prefill_rows = prefill_rows
         self.pace: Pace | None = None  # with it, newcomers wait while they would make running streams late
         self.clock = clock
+        self._begin = begin
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._newcomer: Sequence | None = None  # also in `running`
@@ -94,6 +97,7 @@ class Scheduler:
             first.slot = heapq.heappop(self._free)
             first.status = Status.RUNNING
             first.started_s = self.clock()
+            first.rows_read = first.rows_reused = self._begin(first)
             self.running.append(first)
             self._newcomer = first
             self.waiting.popleft()  # last: interrupted anywhere above, `abort` still finds it
@@ -102,7 +106,7 @@ class Scheduler:
             return Plan(None, range(0), tuple(self.running))
         running = tuple(s for s in self.running if s is not newcomer)
         # Always cut at the same rows, whoever else runs: a request's numbers depend on nothing but itself.
-        rows = range(newcomer.rows_read, min(newcomer.rows_read + self.prefill_rows, len(newcomer.layout)))
+        rows = range(newcomer.rows_read, min(newcomer.rows_read + self.prefill_rows, newcomer.reading_to))
         if self.pace is not None and running:
             now = self.clock()
             if not self.pace.can_read(_height(running), min(sequence.headroom(now) for sequence in running)):

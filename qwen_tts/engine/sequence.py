@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from qwen_tts.engine.pace import FRAME_S
+from qwen_tts.engine.prefix import Prefix
 from qwen_tts.prompt import PromptLayout
 from qwen_tts.request import FinishReason, SpeechRequest
 
@@ -38,9 +39,11 @@ class Sequence:
     request: SpeechRequest
     layout: PromptLayout
     max_frames: int
+    prefix: Prefix | None = None
     status: Status = Status.WAITING
     slot: int | None = None
     rows_read: int = 0  # of the prompt
+    rows_reused: int = 0  # of these, those that were found and not computed
     frames: list[Frame] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     cancel_requested: bool = False
@@ -54,6 +57,13 @@ class Sequence:
     def position(self) -> int:
         """Where the next row goes in this sequence's KV cache: every frame but the newest has been read."""
         return len(self.layout) + max(len(self.frames) - 1, 0)
+
+    @property
+    def reading_to(self) -> int:
+        """Where the part of the prompt that is being read ends: its prefix, then all of it."""
+        if self.prefix is not None and self.rows_read < self.prefix.rows:
+            return self.prefix.rows
+        return len(self.layout)
 
     def append(self, frame: Frame, now: float) -> None:
         """The newest frame. A listener begins with the first one and waits while there is none; counted as if every

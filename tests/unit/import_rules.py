@@ -6,7 +6,7 @@ from collections.abc import Iterator
 # The modules of qwen_tts, lowest layer first; a name stands for a module or for all modules below it.
 # A module imports from its own layer and from lower ones.
 LAYERS = (
-    ("errors", "config", "voice"),
+    ("errors", "config", "voice", "recently_used"),
     ("request", "fetch"),
     (
         "text",
@@ -30,6 +30,7 @@ NO_TORCH = (
     "qwen_tts.engine.sequence",
     "qwen_tts.engine.scheduler",
     "qwen_tts.engine.pace",
+    "qwen_tts.engine.prefix",
     "qwen_tts.request",
     "qwen_tts.errors",
 )

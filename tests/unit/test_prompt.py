@@ -142,6 +142,30 @@ def test_streamed_text_stands_beside_the_frames_of_the_reference(
     assert layout.trailing_text_ids.tolist() == trailing
 
 
+@pytest.mark.parametrize("layout", ["whole", "streaming"])
+@pytest.mark.parametrize(
+    ("config", "voice", "shared"),
+    [
+        (CUSTOM, CustomVoice("ryan", "Hi"), 14),
+        (CUSTOM_SMALL, CustomVoice("ryan", "Hi"), 8),
+        (DESIGN, DesignedVoice("Hi"), 13),
+        (BASE, ClonedVoice(VoicePrompt(np.zeros(BASE.talker_config.hidden_size, np.float32))), 8),
+        (BASE, reference("Hi", frames=3), 9),
+        (BASE, reference("Hi Hello world", frames=1), None),
+    ],
+)
+def test_shared_rows_are_those_before_the_text(
+    tokenizer: TextTokenizer, config: ModelConfig, voice: Voice, layout: TextLayout, shared: int | None
+) -> None:
+    """Prompts of one voice are alike for so many rows, and for no more."""
+    one, other = (build_prompt(config, tokenizer, request(voice, layout=layout, text=t)) for t in ("Hi", "world"))
+    if shared is None:  # the reference's words go on beside the frames and after them
+        shared = 8 + (2 if layout == "streaming" else 3)
+    assert one.shared_rows == other.shared_rows == shared
+    assert rows(one)[:shared] == rows(other)[:shared]
+    assert rows(one)[shared:] != rows(other)[shared:] or shared == len(one) == len(other)
+
+
 @pytest.mark.parametrize(
     ("name", "code", "language_name", "tag"),
     [

@@ -3,10 +3,12 @@
 import itertools
 import random
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from qwen_tts.engine.prefix import Prefix
 from qwen_tts.engine.scheduler import Plan, Scheduler
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE, Frame, Sequence, Status, chunk_sizes
 from qwen_tts.errors import Overloaded
@@ -66,6 +68,17 @@ def test_a_prompt_is_read_in_pieces_while_others_get_their_frames() -> None:
     assert plans == [Plan(second, rows, running=(first,)) for rows in (range(2), range(2, 4), range(4, 5))]
     assert [plan.sequences for plan in plans] == [(first,), (first,), (first, second)]
     assert (len(first.frames), len(second.frames)) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("known", "pieces"), [(0, [range(2), range(2, 3), range(3, 5)]), (3, [range(3, 5)])], ids=["read", "known"]
+)
+def test_the_rest_is_cut_alike_whether_the_prefix_is_known_or_not(known: int, pieces: list[range]) -> None:
+    scheduler = Scheduler(slots=1, max_waiting=8, prefill_rows=2, begin=lambda newcomer: known)
+    one = replace(sequence(), prefix=Prefix(3, "content"))
+    scheduler.add(one)
+    assert [step(scheduler).rows for _ in pieces] == pieces
+    assert (one.rows_reused, len(one.frames)) == (known, 1)
 
 
 @pytest.mark.parametrize("how", ["cancel", "abort"])

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from deployments.messages import Load
 from deployments.stream_decoder import StreamDecoder
 from qwen_tts.audio import to_pcm16
+from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder
 from tests.unit.decoding import decode, load_decoder, random_codes
 
@@ -29,7 +31,7 @@ def decoder(custom_voice: Path) -> CodecDecoder:
 @pytest.fixture
 async def streams(decoder: CodecDecoder) -> AsyncIterator[StreamDecoder]:
     """Afterwards every slot must be free, whatever the test did."""
-    streams = StreamDecoder(decoder, SLOTS, max_batch=2, sample_rate_hz=24000)
+    streams = StreamDecoder(decoder, SLOTS, max_batch=2, sample_rate_hz=24000, primed_cache_bytes=1_000_000)
     yield streams
     await settle(streams)
     assert streams.load() == IDLE
@@ -135,6 +137,52 @@ async def test_a_code_out_of_range_ends_its_stream_alone(streams: StreamDecoder,
     with pytest.raises(IndexError):
         await speak(streams, codes + 10_000, [2])
     assert_sounds_like(await speak(streams, codes, [2]), decoder, codes)
+
+
+async def cloned(streams: StreamDecoder, reference: Tensor, codes: Tensor) -> bytes:
+    async with asyncio.timeout(PATIENCE_S), streams.stream() as stream:
+        await stream.prime(reference.short().numpy())
+        return await stream.decode(codes.short().numpy())
+
+
+async def test_a_known_reference_is_not_read_again_and_sounds_the_same(
+    streams: StreamDecoder, decoder: CodecDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Tensor] = []
+    prime = decoder.prime
+
+    def counted(codes: Tensor, carry: Carry) -> None:
+        read.append(codes)
+        prime(codes, carry)
+
+    monkeypatch.setattr(decoder, "prime", counted)
+    references, codes = random_codes(30, streams=2), random_codes(7, seed=1)[0]
+    references[1] = references[0]
+    references[1, 11, 2] += 1 if references[0, 11, 2] == 0 else -1
+    heard = [await cloned(streams, reference, codes) for reference in references]
+    for state in streams._state.tensors:
+        state.fill_(7)
+    assert [await cloned(streams, reference, codes) for reference in references] == heard
+    assert len(read) == 2, "one code makes another reference"
+    assert heard[0] != heard[1]
+
+    for reference, pcm in zip(references, heard, strict=True):
+        whole = to_pcm16(decode(decoder, torch.cat((reference, codes))[None])[0].numpy())
+        np.testing.assert_allclose(
+            np.frombuffer(pcm, "<i2"), np.frombuffer(whole[-len(pcm) :], "<i2").astype(np.int32), atol=1, rtol=0
+        )
+
+
+async def test_known_references_are_bounded_in_bytes(streams: StreamDecoder, decoder: CodecDecoder) -> None:
+    references, codes = random_codes(5, streams=40), random_codes(2, seed=1)[0]
+    first = await cloned(streams, references[0], codes)
+    one = streams._primed.used
+    assert one == sum(tensor[0].nbytes for tensor in streams._state.tensors)
+    assert 0 < streams._primed.limit // one < len(references), "so that all cannot be kept"
+    for reference in references[1:]:
+        await cloned(streams, reference, codes)
+    assert streams._primed.used == streams._primed.limit // one * one
+    assert await cloned(streams, references[0], codes) == first
 
 
 async def test_load_is_never_negative(streams: StreamDecoder) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 
 from qwen_tts.config import read_model_config
 from qwen_tts.engine.engine import Engine
+from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.layers import Attend, sdpa
 from qwen_tts.models.qwen3_tts import load_talker
@@ -70,6 +71,7 @@ def tiny_engine(
     max_frames: int = 4096,
     eos_bias: float = NEVER,
     attend: Attend = sdpa,
+    prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
 ) -> Engine:
     config = read_model_config(checkpoint)
     talker = load_talker(checkpoint, config, attend, CPU, torch.float32)
@@ -82,6 +84,7 @@ def tiny_engine(
         positions=positions,
         max_waiting=max_waiting,
         max_frames=max_frames,
+        prefix_cache_bytes=prefix_cache_bytes,
     )
 
 

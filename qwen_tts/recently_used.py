@@ -1,0 +1,49 @@
+"""A cache of bounded bytes, and the name of what is in arrays, by which to keep things in it."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kept = TypeVar("Kept")
+
+
+class RecentlyUsed(Generic[Kept]):
+    """The values used last, of `limit` bytes together. A larger one is not kept. Threads may call at once."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._values: OrderedDict[str, tuple[Kept, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> Kept | None:
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key][0]
+
+    def put(self, key: str, value: Kept, size: int) -> None:
+        """Keep `value`, which takes `size` bytes."""
+        if size > self.limit:
+            return
+        with self._lock:
+            if key in self._values:
+                self.used -= self._values.pop(key)[1]
+            self._values[key] = value, size
+            self.used += size
+            while self.used > self.limit:
+                self.used -= self._values.popitem(last=False)[1][1]
+
+
+def content_key(*arrays: NDArray[np.generic]) -> str:
+    """A digest of the arrays' types, shapes and elements."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
