@@ -21,6 +21,7 @@ from deployments.metrics import StreamMetrics
 from deployments.response_stream import cancel, open_stream
 from deployments.settings import CodecDecoderArgs, ModelArgs
 from deployments.stream_decoder import Stream, StreamDecoder
+from deployments.text_inbox import InboxText
 from deployments.torch_replica import apart, prepare_torch
 from qwen_tts.checkpoint import CODEC_DIRECTORY, DTYPES, resolve_checkpoint
 from qwen_tts.codec.decoder import load_codec_decoder
@@ -65,12 +66,15 @@ class CodecDecoder:
             waiting=sum(load.waiting for load in loads),
         )
 
-    async def synthesize(self, model: str, request: SpeechRequest) -> AsyncIterator[AudioChunk]:
-        """Audio of `request` while its frames are being generated; the last chunk carries the finish reason and usage.
+    async def synthesize(
+        self, model: str, request: SpeechRequest, rest: InboxText | None = None
+    ) -> AsyncIterator[AudioChunk]:
+        """Audio of `request` while its frames are being generated; the last chunk carries the finish reason and
+        usage. The talker reads the `rest` of a text that is still being written.
 
         Raises what the talker raises, before the first chunk unless it dies later.
         """
-        chunks = open_stream(self._talkers[model], "generate", request)
+        chunks = open_stream(self._talkers[model], "generate", request, rest)
         try:
             with self._metrics.stream(model, self._decoders[model].sample_rate_hz) as leave:
                 first: FrameChunk = await anext(chunks)

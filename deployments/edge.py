@@ -15,6 +15,7 @@ from deployments.messages import ModelCard
 from deployments.openapi import DocumentedAPI
 from deployments.request_body import BodyReader
 from deployments.settings import IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
+from deployments.text_inbox import start_inbox
 from deployments.voice_library import VoiceLibrary
 
 # How long a question about loading may take before the answer is "not yet".
@@ -44,6 +45,7 @@ class Edge:
         self._args = args
         self._library = VoiceLibrary(encoder, voices, reference_audio)
         self._bodies = BodyReader(args)
+        self._inbox = start_inbox()
         self._started = int(time.time())
         self._cards: dict[str, ModelCard] = {}
 

@@ -13,6 +13,7 @@ from deployments.metrics import EngineMetrics
 from deployments.playback import Playback
 from deployments.torch_replica import adopt_threads
 from qwen_tts.engine.engine import Engine
+from qwen_tts.engine.live_text import LiveText
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.engine.sequence import Sequence, chunk_sizes
 from qwen_tts.errors import EngineStopped
@@ -36,6 +37,12 @@ class _Listener:
         # The loop is closed when the process ends with streams running; nobody is left to wake then.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._event.set)
+
+    def notify_of(self, task: "asyncio.Task[None]") -> None:
+        """`task` has ended. Its error is looked at here, because the stream may have ended before."""
+        if not task.cancelled():
+            task.exception()
+        self._event.set()
 
     async def wait(self) -> None:
         await self._event.wait()
@@ -69,21 +76,34 @@ class EngineThread:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    async def generate(self, request: SpeechRequest) -> AsyncIterator[FrameChunk]:
+    async def generate(
+        self, request: SpeechRequest, rest: AsyncIterator[str] | None = None
+    ) -> AsyncIterator[FrameChunk]:
         """Chunks of frames on the growing schedule, or sooner where the listener has little audio left; the last one
         carries the finish reason and the usage.
 
-        Raises InvalidRequest, Overloaded or EngineStopped. Leaving the iterator early cancels the request.
+        With `rest`, which gives more of the text as it is written, what there is leaves whenever the text pauses.
+        Raises InvalidRequest, Overloaded, EngineStopped, or what `rest` raises. Leaving the iterator early cancels the
+        request.
         """
-        sequence = self.engine.add(request)
+        text = None if rest is None else await self._begin(request, rest)
+        sequence = self.engine.add(request) if text is None else self.engine.add_live(text)
         listener = self._listeners[sequence] = _Listener()
+        writer = None
+        if text is not None and rest is not None and not text.ended:
+            writer = asyncio.create_task(self._write(text, rest))
+            writer.add_done_callback(listener.notify_of)
         self._work.set()
         try:
             sent = 0
             playback = Playback(requested=self._clock())
             for size in chunk_sizes(self._chunk_schedule, request.first_chunk_frames):
                 while not sequence.finished and not self._due(len(sequence.frames) - sent, size, playback):
+                    if sequence.paused and len(sequence.frames) > sent:
+                        break
                     await listener.wait()
+                    if writer is not None and writer.done():
+                        writer.result()
                 frames = sequence.frames[sent : sent + size]
                 sent += len(frames)
                 playback.send(len(frames) * FRAME_S, self._clock())
@@ -99,7 +119,10 @@ class EngineThread:
                     return
                 yield FrameChunk(codes, None)
         finally:
+            if writer is not None:
+                writer.cancel()
             self.engine.cancel(sequence)
+            self._work.set()  # a paused one leaves its slot too
             del self._listeners[sequence]
 
     def _due(self, held: int, size: int, playback: Playback) -> bool:
@@ -107,6 +130,23 @@ class EngineThread:
         if held >= size or playback.first_sent is None:
             return held >= size
         return held > 0 and playback.headroom(self._clock()) < _LEAST_HEADROOM_S
+
+    async def _begin(self, request: SpeechRequest, rest: AsyncIterator[str]) -> LiveText:
+        """The text of a request once its prompt is certain."""
+        text = self.engine.live_text(request)
+        while not text.ready:
+            if (piece := await anext(rest, None)) is None:
+                text.end()
+            else:
+                text.append(piece)
+        return text
+
+    async def _write(self, text: LiveText, rest: AsyncIterator[str]) -> None:
+        async for piece in rest:
+            text.append(piece)
+            self._work.set()
+        text.end()
+        self._work.set()
 
     def close(self) -> None:
         """End every request and the thread."""
@@ -143,4 +183,5 @@ class EngineThread:
 
 
 def _usage(sequence: Sequence) -> Usage:
-    return Usage(sequence.layout.text_tokens, sequence.layout.reference_frames, len(sequence.frames))
+    behind = 0 if sequence.text is None else sequence.text.trailing_tokens
+    return Usage(sequence.layout.text_tokens + behind, sequence.layout.reference_frames, len(sequence.frames))

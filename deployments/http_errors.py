@@ -21,7 +21,7 @@ log = logging.getLogger("ray.serve")
 
 
 # Status of an InvalidRequest by its code, where it is not 400.
-_INVALID_STATUS = {"unknown_voice": 404, "url_too_large": 413}
+_INVALID_STATUS = {"unknown_voice": 404, "url_too_large": 413, "text_timeout": 408}
 
 
 class HttpError(Exception):

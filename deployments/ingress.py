@@ -12,11 +12,11 @@ from deployments.edge import app
 from deployments.messages import ModelCard
 from deployments.model_routing import named_model
 from deployments.openapi import errors
-from deployments.speech_routes import SpeechRoutes
+from deployments.socket_routes import SocketRoutes
 
 
 @serve.ingress(app)
-class Ingress(SpeechRoutes, ConsentRoutes):
+class Ingress(SocketRoutes, ConsentRoutes):
     """All routes."""
 
     @app.get("/healthz", responses=errors(500))

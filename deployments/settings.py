@@ -181,6 +181,8 @@ class IngressArgs(ReplicaArgs):
     # Of one batch: items spoken at once, and what all of them together may come to (11 minutes at 24 kHz).
     batch_concurrency: PositiveInt = 8
     max_batch_audio_bytes: PositiveInt = 32_000_000
+    # For so long a text that is being written may pause before its stream is closed.
+    live_text_timeout_s: float = Field(30.0, gt=0)
 
 
 class AppArgs(Settings):

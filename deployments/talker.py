@@ -14,6 +14,7 @@ from deployments.engine_thread import EngineThread
 from deployments.messages import FrameChunk, Load, ModelCard
 from deployments.metrics import EngineMetrics
 from deployments.settings import ModelArgs, TalkerArgs
+from deployments.text_inbox import InboxText
 from deployments.torch_replica import apart, prepare_torch
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.engine.engine import Engine, load_engine
@@ -81,9 +82,10 @@ class Talker:
         engine = self._engine.engine
         return Load(slots=self._args.slots, used=engine.running, waiting=engine.waiting)
 
-    async def generate(self, request: SpeechRequest) -> AsyncIterator[FrameChunk]:
-        """Frames of `request` on the chunk schedule. Raises InvalidRequest, Overloaded or EngineStopped."""
-        chunks = self._engine.generate(request)
+    async def generate(self, request: SpeechRequest, rest: InboxText | None = None) -> AsyncIterator[FrameChunk]:
+        """Frames of `request` on the chunk schedule, the `rest` of its text being still written. Raises InvalidRequest,
+        Overloaded or EngineStopped."""
+        chunks = self._engine.generate(request, None if rest is None else rest.pieces())
         try:
             async for chunk in chunks:
                 yield chunk

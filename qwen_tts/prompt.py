@@ -71,13 +71,19 @@ class PromptLayout:
 
 def build_prompt(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechRequest) -> PromptLayout:
     """Lay out `request` for this model. Raises InvalidRequest when the model cannot speak it, naming what it can."""
+    spoken = tokenizer.spoken(request.text)
+    text = [*reference_text(tokenizer, request.voice), *spoken.body, config.tts_eos_token_id]
+    return lay_out(config, tokenizer, request, SpokenText(spoken.role, text))
+
+
+def lay_out(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechRequest, spoken: SpokenText) -> PromptLayout:
+    """`build_prompt` with the text as ids: the role; and for a body the reference's, the own and tts_eos."""
     talker = config.talker_config
     instructions, speaker = _resolve_voice(config, request.voice)
     voice_prompt = request.voice.prompt if isinstance(request.voice, ClonedVoice) else None
-    spoken = tokenizer.spoken(request.text)
 
     text_ids = tokenizer.instruction(instructions) if instructions else []
-    text_tokens = len(spoken.body) + len(tokenizer.encode(instructions))
+    text_tokens = len(tokenizer.encode(instructions)) + sum(one != config.tts_eos_token_id for one in spoken.body)
     text_ids += spoken.role
     codec_ids = [NO_CODEC] * len(text_ids)
 
@@ -89,48 +95,46 @@ def build_prompt(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechR
     text_ids += [config.tts_pad_token_id] * len(tags) + [config.tts_bos_token_id]
     codec_ids += [*tags, talker.codec_pad_id]
 
-    shared_rows = len(text_ids)
-    match request.text_layout, voice_prompt:
-        case layout, VoicePrompt(ref_codes=np.ndarray() as codes, ref_text=str(ref_text)):
-            reference = tokenizer.spoken(ref_text).body
-            text_tokens += len(reference)
-            text = [*reference, *spoken.body, config.tts_eos_token_id]
-            rows, trailing = _continued_reference(config, text, len(codes), streaming=layout == "streaming")
-            shared_rows += min(len(reference), len(rows))
-        case "whole", _:
-            rows, trailing = _whole_text(config, spoken)
-        case _:
-            rows, trailing = _streaming_text(config, spoken)
+    before = len(text_ids)
+    frames = [talker.codec_bos_id] + [REFERENCE_FRAME] * (rows_beside(request.voice) - 1)
+    if request.text_layout == "whole":
+        rows, trailing = _text_before(config, spoken.body, frames), []
+    else:
+        rows, trailing = _text_beside(config, spoken.body, frames), spoken.body[len(frames) :]
     return PromptLayout(
         text_ids=np.array(text_ids + [text for text, _ in rows], dtype=np.int64),
         codec_ids=np.array(codec_ids + [codec for _, codec in rows], dtype=np.int64),
         trailing_text_ids=np.array(trailing, dtype=np.int64),
         voice_prompt=voice_prompt,
         text_tokens=text_tokens,
-        shared_rows=shared_rows,
+        shared_rows=before + min(len(reference_text(tokenizer, request.voice)), len(rows)),
     )
 
 
-def _whole_text(config: ModelConfig, spoken: SpokenText) -> tuple[Rows, list[int]]:
-    talker = config.talker_config
-    rows = [(text, talker.codec_pad_id) for text in (*spoken.body, config.tts_eos_token_id)]
-    return [*rows, (config.tts_pad_token_id, talker.codec_bos_id)], []
+def reference_text(tokenizer: TextTokenizer, voice: Voice) -> list[int]:
+    """Ids of the words of a cloned voice's reference, which stand before the own ones."""
+    match voice:
+        case ClonedVoice(prompt=VoicePrompt(ref_codes=np.ndarray(), ref_text=str(ref_text))):
+            return tokenizer.spoken(ref_text).body
+    return []
 
 
-def _streaming_text(config: ModelConfig, spoken: SpokenText) -> tuple[Rows, list[int]]:
-    rows = [(spoken.body[0], config.talker_config.codec_bos_id)]
-    return rows, [*spoken.body[1:], config.tts_eos_token_id]
+def rows_beside(voice: Voice) -> int:
+    """Rows of text that the "streaming" layout reads before the first frame: one, and one for each reference frame."""
+    match voice:
+        case ClonedVoice(prompt=VoicePrompt(ref_codes=np.ndarray() as codes)):
+            return 1 + len(codes)
+    return 1
 
 
-def _continued_reference(
-    config: ModelConfig, text: list[int], reference_frames: int, *, streaming: bool
-) -> tuple[Rows, list[int]]:
+def _text_before(config: ModelConfig, text: list[int], frames: list[int]) -> Rows:
     talker, pad = config.talker_config, config.tts_pad_token_id
-    frames = [talker.codec_bos_id] + [REFERENCE_FRAME] * reference_frames
-    if not streaming:
-        return [*((one, talker.codec_pad_id) for one in text), *((pad, frame) for frame in frames)], []
-    beside = text[: len(frames)] + [pad] * (len(frames) - len(text))
-    return list(zip(beside, frames, strict=True)), text[len(frames) :]
+    return [*((one, talker.codec_pad_id) for one in text), *((pad, frame) for frame in frames)]
+
+
+def _text_beside(config: ModelConfig, text: list[int], frames: list[int]) -> Rows:
+    beside = text[: len(frames)] + [config.tts_pad_token_id] * (len(frames) - len(text))
+    return list(zip(beside, frames, strict=True))
 
 
 def _resolve_voice(config: ModelConfig, voice: Voice) -> tuple[str, str | None]:

@@ -21,6 +21,8 @@ MAX_TOP_K = 65536
 MAX_REPETITION_PENALTY = 10.0
 MAX_FRAMES = 2**31 - 1
 MAX_FIRST_CHUNK_FRAMES = 50  # 4 s: what is decoded at once, others of the batch wait for
+# The reference refuses end of speech before this many frames (min_new_tokens of its generate call).
+MIN_FRAMES = 2
 
 
 def _check_range(
@@ -35,7 +37,7 @@ def _check_range(
         raise InvalidRequest(f"{name} is {value}; it must be {span} and at most {high}", name, "out_of_range")
 
 
-def _check_text(name: str, text: str) -> None:
+def check_text(name: str, text: str) -> None:
     if not isinstance(text, str):
         raise InvalidRequest(f"{name} must be a string, not {text!r}", name, "invalid_value")
     try:
@@ -116,10 +118,10 @@ class SpeechRequest:
 
     def __post_init__(self) -> None:
         for param, text in self.texts.items():
-            _check_text(param, text)
+            check_text(param, text)
         if not self.text.strip():
             raise InvalidRequest("input is empty: give the text to speak", "input", "empty_input")
-        _check_text("language", self.language)
+        check_text("language", self.language)
         if self.text_layout not in get_args(TextLayout):
             layouts = ", ".join(get_args(TextLayout))
             raise InvalidRequest(f"text_layout is {self.text_layout!r}; it must be one of {layouts}", "text_layout")

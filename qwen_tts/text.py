@@ -17,12 +17,14 @@ from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
 from qwen_tts.config import ModelConfig
 from qwen_tts.errors import CheckpointError
+from qwen_tts.growing_text import GrowingText, Vocabulary
 
 # The pre-tokenizer of Qwen2 (tokenizer_config.json names the class; the expression is the class's).
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_ROLE_ROWS = 3  # <|im_start|>, assistant, newline
+_ROLE = "assistant\n"
+ROLE_ROWS = 3  # <|im_start|>, assistant, newline
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,13 @@ class TextTokenizer:
         self._bpe.pre_tokenizer = Sequence(
             [Split(Regex(_WORDS), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
         )
-        largest = max(self._bpe.get_vocab().values(), default=0)
+        entries = self._bpe.get_vocab()
+        self._vocabulary = Vocabulary(entries)
+        largest = max(entries.values(), default=0)
         if largest >= config.talker_config.text_vocab_size:
             raise CheckpointError(f"{vocab} has id {largest}, beyond text_vocab_size of the config")
-        opening = self.encode("assistant\n")
-        if len(opening) != _ROLE_ROWS - 1 or opening[0] != config.assistant_token_id:
+        opening = self.encode(_ROLE)
+        if len(opening) != ROLE_ROWS - 1 or opening[0] != config.assistant_token_id:
             raise CheckpointError(f"{vocab}: 'assistant' and newline must be one token each, got {opening}")
 
     def encode(self, text: str) -> list[int]:
@@ -61,8 +65,12 @@ class TextTokenizer:
         return ids
 
     def spoken(self, text: str) -> SpokenText:
-        ids = [self._config.im_start_token_id, *self.encode(f"assistant\n{text}")]
-        return SpokenText(role=ids[:_ROLE_ROWS], body=ids[_ROLE_ROWS:])
+        ids = [self._config.im_start_token_id, *self.encode(_ROLE + text)]
+        return SpokenText(role=ids[:ROLE_ROWS], body=ids[ROLE_ROWS:])
+
+    def growing(self) -> GrowingText:
+        """Ids of an assistant turn that is still being written, after <|im_start|>: two of the role, then the body."""
+        return GrowingText(self._bpe, self._vocabulary, _ROLE)
 
     def instruction(self, instruct: str) -> list[int]:
         """Ids of a whole user turn, to stand before the assistant's."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,21 +19,19 @@ from qwen_tts.config import (
 )
 from qwen_tts.engine.cpu import check_cpu_options, prepare_for_cpu
 from qwen_tts.engine.gpu import check_gpu_options, use_graphs
+from qwen_tts.engine.live_text import MAX_CHARACTERS_PER_ROW, LiveText
 from qwen_tts.engine.pace import Pace
 from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES, shared_prefix
-from qwen_tts.engine.runner import MIN_FRAMES, TalkerRunner
+from qwen_tts.engine.runner import TalkerRunner
 from qwen_tts.engine.scheduler import PREFILL_ROWS, Scheduler
 from qwen_tts.engine.sequence import Sequence
 from qwen_tts.errors import EngineStopped, InvalidRequest
 from qwen_tts.layers import select_attention
 from qwen_tts.models.qwen3_tts import load_talker
 from qwen_tts.models.talker import Talker
-from qwen_tts.prompt import build_prompt
-from qwen_tts.request import SpeechRequest, check_defaults, frame_limit
+from qwen_tts.prompt import PromptLayout, build_prompt
+from qwen_tts.request import MIN_FRAMES, SpeechRequest, check_defaults, frame_limit
 from qwen_tts.text import TextTokenizer
-
-# Longer than any text is on average; a token is seldom more than ten characters.
-_MAX_CHARACTERS_PER_ROW = 64
 
 
 class Engine:
@@ -74,11 +72,10 @@ class Engine:
 
     def prepare(self, request: SpeechRequest) -> Sequence:
         """The sequence of a request, not queued yet. Raises InvalidRequest when this model cannot speak it."""
-        _check_length(request, _MAX_CHARACTERS_PER_ROW * self._runner.positions)
+        _check_length(request, MAX_CHARACTERS_PER_ROW * self._runner.positions)
         layout = build_prompt(self.config, self._tokenizer, request)
         rows = max(len(layout), len(layout.trailing_text_ids))
-        room = self._runner.positions - rows
-        if room < MIN_FRAMES:
+        if self._runner.positions - rows < MIN_FRAMES:
             texts = " and ".join(name for name, text in request.texts.items() if text and name != "voice")
             raise InvalidRequest(
                 f"{texts} too long: the prompt would take {rows} rows, and the model has room "
@@ -86,8 +83,32 @@ class Engine:
                 "input",
                 "input_too_long",
             )
-        prefix = shared_prefix(layout, self._scheduler.prefill_rows)
-        return Sequence(request, layout, min(frame_limit(request, self.max_frames), room), prefix)
+        room = self._runner.positions - len(layout)
+        return self._sequence(request, layout, min(frame_limit(request, self.max_frames), room))
+
+    def live_text(self, request: SpeechRequest) -> LiveText:
+        """The text of a request that is still being written, and begins with the request's own. Nothing is queued yet.
+
+        Raises InvalidRequest when this model cannot speak what there is.
+        """
+        request = replace(request, text_layout="streaming")
+        self.prepare(request)
+        return LiveText(
+            self.config, self._tokenizer, request, positions=self._runner.positions, max_frames=self.max_frames
+        )
+
+    def add_live(self, text: LiveText) -> Sequence:
+        """Submit a request whose text is `ready` and may go on being written. It pauses where there is no text yet:
+        who writes on must see to it that `step` is called again. Raises Overloaded or EngineStopped."""
+        layout = text.layout()
+        sequence = self._sequence(text.request, layout, self._runner.positions - len(layout), text)
+        self.submit(sequence)
+        return sequence
+
+    def _sequence(
+        self, request: SpeechRequest, layout: PromptLayout, max_frames: int, text: LiveText | None = None
+    ) -> Sequence:
+        return Sequence(request, layout, max_frames, shared_prefix(layout, self._scheduler.prefill_rows), text)
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a prepared sequence. Raises Overloaded or EngineStopped; nothing has been computed then."""

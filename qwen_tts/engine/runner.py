@@ -3,7 +3,7 @@
 One step: every running row reads its newest frame (decode), the newcomer reads rows of its prompt (prefill), and those
 that have read all get a frame: group 0 from the talker's logits, groups 1..G-1 from the code predictor. Rows are slots
 [0, n), n being one more than the highest slot in use; idle rows among them compute on whatever their slot holds and are
-not read.
+not read. A paused sequence among them finds its newest frame, and what it has said, as they were.
 
 Letters: B rows, D talker width, G code groups, L cache positions, T prompt rows, V vocabulary.
 """
@@ -23,9 +23,7 @@ from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.models.talker import Talker
 from qwen_tts.prompt import REFERENCE_FRAME, SPEAKER_EMBEDDING, PromptLayout
 from qwen_tts.recently_used import RecentlyUsed
-
-# The reference refuses end of speech before this many frames (min_new_tokens of its generate call).
-MIN_FRAMES = 2
+from qwen_tts.request import MIN_FRAMES
 
 
 class TalkerRunner:
@@ -89,12 +87,14 @@ class TalkerRunner:
 
     def _run(self, plan: Plan) -> dict[int, Frame | None]:
         if plan.running:
+            self._write_text(plan.running)
             self._decode(plan)
         if plan.newcomer is not None and plan.rows:
             self._prefill(plan.newcomer, plan.rows)
         if not plan.sequences:
             return {}
-        drawn = self._draw(plan.sequences).tolist()
+        with self._kept(plan.paused):
+            drawn = self._draw(plan.sequences).tolist()
         frames: dict[int, Frame | None] = {}
         for slot in map(_slot, plan.sequences):
             finite, *codes = drawn[slot]
@@ -171,16 +171,38 @@ class TalkerRunner:
         self.hidden[slot] = 0
         self._overflowed.discard(slot)
 
+    @contextmanager
+    def _kept(self, paused: tuple[Sequence, ...]) -> Iterator[None]:
+        """What these have said outlives a step that computes on their rows."""
+        if not paused:
+            yield
+            return
+        slots = [_slot(sequence) for sequence in paused]
+        newest, seen = self.codes[slots], self.seen[slots]  # copies
+        yield
+        self.codes[slots], self.seen[slots] = newest, seen
+
+    def _write_text(self, running: tuple[Sequence, ...]) -> None:
+        """Of live texts, the row that this step reads."""
+        live = [sequence for sequence in running if sequence.text is not None]
+        if not live:
+            return
+        ids = torch.tensor([sequence.next_text_id for sequence in live], device=self.device)
+        slots, rows = [_slot(sequence) for sequence in live], [sequence.text_row for sequence in live]
+        self.trailing_text[slots, rows] = self.talker.embed_text(ids)
+
     def _decode(self, plan: Plan) -> None:
         """Read the newest frame of every running row into its cache."""
         positions, steps = [0] * self.slots, [0] * self.slots
         if plan.newcomer is not None:
             # What an idle row writes there, the newcomer's next prompt row replaces.
             positions[_slot(plan.newcomer)] = plan.rows.start
+        for sequence in plan.paused:
+            positions[_slot(sequence)] = sequence.position  # what its row writes there, its next frame replaces
         for sequence in plan.running:
             slot = _slot(sequence)
             positions[slot] = sequence.position
-            steps[slot] = min(len(sequence.frames) - 1, len(sequence.layout.trailing_text_ids))
+            steps[slot] = sequence.text_row
         self.decode(plan.height, positions, steps)
 
     def _draw(self, sequences: tuple[Sequence, ...]) -> Tensor:

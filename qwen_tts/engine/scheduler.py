@@ -18,11 +18,12 @@ PREFILL_ROWS = 32
 @dataclass(frozen=True)
 class Plan:
     """One step: `running` rows advance, `newcomer` reads `rows` of its prompt (none when there is no time for it), then
-    those in `sequences` get a frame."""
+    those in `sequences` get a frame. `paused` ones keep their slots and wait for text."""
 
     newcomer: Sequence | None
     rows: range
     running: tuple[Sequence, ...]
+    paused: tuple[Sequence, ...] = ()
 
     @property
     def sequences(self) -> tuple[Sequence, ...]:
@@ -66,7 +67,9 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        return not self.waiting and not self.running
+        """A step would do nothing: there is nobody, or those there are wait for text, and for slots of such."""
+        awake = any(sequence.cancel_requested or not sequence.paused for sequence in self.running)
+        return not awake and not (self.waiting and self._free)
 
     @property
     def free_slots(self) -> int:
@@ -102,16 +105,17 @@ class Scheduler:
             self._newcomer = first
             self.waiting.popleft()  # last: interrupted anywhere above, `abort` still finds it
         newcomer = self._newcomer
+        paused = tuple(s for s in self.running if s.paused)  # asked once: text may come at any moment
+        running = tuple(s for s in self.running if s is not newcomer and s not in paused)
         if newcomer is None:
-            return Plan(None, range(0), tuple(self.running))
-        running = tuple(s for s in self.running if s is not newcomer)
+            return Plan(None, range(0), running, paused)
         # Always cut at the same rows, whoever else runs: a request's numbers depend on nothing but itself.
         rows = range(newcomer.rows_read, min(newcomer.rows_read + self.prefill_rows, newcomer.reading_to))
         if self.pace is not None and running:
             now = self.clock()
             if not self.pace.can_read(_height(running), min(sequence.headroom(now) for sequence in running)):
                 rows = range(rows.start, rows.start)
-        return Plan(newcomer, rows, running)
+        return Plan(newcomer, rows, running, paused)
 
     def update(self, plan: Plan, frames: dict[int, Frame | None]) -> None:
         """Book what a step gave: per slot the new frame, or None where the talker ended the utterance.
@@ -132,7 +136,7 @@ class Scheduler:
                 self._release(sequence, "stop")
             else:
                 sequence.append(frame, self.clock())
-                if len(sequence.frames) >= sequence.max_frames:
+                if sequence.full:
                     self._release(sequence, "length")
         self.check()
 
@@ -154,9 +158,12 @@ class Scheduler:
     def _in_time(self) -> bool | None:
         """Whether one stream more, in the lowest free slot, leaves the running ones in time; None: not known yet."""
         slot, height = min(self._free), _height(self.running)
-        if self.pace is None or slot < height or not self.running:  # rows below the highest are computed anyway
+        awake = [sequence for sequence in self.running if not sequence.paused]
+        if self.pace is None or slot < height or not awake:  # rows below the highest are computed anyway
             return True
-        return self.pace.allows(slot + 1)
+        allowed = self.pace.allows(slot + 1)
+        # While some pause, steps of all are not seen, and who waits for that might wait for ever.
+        return True if allowed is None and len(awake) < len(self.running) else allowed
 
     def _drop_cancelled(self) -> None:
         for sequence in [s for s in self.running if s.cancel_requested]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from qwen_tts.engine.live_text import LiveText
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.engine.prefix import Prefix
 from qwen_tts.prompt import PromptLayout
@@ -40,6 +41,7 @@ class Sequence:
     layout: PromptLayout
     max_frames: int
     prefix: Prefix | None = None
+    text: LiveText | None = None  # of one that is begun before its text is complete
     status: Status = Status.WAITING
     slot: int | None = None
     rows_read: int = 0  # of the prompt
@@ -64,6 +66,28 @@ class Sequence:
         if self.prefix is not None and self.rows_read < self.prefix.rows:
             return self.prefix.rows
         return len(self.layout)
+
+    @property
+    def text_row(self) -> int:
+        """Which row of the trailing text its next frame reads, from the second frame on."""
+        newest = len(self.frames) - 1
+        return min(newest, len(self.layout.trailing_text_ids)) if self.text is None else newest
+
+    @property
+    def next_text_id(self) -> int | None:
+        """Of a live text, the id of that row; None when it is not certain yet."""
+        return None if self.text is None else self.text.trailing(self.text_row)
+
+    @property
+    def paused(self) -> bool:
+        """Its next frame needs text that has not been written."""
+        return self.text is not None and len(self.frames) > 0 and self.next_text_id is None
+
+    @property
+    def full(self) -> bool:
+        """It has all the frames that it may have."""
+        most = self.max_frames if self.text is None else min(self.max_frames, self.text.max_frames)
+        return len(self.frames) >= most
 
     def append(self, frame: Frame, now: float) -> None:
         """The newest frame. A listener begins with the first one and waits while there is none; counted as if every

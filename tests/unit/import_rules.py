@@ -10,6 +10,7 @@ LAYERS = (
     ("request", "fetch"),
     (
         "text",
+        "growing_text",
         "audio",
         "reference_audio",
         "prompt",

@@ -159,7 +159,7 @@ def test_a_sequence_may_fill_its_slot_to_the_last_row(custom_voice: Path, layout
     sequence = engine.add(request)
     drain(engine)
     assert sequence.finish_reason == "length"
-    assert len(sequence.frames) == 40 - max(len(sequence.layout), len(sequence.layout.trailing_text_ids))
+    assert len(sequence.frames) == 40 - len(sequence.layout)
     roomy = codes(tiny_engine(custom_voice), request)
     assert sequence.frames == roomy[: len(sequence.frames)]
 
@@ -176,7 +176,7 @@ def test_too_long_an_input_is_refused_by_its_rows(custom_voice: Path, layout: Te
     assert (caught.value.param, caught.value.code) == ("input", "input_too_long")
     drain(engine)
     (sequence,) = speak(engine, custom("x" * fits, layout=layout))
-    assert len(sequence.frames) == 2, "the longest input has room for the shortest speech"
+    assert len(sequence.frames) >= 2, "the longest input has room for the shortest speech"
 
 
 def refused(engine: Engine, request: SpeechRequest) -> bool:

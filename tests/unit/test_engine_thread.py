@@ -66,6 +66,38 @@ async def rest(stream: AsyncGenerator[FrameChunk, None]) -> list[FrameChunk]:
         return [chunk async for chunk in stream]
 
 
+class Typed:
+    """Text that a test writes while it is being spoken."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[str | Exception | None] = asyncio.Queue()
+
+    def write(self, *pieces: str | Exception | None) -> None:
+        """None ends the text."""
+        for piece in pieces:
+            self.queue.put_nowait(piece)
+
+    async def pieces(self) -> AsyncGenerator[str, None]:
+        while (piece := await self.queue.get()) is not None:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+
+def wait_for_pause(thread: EngineThread, typed: Typed) -> None:
+    """Until all that was written has been spoken."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not typed.queue.empty() or not thread.engine.idle:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def speak_live(thread: EngineThread, typed: Typed, max_frames: int | None = None) -> AsyncGenerator[FrameChunk, None]:
+    stream = thread.generate(custom("H", layout="streaming", max_frames=max_frames), typed.pieces())
+    assert isinstance(stream, AsyncGenerator)
+    return stream
+
+
 async def listen(thread: EngineThread, request: SpeechRequest) -> list[FrameChunk]:
     return await rest(generate(thread, request))
 
@@ -222,3 +254,59 @@ def test_an_idle_thread_closes(threads: Threads) -> None:
     thread = threads.start()
     thread.close()
     assert not thread.alive
+
+
+async def test_live_text_is_spoken_as_it_comes(threads: Threads, custom_voice: Path) -> None:
+    """What there is leaves when the text pauses, others go on, and the codes are those of the whole text."""
+    thread, typed = threads.start(slots=2, schedule=(2, 4, 8), clock=lambda: 0.0), Typed()
+    stream = speak_live(thread, typed, max_frames=30)
+    typed.write("ey, ", "you")
+    chunks = [await anext(stream)]
+    while len(frames(chunks)) < len("Hey, yo"):
+        chunks.append(await anext(stream))
+    assert [len(chunk.codes) for chunk in chunks][:2] == [2, 4], "the schedule holds while there is text"
+    assert len(frames(await listen(thread, custom(max_frames=20)))) == 20
+    (sequence,) = thread.engine._scheduler.running
+    assert (sequence.paused, len(sequence.frames)) == (True, 7)
+    typed.write(" there", None)
+    chunks += await rest(stream)
+    whole = custom("Hey, you there", layout="streaming", max_frames=30)
+    assert frames(chunks) == codes(tiny_engine(custom_voice), whole)
+    assert chunks[-1].finish_reason == "length"
+
+
+@pytest.mark.parametrize("written", ["", "ey, you"], ids=["before the first frame", "while it pauses"])
+@pytest.mark.parametrize("how", ["leave", "the text fails", "the engine stops"])
+async def test_live_text_ends_with_its_stream(threads: Threads, written: str, how: str) -> None:
+    thread, typed = threads.start(), Typed()
+    stream = speak_live(thread, typed, max_frames=30)
+    typed.write(written)
+    listening = asyncio.create_task(rest(stream))
+    await asyncio.to_thread(wait_for_pause, thread, typed)
+    if how == "leave":
+        listening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await listening
+    elif how == "the text fails":
+        typed.write(InvalidRequest("no text", "input"))
+        with pytest.raises(InvalidRequest, match="no text"):
+            await listening
+    else:
+        await asyncio.to_thread(thread.close)
+        typed.write("more", None)
+        with pytest.raises(EngineStopped):
+            await listening
+        return
+    assert len(frames(await listen(thread, custom(max_frames=20)))) == 20, "the slot is free"
+    assert thread.engine.running == 0
+
+
+async def test_a_live_text_that_cannot_be_spoken_is_refused(threads: Threads) -> None:
+    thread, typed = threads.start(), Typed()
+    with pytest.raises(InvalidRequest, match="'nobody' is unknown"):
+        await anext(thread.generate(custom("H", speaker="nobody"), typed.pieces()))
+    stream = speak_live(thread, typed)
+    typed.write("ey, " * 2000)
+    with pytest.raises(InvalidRequest, match="input too long"):
+        await rest(stream)
+    assert frames(await listen(thread, custom(max_frames=1)))

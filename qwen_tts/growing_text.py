@@ -1,0 +1,119 @@
+"""Token ids of a text that is still being written: only those that no further character can change.
+
+What may still change, and is held back:
+
+- the end of a text before composition (NFC): a letter may become another with the accent that follows it;
+- the pre-token at the end (see the expression in text.py): a word goes on, a space belongs to the word after it. A
+  pre-token is complete once a character is known that does not belong to it; one of blanks alone, once something else
+  follows, because the last blank may belong to that;
+- of that last pre-token, what lies behind the last boundary between two tokens that no entry of the vocabulary could
+  ever lie across. Byte-pair encoding only joins neighbours to entries of the vocabulary, so the two sides of such a
+  boundary never meet, and each is encoded as if it stood alone. That lets texts without spaces flow.
+"""
+
+import bisect
+import functools
+import unicodedata
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer
+
+_ALPHABETS = 0x20000  # beyond these planes there are ideographs, which are composed with nothing
+_HANGUL_SYLLABLES = range(0xAC00, 0xD7A4)
+_HANGUL_FINALS = 28  # a syllable without one may get one
+_HANGUL_LEADS, _HANGUL_REST = range(0x1100, 0x1113), (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))
+
+
+class Vocabulary:
+    """The entries of a vocabulary, spelled as byte-level encoding spells them: one character a byte."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        self._entries = sorted(entries)
+        self._longest = max(map(len, self._entries), default=0)
+
+    def may_cross(self, spelled: str, at: int) -> bool:
+        """Whether an entry could lie across place `at` of a text that begins with `spelled`."""
+        return any(
+            self._has_longer(spelled[start:])
+            or (self._has_longer(spelled[start:at]) and self._has_between(spelled, start, at))
+            for start in range(at - 1, max(0, at - self._longest) - 1, -1)
+        )
+
+    def _has_longer(self, beginning: str) -> bool:
+        index = bisect.bisect_right(self._entries, beginning)
+        return index < len(self._entries) and self._entries[index].startswith(beginning)
+
+    def _has_between(self, spelled: str, start: int, at: int) -> bool:
+        ends = range(at + 1, min(len(spelled), start + self._longest) + 1)
+        return any(self._has(spelled[start:end]) for end in ends)
+
+    def _has(self, entry: str) -> bool:
+        index = bisect.bisect_left(self._entries, entry)
+        return index < len(self._entries) and self._entries[index] == entry
+
+
+class GrowingText:
+    """`append` and `finish` give, one after the other, exactly the ids of the whole text."""
+
+    def __init__(self, bpe: Tokenizer, vocabulary: Vocabulary, opening: str) -> None:
+        """opening: how the text begins; its ids come with what is appended."""
+        self._bpe = bpe
+        self._vocabulary = vocabulary
+        self._open = opening  # composed; from the first pre-token that is not complete
+        self._given = 0  # bytes of that pre-token whose ids have been given
+
+    def append(self, text: str) -> list[int]:
+        """Ids that are certain now and were not before."""
+        self._open = self._bpe.normalizer.normalize_str(self._open + text)
+        return self._take(self._open[: _settled(self._open)], ended=False)
+
+    def finish(self) -> list[int]:
+        """The remaining ids, nothing following."""
+        return self._take(self._open, ended=True)
+
+    def _take(self, text: str, *, ended: bool) -> list[int]:
+        ids: list[int] = []
+        taken = 0
+        for spelled, (start, end) in self._bpe.pre_tokenizer.pre_tokenize_str(text):
+            blank, following = text[start:end].isspace(), text[end:]
+            if not ended and not (following.strip() if blank else following):
+                if not blank:
+                    ids += self._take_beginning(spelled)
+                break
+            ids += [token.id for token in self._bpe.model.tokenize(spelled[self._given :])]
+            self._given = 0
+            taken = end
+        self._open = self._open[taken:]
+        return ids
+
+    def _take_beginning(self, spelled: str) -> list[int]:
+        """Ids up to the last certain boundary of a pre-token that goes on."""
+        tokens = self._bpe.model.tokenize(spelled[self._given :])
+        at = len(spelled)
+        for count in range(len(tokens), 0, -1):
+            if not self._vocabulary.may_cross(spelled[self._given :], at - self._given):
+                self._given = at
+                return [token.id for token in tokens[:count]]
+            at -= len(tokens[count - 1].value)
+        return []
+
+
+def _settled(text: str) -> int:
+    """How many characters of `text`, which is composed, no further one can change."""
+    firsts, seconds = _composing()
+    last = len(text) - 1
+    for index in range(last, -1, -1):
+        if unicodedata.combining(text[index]) == 0 and text[index] not in seconds:
+            return index if text[index] in firsts or index < last else index + 1
+    return 0
+
+
+@functools.cache
+def _composing() -> tuple[frozenset[str], frozenset[str]]:
+    """Characters that what follows may be composed with, and those that may be composed with what stands before."""
+    decompositions = filter(None, map(unicodedata.decomposition, map(chr, range(_ALPHABETS))))
+    pairs = [parts for parts in map(str.split, decompositions) if len(parts) == 2 and not parts[0].startswith("<")]
+    canonical = [(chr(int(first, 16)), chr(int(second, 16))) for first, second in pairs]
+    open_syllables = map(chr, (*_HANGUL_LEADS, *_HANGUL_SYLLABLES[::_HANGUL_FINALS]))
+    firsts = frozenset((*(first for first, _ in canonical), *open_syllables))
+    return firsts, frozenset((*(second for _, second in canonical), *map(chr, _HANGUL_REST)))
