@@ -66,6 +66,11 @@ class CodecDecoder:
             waiting=sum(load.waiting for load in loads),
         )
 
+    async def has_room(self, model: str) -> bool:
+        """Whether a talker of `model`, the one that a request would go to now, is half idle."""
+        room: bool = await self._talkers[model].has_room.remote()
+        return room
+
     async def synthesize(
         self, model: str, request: SpeechRequest, rest: InboxText | None = None
     ) -> AsyncIterator[AudioChunk]:

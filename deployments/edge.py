@@ -11,6 +11,7 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments.http_errors import HttpError, install_error_handlers, not_loaded
+from deployments.long_text import SpeechOpener
 from deployments.messages import ModelCard
 from deployments.openapi import DocumentedAPI
 from deployments.request_body import BodyReader
@@ -44,14 +45,16 @@ class Edge:
         self._encoder = encoder
         self._args = args
         self._library = VoiceLibrary(encoder, voices, reference_audio)
+        self._speech = SpeechOpener(decoder, self._library, args.long_text)
         self._bodies = BodyReader(args)
         self._inbox = start_inbox()
         self._started = int(time.time())
         self._cards: dict[str, ModelCard] = {}
 
-    def _check_length(self, name: str, text: str) -> None:
-        if len(text) > self._args.max_input_characters:
-            message = f"{name} has {len(text)} characters; the limit is {self._args.max_input_characters}"
+    def _check_length(self, name: str, text: str, limit: int | None = None) -> None:
+        limit = self._args.max_input_characters if limit is None else limit
+        if len(text) > limit:
+            message = f"{name} has {len(text)} characters; the limit is {limit}"
             raise HttpError(400, message, param=name, code=f"{name}_too_long")
 
     async def _loaded(self) -> dict[str, ModelCard]:

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from qwen_tts.config import GenerationDefaults, ModelType
 from qwen_tts.request import FinishReason
 
+# A model speaks so much at a time, unless its settings say otherwise. Of a Latin script about 20 s.
+UTTERANCE_CHARACTERS = 300
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -21,6 +24,13 @@ class Usage:
     def input_tokens(self) -> int:
         return self.text_tokens + self.reference_frames
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.text_tokens + other.text_tokens,
+            self.reference_frames + other.reference_frames,
+            self.frames + other.frames,
+        )
+
 
 @dataclass(frozen=True)
 class FrameChunk:
@@ -33,13 +43,28 @@ class FrameChunk:
 
 
 @dataclass(frozen=True)
+class TextTiming:
+    """Characters [start, end) of a request's text are spoken between these times of its audio: a piece, that is one or
+    more sentences, and exact. Nobody knows better: see decision 15."""
+
+    start: int
+    end: int
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True)
 class AudioChunk:
     """Codec decoder -> ingress: mono 16-bit PCM. The last chunk of a stream has a finish reason and the usage (and may
-    be empty)."""
+    be empty).
+
+    `timing` is given at the edge, to the last chunk of every piece of a text.
+    """
 
     pcm: bytes
     finish_reason: FinishReason | None
     usage: Usage | None = None
+    timing: TextTiming | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +77,7 @@ class ModelCard:
     languages: tuple[str, ...]
     defaults: GenerationDefaults
     sample_rate_hz: int
+    utterance_characters: int = UTTERANCE_CHARACTERS  # longer text is cut
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,23 @@ Leaving a loop over a Serve response stream does not stop its producer, so every
 `finally: cancel(stream)`.
 """
 
-from typing import Any, Self, TypeAlias, cast
+from collections.abc import AsyncIterator
+from typing import Any, Protocol, Self, cast
 
-from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+from ray.serve.handle import DeploymentHandle
 
 from deployments.http_errors import HttpError
 from deployments.messages import AudioChunk
 
-ResponseStream: TypeAlias = DeploymentResponseGenerator[Any]
+
+class ResponseStream(Protocol):
+    """What we ask of Serve's DeploymentResponseGenerator."""
+
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+
+    async def __anext__(self) -> Any: ...  # noqa: ANN401  # FrameChunks of a talker, AudioChunks of a decoder
+
+    def cancel(self) -> None: ...
 
 
 def open_stream(handle: DeploymentHandle[Any], method: str, *args: object) -> ResponseStream:
@@ -70,4 +79,4 @@ async def collect(chunks: ResponseStream) -> tuple[bytes, AudioChunk]:
 
 def cancel(stream: ResponseStream) -> None:
     """Stop the producer. Harmless when it has ended."""
-    stream.cancel()  # type: ignore[no-untyped-call]
+    stream.cancel()

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError, from_json
 from deployments.audio_encoder import DEFAULT_FORMAT, AudioFormat
 from deployments.http_errors import HttpError
 from deployments.messages import ModelCard
+from deployments.number_words import numbers_in_words
 from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults, ModelType
 from qwen_tts.request import SpeechRequest, Voice, default_sampling, draw_seed
 
@@ -80,6 +81,7 @@ class UtteranceFields(SamplingFields):
     speaker: Name | None = Field(None, description="the same as voice")
     task_type: TaskType | None = Field(None, description="checked against what the request asks for")
     language: Name = LANGUAGE_AUTO
+    normalize_text: StrictBool = Field(False, description="numbers to words of the language")
     instructions: StrictStr | None = Field(None, description="style of a built-in voice, or a voice's description")
     response_format: AudioFormat = DEFAULT_FORMAT
     sample_rate: StrictInt | None = Field(None, description="Hz; the model's own, or telephony's 8000, unless given")
@@ -144,7 +146,7 @@ class Utterance(UtteranceFields):
         # The released models' own habits: clones hear their text word by word, the others read all of it first.
         whole = card.model_type != "base" if self.non_streaming_mode is None else self.non_streaming_mode
         return SpeechRequest(
-            text=self.input,
+            text=numbers_in_words(self.input, self.language) if self.normalize_text else self.input,
             voice=voice,
             language=self.language,
             text_layout="whole" if whole else "streaming",

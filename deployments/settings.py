@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from deployments.messages import UTTERANCE_CHARACTERS
 from qwen_tts.config import MODEL_TYPES, ModelType
 from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES
 from qwen_tts.engine.scheduler import PREFILL_ROWS
@@ -152,12 +153,20 @@ class ReferenceAudioArgs(Settings):
 
 class ModelArgs(Settings):
     """A model callers may name. `checkpoint` is a directory, a hub id, or "embedded"; `type` says which kind is
-    embedded, and is compared with a checkpoint's own. `talker` replaces the application's section for this model."""
+    embedded, and is compared with a checkpoint's own. `talker` replaces the application's section for this model.
+
+    Longer text than `utterance_characters` is cut at sentences. Of a Latin script 300 are about 20 s; a Chinese,
+    Japanese or Korean character counts as three. The embedded models were taught up to 14 words at a time, and skip
+    some where there are more.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")
     checkpoint: str = EMBEDDED
     type: ModelType | None = None
     talker: TalkerArgs | None = None
+    utterance_characters: int = Field(
+        default_factory=lambda given: 70 if given.get("checkpoint") == EMBEDDED else UTTERANCE_CHARACTERS, ge=60
+    )
 
     @model_validator(mode="after")
     def _an_embedded_model_has_a_type(self) -> "ModelArgs":
@@ -166,11 +175,24 @@ class ModelArgs(Settings):
         return self
 
 
+class LongTextArgs(Settings):
+    """Text beyond one utterance, of up to `max_characters` (40,000 are about 45 minutes, and 130 MB if not streamed).
+
+    It is cut into utterances (see ModelArgs). Of them `pieces_at_once` are spoken at a time; while the listener has
+    `ahead_s` of audio in hand, only by a replica that is half idle.
+    """
+
+    max_characters: PositiveInt = 40_000
+    pieces_at_once: PositiveInt = 4
+    ahead_s: float = Field(30.0, ge=0)
+
+
 class IngressArgs(ReplicaArgs):
-    """The HTTP edge."""
+    """The HTTP edge. `max_input_characters` is for every text of a request but a speech's `input`."""
 
     num_cpus: float = Field(0.1, ge=0)
     max_input_characters: PositiveInt = 4096
+    long_text: LongTextArgs = LongTextArgs()
     # Room for a reference recording in base64; all bodies under way together may hold max_bytes_under_way.
     max_body_bytes: PositiveInt = 17_000_000
     max_bytes_under_way: PositiveInt = 256_000_000

@@ -15,7 +15,7 @@ from deployments.http_errors import HttpError, renamed_fields, to_http_error
 from deployments.messages import ModelCard
 from deployments.openapi import BODY_ERRORS, errors, files, json_body
 from deployments.request_body import JSON
-from deployments.response_stream import Room, open_stream
+from deployments.response_stream import Room
 from deployments.responses import audio_file, file_response, stream_response
 from deployments.schemas import SpeechBody, Utterance, parse_body
 from deployments.sse import MEDIA_TYPE as EVENTS
@@ -49,7 +49,7 @@ class SpeechRoutes(Edge):
             card, order = await self._order(body)
         headers = {"X-Model": card.name, "X-Seed": str(order.seed)}
         encoder = _encoder(body, card, whole=not body.stream)
-        chunks = open_stream(self._decoder, "synthesize", card.name, order)
+        chunks = await self._speech.open(order, card, await self._loaded())
         with renamed_fields(body.sent_as):
             if not body.stream:
                 return file_response(await audio_file(chunks, encoder), headers)
@@ -90,7 +90,7 @@ class SpeechRoutes(Edge):
             body = parse_item(fields)
             card, order = await self._order(body)
             encoder = _encoder(body, card, whole=True)
-            chunks = open_stream(self._decoder, "synthesize", card.name, order)
+            chunks = await self._speech.open(order, card, await self._loaded())
             with renamed_fields(body.sent_as):
                 file = await audio_file(chunks, encoder, room)
         except Exception as error:  # whatever it was, it is this item's alone
@@ -109,10 +109,11 @@ class SpeechRoutes(Edge):
     async def _order(self, body: Utterance) -> tuple[ModelCard, SpeechRequest]:
         """The model that speaks, and what it is to say. Raises what a caller is told."""
         with renamed_fields(body.sent_as):
-            for name, text in (("input", body.input), ("instructions", body.instructions), ("ref_text", body.ref_text)):
+            self._check_length("input", body.input, self._args.long_text.max_characters)
+            for name, text in (("instructions", body.instructions), ("ref_text", body.ref_text)):
                 self._check_length(name, text or "")
             card, voice = await choose_voice(body, await self._loaded(), self._library)
-            return card, body.to_request(card, voice)
+            return card, await asyncio.to_thread(body.to_request, card, voice)  # numbers in words take their time
 
 
 def _encoder(body: Utterance, card: ModelCard, *, whole: bool) -> AudioEncoder:

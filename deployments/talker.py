@@ -64,6 +64,7 @@ class Talker:
             languages=config.languages,
             defaults=loaded.defaults,
             sample_rate_hz=loaded.codec_config.output_sample_rate,
+            utterance_characters=model.utterance_characters,
         )
         warm_up = partial(_warm_up, engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)
         step_s = apart(warm_up)
@@ -81,6 +82,10 @@ class Talker:
     async def load(self) -> Load:
         engine = self._engine.engine
         return Load(slots=self._args.slots, used=engine.running, waiting=engine.waiting)
+
+    async def has_room(self) -> bool:
+        """Whether half of this replica is idle, so that what nobody waits for may be computed."""
+        return self._engine.engine.half_idle
 
     async def generate(self, request: SpeechRequest, rest: InboxText | None = None) -> AsyncIterator[FrameChunk]:
         """Frames of `request` on the chunk schedule, the `rest` of its text being still written. Raises InvalidRequest,

@@ -146,6 +146,10 @@ class VoiceLibrary:
         key = (model, await asyncio.to_thread(_digest, audio))
         return _prompt(await self._encoded.get(key, lambda: self._encode(model, audio, check=True)), ref_text)
 
+    async def prompt_of(self, audio: bytes, ref_text: str, model: str) -> VoicePrompt:
+        """The prompt of speech of our own. Raises InvalidRequest when nobody's voice can be learnt from it."""
+        return _prompt(await self._encode(model, audio, check=True), ref_text)
+
     async def _reference_bytes(self, ref_audio: str) -> bytes:
         """Of an https URL, a data URL or base64."""
         if ref_audio.startswith("data:") or "://" not in ref_audio[:32]:

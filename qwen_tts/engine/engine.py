@@ -168,6 +168,11 @@ class Engine:
     def waiting(self) -> int:
         return len(self._scheduler.waiting)
 
+    @property
+    def half_idle(self) -> bool:
+        with self._lock:
+            return self._scheduler.half_idle
+
 
 def _check_length(request: SpeechRequest, most: int) -> None:
     """Refuse, before tokenising it, what cannot fit: tokenising takes over a second per megabyte."""

@@ -46,6 +46,10 @@ class Pace:
         growth = max(((now - s) / (rows - 1 - n) for n, (s, _) in self._steps.items() if n < rows - 1), default=0.0)
         return now + max(0.0, growth) <= LIMIT_S
 
+    def is_easy(self, rows: int) -> bool:
+        """Whether a step of `rows` takes at most half of what it may."""
+        return (self._step(rows) or 0.0) <= LIMIT_S / 2
+
     def can_read(self, rows: int, headroom: float) -> bool:
         """Whether a step of `rows` may read a piece of a prompt: the stream with the least audio in hand, `headroom`
         seconds, can wait for it, or steps are late as it is."""

@@ -75,6 +75,16 @@ class Scheduler:
     def free_slots(self) -> int:
         return len(self._free)
 
+    @property
+    def half_idle(self) -> bool:
+        """Whether one stream more would leave half of the slots, and half of the time of a step, to others."""
+        if self.waiting:
+            return False
+        if not self.running:
+            return True
+        easy = self.pace is None or self.pace.is_easy(_height(self.running))
+        return easy and 2 * (len(self.running) + 1) <= self.slots
+
     def add(self, sequence: Sequence) -> None:
         """Queue `sequence`. Raises Overloaded when `max_waiting` are queued beyond those a free slot awaits, or at all
         while the free slots cannot be used in time."""

@@ -122,6 +122,17 @@ def test_the_words_of_every_answer_are_heard(
     assert error_rate(STRINGS[:1], [recogniser.hear(audio.clip.resampled(RATE_HZ).samples)]) <= MOST_ERRORS
 
 
+@pytest.mark.parametrize(
+    "voice", [{"voice": "ryan"}, {"instructions": "A man with a low voice."}], ids=["ryan", "designed"]
+)
+def test_a_long_text_is_said_in_order(serving: Running, recogniser: DigitGrammar, voice: dict[str, str]) -> None:
+    """In pieces that are spoken at once: some hundred digits."""
+    text = " ".join(STRINGS * 4)
+    heard = recogniser.hear(speech(serving, text, **voice))
+    assert error_rate((text,), [heard]) <= MOST_ERRORS, heard
+    assert error_rate((" ".join(reversed(STRINGS * 4)),), [heard]) > 0.4, "the measure tells their order"
+
+
 def test_streamed_samples_are_the_samples(serving: Running) -> None:
     whole = speech(serving, STRINGS[0], voice="ryan", response_format="wav")
     body = {"input": STRINGS[0], "voice": "ryan", "seed": SEED, "response_format": "pcm"}

@@ -69,6 +69,11 @@ def test_what_another_adds_is_not_forgotten() -> None:
     assert pace.allows(5) is False
 
 
+def test_a_step_is_easy_that_takes_half_of_what_it_may() -> None:
+    pace = paced(Clock(), rows_1=30, rows_2=40)
+    assert [pace.is_easy(rows) for rows in (1, 2, 3)] == [True, False, True]
+
+
 def test_a_prompt_is_read_when_there_is_audio_in_hand_for_it() -> None:
     pace = paced(Clock(), rows_2=40)
     assert pace.can_read(2, 0.04), "nothing known of prompts"

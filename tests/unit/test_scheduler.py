@@ -126,6 +126,18 @@ def test_overloaded_at_the_bound_and_not_before(slots: int, max_waiting: int) ->
         scheduler.add(sequence())
 
 
+def test_half_idle_is_room_for_one_that_leaves_half_to_others() -> None:
+    scheduler = Scheduler(slots=4, max_waiting=8)
+    half_idle = []
+    for _ in range(4):
+        half_idle.append(scheduler.half_idle)
+        scheduler.add(sequence(max_frames=10))
+        assert not scheduler.half_idle, "somebody waits"
+        scheduler.update(plan := scheduler.schedule(), frames_of(plan))
+    assert half_idle == [True, True, False, False]
+    assert Scheduler(slots=1, max_waiting=0).half_idle, "nobody else is there"
+
+
 def test_the_three_ends() -> None:
     scheduler = Scheduler(slots=3, max_waiting=8)
     stopped, full, cancelled = queued(scheduler, 3)
