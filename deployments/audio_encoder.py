@@ -84,7 +84,7 @@ class AudioEncoder:
             message = f"sample_rate is {self.sample_rate_hz}; {audio_format} is offered in {rates}"
             raise InvalidRequest(message, "sample_rate", "invalid_value")
         if not SPEEDS[0] <= speed <= SPEEDS[1]:
-            message = f"speed is {speed:g}; it must be at least {SPEEDS[0]} and at most {SPEEDS[1]}"
+            message = f"speed is {speed}; it must be at least {SPEEDS[0]} and at most {SPEEDS[1]}"
             raise InvalidRequest(message, "speed", "out_of_range")
         self._filters: list[AudioFilter] = []
         if speed != 1.0:
