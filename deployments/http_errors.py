@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -49,9 +50,13 @@ class HttpError(Exception):
     def error(self) -> dict[str, str | None]:
         return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
 
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"error": self.error}
+
     def response(self) -> JSONResponse:
         headers = {} if self.retry_after_s is None else {"Retry-After": str(math.ceil(self.retry_after_s))}
-        return JSONResponse({"error": self.error}, status_code=self.status, headers=headers)
+        return JSONResponse(self.body, status_code=self.status, headers=headers)
 
 
 def not_loaded() -> HttpError:

@@ -9,14 +9,14 @@ from ray import serve
 from deployments.answers import Alive, Model, ModelList, Ready
 from deployments.consent_routes import ConsentRoutes
 from deployments.edge import app
+from deployments.elevenlabs_routes import ElevenLabsRoutes
 from deployments.messages import ModelCard
 from deployments.model_routing import named_model
 from deployments.openapi import errors
-from deployments.socket_routes import SocketRoutes
 
 
 @serve.ingress(app)
-class Ingress(SocketRoutes, ConsentRoutes):
+class Ingress(ElevenLabsRoutes, ConsentRoutes):
     """All routes."""
 
     @app.get("/healthz", responses=errors(500))

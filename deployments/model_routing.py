@@ -19,8 +19,8 @@ _KINDS: dict[ModelType, str] = {
 
 
 def is_auto(model: str | None, cards: Mapping[str, ModelCard]) -> bool:
-    """A model loaded under one of these names is meant by its name."""
-    return model is None or (model in AUTO_MODELS and model not in cards)
+    """A model loaded under one of these names, or of ElevenLabs' ones, is meant by its name."""
+    return model is None or ((model in AUTO_MODELS or model.startswith("eleven_")) and model not in cards)
 
 
 def named_model(model: str, cards: Mapping[str, ModelCard]) -> ModelCard:

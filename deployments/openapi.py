@@ -57,9 +57,9 @@ def form_body(audio: str, required: Mapping[str, str], optional: Mapping[str, st
     return {"requestBody": {"required": True, "content": {FORM: {"schema": schema}}}}
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def errors(*statuses: int, shape: type[BaseModel] = ErrorAnswer) -> dict[int | str, dict[str, Any]]:
     """`responses` of a route that answers these with an error."""
-    return {status: {"model": ErrorAnswer, "description": HTTPStatus(status).phrase} for status in statuses}
+    return {status: {"model": shape, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
 def files(description: str, *media_types: str) -> dict[int | str, dict[str, Any]]:

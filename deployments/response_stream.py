@@ -31,7 +31,7 @@ def open_stream(handle: DeploymentHandle[Any], method: str, *args: object) -> Re
 class PcmStream:
     """The samples of a stream of AudioChunks, piece by piece. `last` is its last chunk, which says how it ended."""
 
-    def __init__(self, chunks: ResponseStream) -> None:
+    def __init__(self, chunks: AsyncIterator[AudioChunk]) -> None:
         self._chunks = chunks
         self._last: AudioChunk | None = None
 
@@ -44,7 +44,7 @@ class PcmStream:
         return self
 
     async def __anext__(self) -> bytes:
-        chunk: AudioChunk = await anext(self._chunks)
+        chunk = await anext(self._chunks)
         if chunk.finish_reason is not None:
             self._last = chunk
         return chunk.pcm

@@ -74,6 +74,20 @@ def split(text: str, language: str, longest: int, first: int) -> list[Piece]:
     return pieces
 
 
+def complete_parts(text: str, language: str, *, clauses: bool) -> tuple[list[str], str]:
+    """Of a growing text the sentences (or clauses) after which another has begun, and the rest."""
+    ends = set(_sentence_ends(text, [len(text)], language))
+    if clauses:
+        ends.update(match.end() for match in _CLAUSES.finditer(text))
+    parts: list[str] = []
+    start = 0
+    for end in sorted(ends):
+        if _has_words(text[start:end]) and _has_words(text[end:]):
+            parts.append(text[start:end].strip())
+            start = end
+    return parts, text[start:]
+
+
 def _sentence_ends(text: str, paragraphs: list[int], language: str) -> Iterator[int]:
     """The library may leave out white space, so its sentences are looked up: they place cuts, the text stays ours."""
     code = _CODES.get(language.lower()) or _guess(text)

@@ -1,21 +1,55 @@
-"""WebSockets: text in while it is written, audio out."""
+"""Routes of other protocols over WebSockets, each with an adapter onto the one way to speak."""
+
+from contextlib import closing
+from dataclasses import replace
 
 from fastapi import WebSocket
 
+from deployments.audio_encoder import AudioEncoder
+from deployments.dashscope_socket import DashScopeSocket
 from deployments.edge import app
 from deployments.live_speech import LiveSpeech
 from deployments.nari_socket import NariSocket
+from deployments.omni_socket import OmniSocket
+from deployments.response_stream import open_stream
 from deployments.schemas import Utterance
 from deployments.speech_routes import SpeechRoutes
+from deployments.spoken_order import Order, Speech
 
 
 class SocketRoutes(SpeechRoutes):
     @app.websocket("/v1/audio/speech/ws")
-    async def nari_socket(self, socket: WebSocket) -> None:
-        """See nari_socket.py."""
-        await NariSocket(socket, self._live_speech, self._args).run()
+    async def nari(self, socket: WebSocket) -> None:
+        """Nari's."""
 
-    async def _live_speech(self, body: Utterance) -> LiveSpeech:
-        """For a text that is still to be written; the body's own stands in for it."""
-        card, order = await self._order(body)
-        return LiveSpeech(self._decoder, self._inbox, card, order, self._args)
+        async def live_speech(body: Utterance) -> LiveSpeech:
+            return self.speak_live(await self.order(body))
+
+        await NariSocket(socket, live_speech, self._args).run()
+
+    @app.websocket("/v1/audio/speech/stream")
+    async def omni(self, socket: WebSocket) -> None:
+        """vLLM-Omni's."""
+        await OmniSocket(socket, self, self._args).run()
+
+    @app.websocket("/api-ws/v1/realtime")
+    async def dashscope(self, socket: WebSocket) -> None:
+        """DashScope's qwen-tts-realtime."""
+        await DashScopeSocket(socket, self, self._args).run()
+
+    async def order(self, body: Utterance) -> Order:
+        card, request = await self._order(body)
+        with closing(
+            AudioEncoder(body.response_format, card.sample_rate_hz, body.sample_rate, body.speed)
+        ) as encoder:  # which checks what it is asked for
+            return Order(card, request, body.response_format, encoder.sample_rate_hz, body.speed)
+
+    async def has_model(self, name: str) -> bool:
+        return name in await self._loaded()
+
+    def speak(self, order: Order, text: str) -> Speech:
+        self._check_length("input", text)
+        return open_stream(self._decoder, "synthesize", order.card.name, replace(order.request, text=text))
+
+    def speak_live(self, order: Order) -> LiveSpeech:
+        return LiveSpeech(self._decoder, self._inbox, order.card, order.request, self._args)

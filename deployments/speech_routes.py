@@ -47,6 +47,12 @@ class SpeechRoutes(Edge):
                 message = "stream_format sse is a stream; leave stream out"
                 raise HttpError(400, message, param="stream", code="conflicting_fields")
             card, order = await self._order(body)
+        return await self._answer(body, card, order, events=events)
+
+    async def _answer(
+        self, body: SpeechBody, card: ModelCard, order: SpeechRequest, *, events: bool = False
+    ) -> Response:
+        """The speech, as it is made or whole."""
         headers = {"X-Model": card.name, "X-Seed": str(order.seed)}
         encoder = _encoder(body, card, whole=not body.stream)
         chunks = await self._speech.open(order, card, await self._loaded())

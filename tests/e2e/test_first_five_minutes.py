@@ -50,8 +50,9 @@ def test_every_snippet_of_the_readme_runs(serving: Running, tmp_path: Path) -> N
         served = block.replace("127.0.0.1:8000", f"127.0.0.1:{serving.port}")
         command = [sys.executable, "-W", "error", "-c", served]
         subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
-    for name in ("speech.wav", "openai.wav", "hi.wav", "anna.wav", "warm.wav"):
-        with wave.open(str(tmp_path / name)) as file:
+    names = ("speech", "openai", "dashscope", "sentence-0", "sentence-1", "elevenlabs", "anna", "warm", "hi")
+    for name in names:
+        with wave.open(str(tmp_path / f"{name}.wav")) as file:
             assert (file.getnchannels(), file.getframerate()) == (1, 24000)
             assert len(file.readframes(file.getnframes())) > 24000
     *_, last = (tmp_path / "events.txt").read_text().split("\n\n")[:-1]
