@@ -103,7 +103,7 @@ def test_voices(api: ElevenLabs, client: httpx.Client, empty_library: None) -> N
     [
         ("nobody", {}, 404, "voice_not_found", "ryan"),
         ("ryan", {"text": " "}, 400, "empty_input", "text"),
-        ("ryan", {"text": "a" * 4097}, 400, "max_character_limit_exceeded", "text has 4097"),
+        ("ryan", {"text": "a" * 40_001}, 400, "max_character_limit_exceeded", "text has 40001"),
         ("ryan", {"model_id": "gpt"}, 404, "model_not_found", CUSTOM),
         ("ryan", {"language_code": "xx"}, 400, "unsupported_language", "de"),
         ("ryan", {"output_format": "mp3_1"}, 400, "invalid_output_format", "mp3_44100_128"),
