@@ -22,8 +22,17 @@ _CODES = {
     "spanish": "es",
     "italian": "it",
 }
-# Of a text in no language that was named: by its script, kana before Han, which Japanese has too.
+# Of a text in no language that was named: by its script, kana before Han, which Japanese has too; else by the words that
+# every text has.
 _SCRIPTS = (("ja", "[\u3040-\u30ff]"), ("ko", "[\uac00-\ud7a3]"), ("zh", "[\u4e00-\u9fff]"), ("ru", "[\u0400-\u04ff]"))
+_COMMON_WORDS = {
+    "en": {"the", "and", "of", "to", "is", "in", "that", "was", "you"},
+    "de": {"der", "die", "und", "das", "ist", "nicht", "ein", "zu", "von"},
+    "fr": {"le", "les", "et", "est", "des", "une", "que", "dans", "je"},
+    "pt": {"o", "os", "não", "uma", "um", "do", "da", "em", "com"},
+    "es": {"el", "los", "y", "en", "una", "por", "del", "las", "es"},
+    "it": {"il", "che", "di", "è", "non", "per", "sono", "della", "gli"},
+}
 _GUESSED_FROM = 1000  # characters
 
 _PARAGRAPHS = re.compile(r"\n[^\S\n]*\n\s*")
@@ -103,7 +112,11 @@ def _sentence_ends(text: str, paragraphs: list[int], language: str) -> Iterator[
 
 
 def _guess(text: str) -> str:
-    return next((code for code, script in _SCRIPTS if re.search(script, text[:_GUESSED_FROM])), "en")
+    sample = text[:_GUESSED_FROM]
+    if (by_script := next((code for code, script in _SCRIPTS if re.search(script, sample)), None)) is not None:
+        return by_script
+    words = re.findall(r"\w+", sample.lower())
+    return max(_COMMON_WORDS, key=lambda code: sum(word in _COMMON_WORDS[code] for word in words))
 
 
 def _atoms(text: str, sentences: list[int], longest: int) -> Iterator[int]:
