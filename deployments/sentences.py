@@ -1,6 +1,7 @@
 """Text beyond one utterance, cut where a speaker would breathe: after sentences, else clauses, else words."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -88,12 +89,14 @@ def complete_parts(text: str, language: str, *, clauses: bool) -> tuple[list[str
     ends = set(_sentence_ends(text, [len(text)], language))
     if clauses:
         ends.update(match.end() for match in _CLAUSES.finditer(text))
+    words = [place for place, character in enumerate(text) if character.isalnum()]
     parts: list[str] = []
-    start = 0
+    start = spoken = 0
     for end in sorted(ends):
-        if _has_words(text[start:end]) and _has_words(text[end:]):
+        before = bisect_left(words, end)
+        if spoken < before < len(words):
             parts.append(text[start:end].strip())
-            start = end
+            start, spoken = end, before
     return parts, text[start:]
 
 

@@ -20,12 +20,8 @@ from deployments.spoken_order import Order, Speech
 class SocketRoutes(SpeechRoutes):
     @app.websocket("/v1/audio/speech/ws")
     async def nari(self, socket: WebSocket) -> None:
-        """Nari's."""
-
-        async def live_speech(body: Utterance) -> LiveSpeech:
-            return self.speak_live(await self.order(body))
-
-        await NariSocket(socket, live_speech, self._args).run()
+        """nari.speech.v1."""
+        await NariSocket(socket, self, self._args).run()
 
     @app.websocket("/v1/audio/speech/stream")
     async def omni(self, socket: WebSocket) -> None:

@@ -26,8 +26,8 @@ class EventSocket:
     def connected(self) -> bool:
         return self._socket.client_state is WebSocketState.CONNECTED
 
-    async def accept(self) -> None:
-        await self._socket.accept()
+    async def accept(self, subprotocol: str | None = None) -> None:
+        await self._socket.accept(subprotocol)
 
     async def receive(self, patience_s: float, busy: Callable[[], bool] = lambda: False) -> tuple[str, dict[str, Any]]:
         """Type and fields of the client's next event. Raises HttpError like `receive_object`."""

@@ -130,8 +130,10 @@ def test_text_that_is_appended_is_one_response(service: Service, client: httpx.C
             "sample_rate": 24000,
         }
         assert call.session(language_type="English") == created | {"voice": "ryan", "language_type": "English"}
-        for piece in ("One", " two", " th", "ree."):
+        for piece in ("One", " two", " th"):
             call.client.append_text(piece)
+        call.until("response.audio.delta")  # before the text has ended
+        call.client.append_text("ree.")
         call.client.finish()
         assert call.until("closed")["code"] == 1000
     events = call.events[2:-1]
@@ -212,6 +214,16 @@ def test_a_client_that_leaves_frees_its_slots(service: Service, mode: str) -> No
         call.client.append_text(LONG)
         call.client.commit()
         call.until("response.audio.delta")
+    wait_until_idle(service)
+
+
+def test_responses_that_wait_are_bounded(service: Service) -> None:
+    with calling(service) as call:
+        call.session(max_new_tokens=3000, mode="commit")
+        for _ in range(17):
+            call.client.append_text("One.")
+            call.client.commit()
+        assert call.refused()["code"] == "too_many_responses"
     wait_until_idle(service)
 
 

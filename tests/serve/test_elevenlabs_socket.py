@@ -86,6 +86,18 @@ def test_texts_that_are_flushed_ahead_are_spoken_in_turn(service: Service, clien
     assert differences(pcm, b"".join(whole)) <= 1
 
 
+def test_speech_begins_before_its_text_has_ended(service: Service, client: httpx.Client) -> None:
+    with calling(service, "&seed=1") as call:
+        call.send(FIRST, {"text": "Hello "})
+        call.receive()
+        call.send({"text": "there, how are you? "}, END)
+        assert call.close_code() == 1000
+    *audio, last = call.heard
+    assert last == {"isFinal": True}
+    pcm = b"".join(base64.b64decode(message["audio"]) for message in audio)
+    assert differences(pcm, said(client, "Hello there, how are you? ", non_streaming_mode=False)) <= 1
+
+
 def test_nothing_to_say(service: Service) -> None:
     with calling(service) as call:
         call.send(FIRST, END)

@@ -111,8 +111,13 @@ def test_an_utterance_that_is_not_split(service: Service, client: httpx.Client, 
     config = CONFIG | PCM | {"split_granularity": "none", "stream_audio": stream_audio}
     with calling(service, **config) as call:
         for utterance in range(2):
-            call.say("One. T", "wo.")
-            heard = call.utterance()
+            begin = len(call.heard)
+            call.send(type="input.text", text="One. T")
+            while stream_audio and not audio(call.heard[begin:]):
+                call.receive()  # before the text has ended
+            call.say("wo.")
+            call.utterance()
+            heard = call.heard[begin:]
             start, *_, end, done = events(heard)
             assert (start["sentence_text"], start["format"]) == ("" if stream_audio else "One. Two.", "pcm")
             assert (end["total_bytes"], end["error"], done["total_sentences"]) == (5 * FRAME_BYTES, False, 1)
@@ -181,6 +186,8 @@ def test_what_is_refused(service: Service) -> None:
     assert "sample_rate" in refused(1008, CONFIG | {"sample_rate": 12345})
     assert "text" in refused(1008, CONFIG, {"type": "input.text", "text": 5})
     assert "input.done" in refused(1002, CONFIG, text, CONFIG)
+    waiting = [text, {"type": "input.done"}] * 9
+    assert "waiting" in refused(1008, CONFIG | {"max_new_tokens": 3000}, *waiting)
     assert "not known" in refused(1002, CONFIG, {"type": "input.sing"})
     assert "after session.close" in refused(1002, CONFIG, text, {"type": "session.close"}, text)
     assert "characters" in refused(1009, CONFIG, text | {"text": "x" * 5000})
