@@ -23,8 +23,8 @@ _CODES = {
     "spanish": "es",
     "italian": "it",
 }
-# Of a text in no language that was named: by its script, kana before Han, which Japanese has too; else by the words that
-# every text has.
+# Of a text in no language that was named: by its script, kana before Han, which Japanese has too; else by the words
+# that every text has.
 _SCRIPTS = (("ja", "[\u3040-\u30ff]"), ("ko", "[\uac00-\ud7a3]"), ("zh", "[\u4e00-\u9fff]"), ("ru", "[\u0400-\u04ff]"))
 _COMMON_WORDS = {
     "en": {"the", "and", "of", "to", "is", "in", "that", "was", "you"},
