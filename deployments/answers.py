@@ -103,6 +103,7 @@ class StoredVoice(BaseModel):
     speaker_description: str | None
     mime_type: str
     file_size: int
+    owner: str | None  # the name of the API key that stored it
 
 
 class VoiceList(BaseModel):
@@ -154,6 +155,7 @@ class Consent(BaseModel):
     created_at: int
     name: str
     language: str
+    owner: str | None  # the name of the API key that stored it
 
 
 class ConsentList(BaseModel):
@@ -191,8 +193,15 @@ def show_voice(record: VoiceRecord) -> StoredVoice:
         speaker_description=record.description,
         mime_type=record.mime_type,
         file_size=record.audio_bytes,
+        owner=record.owner,
     )
 
 
 def show_consent(record: ConsentRecord) -> Consent:
-    return Consent(id=record.id, created_at=record.created_at, name=record.name, language=record.language)
+    return Consent(
+        id=record.id,
+        created_at=record.created_at,
+        name=record.name,
+        language=record.language,
+        owner=record.owner,
+    )

@@ -39,7 +39,7 @@ def build_app(args: AppArgs) -> Application:
         else None
     )
     application: Application = _deployment(Ingress, "ingress", args.ingress).bind(
-        decoder, encoder, args.ingress, args.voices, args.reference_audio
+        decoder, encoder, args.ingress, args.voices, args.reference_audio, args.api_keys
     )
     return application
 

@@ -1,6 +1,7 @@
-"""The command `qwen-tts`: serve, say, make-checkpoint, evaluate."""
+"""The command `qwen-tts`: serve, api-key, say, make-checkpoint, evaluate."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from evaluation.run import EvaluationOptions
 
 _READY = """Ready at {url}
+{keys}
 
 Try:
-  curl -s {url}/v1/audio/speech -H 'Content-Type: application/json' \\
+  curl -s {url}/v1/audio/speech{header} -H 'Content-Type: application/json' \\
     -d '{{"input": "One two three four five six seven eight nine.", "voice": "ryan",
          "response_format": "wav"}}' -o speech.wav
 
@@ -53,7 +55,14 @@ def serve(config: Path | None, models: tuple[str, ...], host: str, port: int) ->
     except ValidationError as error:
         raise click.ClickException(describe_faults(error.errors(include_url=False))) from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from deployments.api_keys import ApiKeys
+    from deployments.key_file import KeyFileError
     from deployments.local import LocalService, StartFailed
+
+    try:
+        keys = ApiKeys(args.api_keys.file).describe()
+    except KeyFileError as error:
+        raise click.ClickException(str(error)) from None
 
     stop = threading.Event()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -62,11 +71,33 @@ def serve(config: Path | None, models: tuple[str, ...], host: str, port: int) ->
     try:
         with LocalService(args, host, port) as service:
             if service.wait_ready(stop):
-                click.echo(_READY.format(url=service.url))
+                header = "" if args.api_keys.file is None else " -H 'Authorization: Bearer ...'"
+                click.echo(_READY.format(url=service.url, keys=keys, header=header))
                 stop.wait()
             click.echo("Stopping ...")
     except StartFailed as error:
         raise click.ClickException(str(error)) from None
+
+
+@main.group("api-key")
+def api_key() -> None:
+    """Keys of those who may use the service."""
+
+
+@api_key.command("create")
+@click.argument("name")
+def create_api_key(name: str) -> None:
+    """Print the entry of a new key, for the file that the setting api_keys.file names; the key itself to stderr, once.
+
+    The entry has the key's hash. Voices stored with the key belong to NAME.
+    """
+    from deployments.key_file import KEY_NAME, hash_key, new_key
+
+    if not re.fullmatch(KEY_NAME, name):
+        raise click.ClickException("NAME may have 64 ASCII letters, digits, '.', '_' and '-', a letter or digit first")
+    key = new_key()
+    click.echo(f'- {{name: "{name}", hash: "{hash_key(key)}"}}')
+    click.echo(f"The key of {name}, shown this once: {key}", err=True)
 
 
 @main.command()

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Query, Request
 
 from deployments.answers import Consent, ConsentDeleted, ConsentList, show_consent
+from deployments.caller import caller_of
 from deployments.edge import app
 from deployments.http_errors import renamed_fields
 from deployments.openapi import BODY_ERRORS, errors, form_body, json_body
@@ -19,9 +20,12 @@ from qwen_tts.reference_audio import LONGEST_S, check_reference
 
 class ConsentRoutes(VoiceRoutes):
     @app.get("/v1/audio/voice_consents", responses=errors(400, 500, 503))
-    async def consents(self, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> ConsentList:
-        """Consents, latest first; the next page is `after` the last one's id."""
-        records, has_more = await self._library.storage.run(self._consents.page, after, limit)
+    async def consents(
+        self, request: Request, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+    ) -> ConsentList:
+        """The caller's consents, latest first; the next page is `after` the last one's id."""
+        page, caller = self._consents.page, caller_of(request)
+        records, has_more = await self._library.storage.run(page, caller, after, limit)
         data = [show_consent(record) for record in records]
         first_id, last_id = (data[0].id, data[-1].id) if data else (None, None)
         return ConsentList(data=data, first_id=first_id, last_id=last_id, has_more=has_more)
@@ -41,13 +45,13 @@ class ConsentRoutes(VoiceRoutes):
             with renamed_fields({"ref_audio": "recording"}):
                 await asyncio.to_thread(lambda: check_reference(decode_audio(upload.audio, LONGEST_S)))
             mime_type = audio_type(upload.audio)
-            add, name = self._consents.add, upload.name
-            return show_consent(await self._library.storage.run(add, name, upload.language, upload.audio, mime_type))
+            add, record = self._consents.add, (upload.name, upload.language, upload.audio, mime_type)
+            return show_consent(await self._library.storage.run(add, caller_of(request), *record))
 
     @app.get("/v1/audio/voice_consents/{consent_id}", responses=errors(404, 500, 503))
-    async def consent(self, consent_id: str) -> Consent:
+    async def consent(self, consent_id: str, request: Request) -> Consent:
         """A recorded consent."""
-        return show_consent(await self._library.storage.run(self._consents.get, consent_id))
+        return show_consent(await self._library.storage.run(self._consents.get, caller_of(request), consent_id))
 
     @app.post(
         "/v1/audio/voice_consents/{consent_id}",
@@ -59,10 +63,11 @@ class ConsentRoutes(VoiceRoutes):
         async with self._bodies.read(request, JSON) as content:
             body = parse_body(RenameBody, content)
         check_label("name", body.name)
-        return show_consent(await self._library.storage.run(self._consents.rename, consent_id, body.name))
+        rename, caller = self._consents.rename, caller_of(request)
+        return show_consent(await self._library.storage.run(rename, caller, consent_id, body.name))
 
     @app.delete("/v1/audio/voice_consents/{consent_id}", responses=errors(404, 500, 503))
-    async def delete_consent(self, consent_id: str) -> ConsentDeleted:
+    async def delete_consent(self, consent_id: str, request: Request) -> ConsentDeleted:
         """Delete a consent's recording. Voices that name it stay."""
-        await self._library.storage.run(self._consents.delete, consent_id)
+        await self._library.storage.run(self._consents.delete, caller_of(request), consent_id)
         return ConsentDeleted(id=consent_id)

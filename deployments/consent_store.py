@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
 
+from deployments.caller import Caller
 from deployments.shared_files import SharedFiles
 from deployments.voice_store import StoreFull
 from qwen_tts.errors import QwenTTSError
@@ -33,7 +34,8 @@ class ConsentNotFound(QwenTTSError):
 
 @dataclass(frozen=True)
 class ConsentRecord:
-    """`language` is the tag the caller gave; `created_at` is in unix seconds."""
+    """`language` is the tag the caller gave; `created_at` is in unix seconds. `owner` is the name of the API key that
+    stored it, None where there was none."""
 
     id: str
     name: str
@@ -41,16 +43,20 @@ class ConsentRecord:
     created_at: int
     mime_type: str
     audio_bytes: int
+    owner: str | None = None
 
 
 class ConsentStore:
-    """A replica's view of the consents at `url`, at most `limit` of them. Blocks on storage; threads may call."""
+    """A replica's view of the consents at `url`, at most `limit` of them. Blocks on storage; threads may call.
+
+    A consent that a caller does not see is not there.
+    """
 
     def __init__(self, url: str, *, limit: int) -> None:
         self._files = SharedFiles(url)
         self._limit = limit
 
-    def add(self, name: str, language: str, audio: bytes, mime_type: str) -> ConsentRecord:
+    def add(self, caller: Caller, name: str, language: str, audio: bytes, mime_type: str) -> ConsentRecord:
         """Raises StoreFull."""
         if len(self._ids()) >= self._limit:
             raise StoreFull(self._limit, "consents")
@@ -62,37 +68,48 @@ class ConsentStore:
             created_at,
             mime_type,
             len(audio),
+            caller.name,
         )
         self._files.put(_path(record.id, "audio"), audio)
         self._files.put(_path(record.id, "json"), _RECORD.dump_json(record))
         return record
 
-    def get(self, consent_id: str) -> ConsentRecord:
+    def get(self, caller: Caller, consent_id: str) -> ConsentRecord:
         """Raises ConsentNotFound."""
         if not _CONSENT_ID.fullmatch(consent_id):
             raise ConsentNotFound(consent_id)
         try:
-            return _RECORD.validate_json(self._files.read(_path(consent_id, "json")))
+            record = _RECORD.validate_json(self._files.read(_path(consent_id, "json")))
         except FileNotFoundError:
             raise ConsentNotFound(consent_id) from None
+        if not caller.sees(record.owner):
+            raise ConsentNotFound(consent_id)
+        return record
 
-    def page(self, after: str | None, limit: int) -> tuple[list[ConsentRecord], bool]:
+    def page(self, caller: Caller, after: str | None, limit: int) -> tuple[list[ConsentRecord], bool]:
         """The latest ones, or those before `after`; and whether there are more."""
         ids = [id_ for id_ in self._ids() if after is None or id_ < after]
-        found = self._files.read_all([_path(id_, "json") for id_ in ids[:limit]])
-        return [_RECORD.validate_json(data) for data in found if data is not None], len(ids) > limit
+        if caller.all_voices:  # without reading every record
+            return self._read(ids[:limit]), len(ids) > limit
+        seen = [record for record in self._read(ids) if caller.sees(record.owner)]
+        return seen[:limit], len(seen) > limit
 
-    def rename(self, consent_id: str, name: str) -> ConsentRecord:
+    def rename(self, caller: Caller, consent_id: str, name: str) -> ConsentRecord:
         """Raises ConsentNotFound."""
-        record = replace(self.get(consent_id), name=name)
+        record = replace(self.get(caller, consent_id), name=name)
         self._files.put(_path(consent_id, "json"), _RECORD.dump_json(record))
         return record
 
-    def delete(self, consent_id: str) -> None:
+    def delete(self, caller: Caller, consent_id: str) -> None:
         """Raises ConsentNotFound. Voices that name it stay."""
-        self.get(consent_id)
+        self.get(caller, consent_id)
         self._files.discard(_path(consent_id, "json"))
         self._files.discard(_path(consent_id, "audio"))
+
+    def _read(self, ids: list[str]) -> list[ConsentRecord]:
+        """Those of these that are still there."""
+        found = self._files.read_all([_path(id_, "json") for id_ in ids])
+        return [_RECORD.validate_json(data) for data in found if data is not None]
 
     def _ids(self) -> list[str]:
         """Latest first."""

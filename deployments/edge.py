@@ -8,14 +8,17 @@ import asyncio
 import time
 from typing import Any
 
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments.gate import Gate, GateMiddleware
 from deployments.http_errors import HttpError, install_error_handlers, not_loaded
 from deployments.long_text import SpeechOpener
 from deployments.messages import ModelCard
 from deployments.openapi import DocumentedAPI
 from deployments.request_body import BodyReader
-from deployments.settings import IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
+from deployments.request_log import RequestLogMiddleware, hide_serves_access_log
+from deployments.settings import ApiKeyArgs, IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
 from deployments.text_inbox import start_inbox
 from deployments.voice_library import VoiceLibrary
 
@@ -30,8 +33,19 @@ app = DocumentedAPI(
 install_error_handlers(app)
 
 
+def _gate() -> Gate:
+    """Of this replica, which is made after the application."""
+    edge: Any = serve.get_replica_context().servable_object
+    gate: Gate = edge.gate
+    return gate
+
+
+app.add_middleware(GateMiddleware, gate=_gate)
+app.add_middleware(RequestLogMiddleware)  # around it: what is refused there is logged too
+
+
 class Edge:
-    """One replica of the edge. It keeps nothing but the cards of the loaded models and what it has read of voices."""
+    """One replica of the edge. It keeps nothing but its gate, cards of the loaded models and what it has read of voices."""
 
     def __init__(
         self,
@@ -40,7 +54,10 @@ class Edge:
         args: IngressArgs,
         voices: VoiceStoreArgs,
         reference_audio: ReferenceAudioArgs,
+        api_keys: ApiKeyArgs,
     ) -> None:
+        hide_serves_access_log()
+        self.gate = Gate(api_keys)
         self._decoder = decoder
         self._encoder = encoder
         self._args = args

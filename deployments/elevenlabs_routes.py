@@ -6,6 +6,7 @@ from fastapi import Query, Request, WebSocket
 from fastapi.responses import Response
 
 from deployments.audio_encoder import MEDIA_TYPES
+from deployments.caller import caller_of
 from deployments.edge import app
 from deployments.elevenlabs_fields import (
     DEFAULT_OUTPUT_FORMAT,
@@ -48,13 +49,13 @@ class ElevenLabsRoutes(SocketRoutes):
     @app.websocket("/v1/text-to-speech/{voice_id}/stream-input")
     async def stream_input(self, voice_id: str, socket: WebSocket) -> None:
         """ElevenLabs': text in while it is being written, audio out."""
-        await ElevenLabsSocket(socket, voice_id, self, self._args).run()
+        await ElevenLabsSocket(socket, voice_id, self._speaker(socket), self._args).run()
 
     @app.get("/v1/voices", responses=errors(500, 503, shape=ElevenLabsErrorAnswer))
-    async def elevenlabs_voices(self) -> ElevenLabsVoices:
+    async def elevenlabs_voices(self, request: Request) -> ElevenLabsVoices:
         """ElevenLabs': built-in voices, aliases, and the stored voices."""
         with elevenlabs_errors():
-            cards, stored = await self._loaded(), await self._library.list()
+            cards, stored = await self._loaded(), await self._library.list(caller_of(request))
         built_in = {speaker for card in cards.values() for speaker in card.speakers} | set(self._library.aliases)
         premade = [ElevenLabsVoice(voice_id=name, name=name, category="premade") for name in sorted(built_in)]
         own = [
@@ -81,5 +82,5 @@ class ElevenLabsRoutes(SocketRoutes):
                     output_format=output_format,
                 )
                 speech = parse_fields(SpeechBody, fields | {"stream": stream})
-                card, order = await self._order(speech)
+                card, order = await self._order(caller_of(request), speech)
             return await self._answer(speech, card, order)

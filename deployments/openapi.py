@@ -1,4 +1,4 @@
-"""What /openapi.json says of bodies that FastAPI does not parse, and of errors."""
+"""What /openapi.json says of bodies that FastAPI does not parse, of errors, and of API keys."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -8,10 +8,20 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from deployments.answers import ErrorAnswer
+from deployments.gate import OPEN_PATHS
 from deployments.request_body import FORM, JSON
 
 # Of every route with a body.
 BODY_ERRORS = (400, 408, 413, 415, 429, 500, 503)
+
+# Of every route that is not open: no such key, or an X-Request-Id that is none.
+_GATE_ERRORS = (400, 401)
+
+# Where a service has API keys, every route that is not open takes one, in either of these headers.
+_KEY_HEADERS: dict[str, dict[str, str]] = {
+    "Bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the service has them."},
+    "xi-api-key": {"type": "apiKey", "in": "header", "name": "xi-api-key", "description": "The same."},
+}
 
 _REFS = "#/components/schemas/"
 
@@ -24,6 +34,11 @@ class DocumentedAPI(FastAPI):
         if self.openapi_schema is None:
             schema = super().openapi()
             schemas = schema["components"]["schemas"]
+            schema["components"]["securitySchemes"] = _KEY_HEADERS
+            for path, operations in schema["paths"].items():
+                if path not in OPEN_PATHS:
+                    for operation in operations.values():
+                        _document_the_gate(operation)
             for operation in (operation for path in schema["paths"].values() for operation in path.values()):
                 for content in operation.get("requestBody", {}).get("content", {}).values():
                     schemas.update(content["schema"].pop("$defs", {}))
@@ -34,6 +49,13 @@ class DocumentedAPI(FastAPI):
                 schemas.pop(unused, None)
         assert self.openapi_schema is not None
         return self.openapi_schema
+
+
+def _document_the_gate(operation: dict[str, Any]) -> None:
+    operation["security"] = [{header: []} for header in _KEY_HEADERS]
+    content = {JSON: {"schema": {"$ref": f"{_REFS}ErrorAnswer"}}}
+    for status in _GATE_ERRORS:
+        operation["responses"][str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
 
 
 def json_body(kind: type[BaseModel], **examples: Mapping[str, object]) -> dict[str, Any]:

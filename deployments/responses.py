@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from deployments import sse
 from deployments.audio_encoder import AudioEncoder
 from deployments.messages import Usage
+from deployments.request_log import note_finish
 from deployments.response_stream import PcmStream, ResponseStream, Room, cancel
 from qwen_tts.request import FinishReason
 
@@ -67,7 +68,7 @@ async def stream_response(
         cancel(chunks)
         raise
     headers = {**headers, "X-Sample-Rate": str(encoder.sample_rate_hz)}
-    audio = _audio(first, pieces)
+    audio = _audio(first, pieces, stream)
     if not events:
         return _AudioStream(audio, pieces, chunks, encoder.media_type, headers)
     # What stands between must not collect events.
@@ -112,9 +113,11 @@ class _AudioStream(StreamingResponse):
             await self._pieces.aclose()
 
 
-async def _audio(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _audio(first: bytes, rest: AsyncIterator[bytes], stream: PcmStream) -> AsyncIterator[bytes]:
     if first:
         yield first
     async for piece in rest:
         if piece:
             yield piece
+    assert stream.last.finish_reason is not None
+    note_finish(stream.last.finish_reason)

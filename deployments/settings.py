@@ -207,6 +207,14 @@ class IngressArgs(ReplicaArgs):
     live_text_timeout_s: float = Field(30.0, gt=0)
 
 
+class ApiKeyArgs(Settings):
+    """`file` lists API keys by their hashes (`qwen-tts api-key create`); without it the service is open to everyone who
+    can reach it. Every node with an ingress sees the file, a mounted Secret for example; it is read again when it
+    changes."""
+
+    file: Path | None = None
+
+
 class AppArgs(Settings):
     """The whole application. Of several models of one type, a request that names none gets the first."""
 
@@ -219,6 +227,7 @@ class AppArgs(Settings):
     ingress: IngressArgs = IngressArgs()
     voices: VoiceStoreArgs = VoiceStoreArgs()
     reference_audio: ReferenceAudioArgs = ReferenceAudioArgs()
+    api_keys: ApiKeyArgs = ApiKeyArgs()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "AppArgs":

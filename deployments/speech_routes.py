@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from deployments.answers import BatchAnswer, BatchResult, usage_object
 from deployments.audio_encoder import MEDIA_TYPES, AudioEncoder
 from deployments.batch import BatchBody, Fields, failed, parse_batch, parse_item
+from deployments.caller import Caller, caller_of
 from deployments.edge import Edge, app
 from deployments.http_errors import HttpError, renamed_fields, to_http_error
 from deployments.messages import ModelCard
@@ -46,7 +47,7 @@ class SpeechRoutes(Edge):
             if events and not body.stream:
                 message = "stream_format sse is a stream; leave stream out"
                 raise HttpError(400, message, param="stream", code="conflicting_fields")
-            card, order = await self._order(body)
+            card, order = await self._order(caller_of(request), body)
         return await self._answer(body, card, order, events=events)
 
     async def _answer(
@@ -72,11 +73,12 @@ class SpeechRoutes(Edge):
         """Speak up to 32 texts, some at a time. An item that fails says so in its result, and only there."""
         async with self._bodies.read(request, JSON) as content:
             items = parse_batch(content)
+            caller = caller_of(request)
             turns, room = asyncio.Semaphore(self._args.batch_concurrency), Room(self._args.max_batch_audio_bytes)
 
             async def in_turn(index: int, fields: Fields) -> BatchResult:
                 async with turns:
-                    return await self._item(index, fields, room)
+                    return await self._item(caller, index, fields, room)
 
             await self._loaded()  # where it is not, no item need say so
             async with asyncio.TaskGroup() as group:  # which stops them all when the caller leaves
@@ -91,10 +93,12 @@ class SpeechRoutes(Edge):
             failed=len(results) - succeeded,
         )
 
-    async def _item(self, index: int, fields: Fields, room: Room) -> BatchResult:
+    async def _item(self, caller: Caller, index: int, fields: Fields, room: Room) -> BatchResult:
         try:
+            if index > 0:  # the first was counted at the gate
+                self.gate.limits.count(caller)
             body = parse_item(fields)
-            card, order = await self._order(body)
+            card, order = await self._order(caller, body)
             encoder = _encoder(body, card, whole=True)
             chunks = await self._speech.open(order, card, await self._loaded())
             with renamed_fields(body.sent_as):
@@ -112,13 +116,13 @@ class SpeechRoutes(Edge):
             usage=usage_object(file.usage),
         )
 
-    async def _order(self, body: Utterance) -> tuple[ModelCard, SpeechRequest]:
+    async def _order(self, caller: Caller, body: Utterance) -> tuple[ModelCard, SpeechRequest]:
         """The model that speaks, and what it is to say. Raises what a caller is told."""
         with renamed_fields(body.sent_as):
             self._check_length("input", body.input, self._args.long_text.max_characters)
             for name, text in (("instructions", body.instructions), ("ref_text", body.ref_text)):
                 self._check_length(name, text or "")
-            card, voice = await choose_voice(body, await self._loaded(), self._library)
+            card, voice = await choose_voice(caller, body, await self._loaded(), self._library)
             return card, await asyncio.to_thread(body.to_request, card, voice)  # numbers in words take their time
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from deployments.answers import usage_object
 from deployments.http_errors import to_http_error
+from deployments.request_log import note_finish
 from deployments.response_stream import PcmStream
 
 MEDIA_TYPE = "text/event-stream"
@@ -18,6 +19,7 @@ async def speech_events(audio: AsyncIterator[bytes], audio_format: str, stream: 
             encoded = base64.b64encode(piece).decode()
             yield _event({"type": "speech.audio.delta", "audio": encoded, "response_format": audio_format})
     except Exception as error:  # whatever it was, the status line is gone: this is its answer
+        note_finish("error")
         yield _event({"type": "speech.audio.error", "error": to_http_error(error).error})
         return
     last = stream.last

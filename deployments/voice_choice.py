@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from deployments.caller import Caller
 from deployments.http_errors import HttpError
 from deployments.messages import ModelCard
 from deployments.model_routing import is_auto, model_of, models_of, named_model, require
@@ -27,9 +28,9 @@ _NEEDED: tuple[tuple[ModelType, str], ...] = (("custom_voice", "built-in"), ("ba
 Cards = Mapping[str, ModelCard]
 
 
-async def choose_voice(body: Utterance, cards: Cards, library: VoiceLibrary) -> tuple[ModelCard, Voice]:
+async def choose_voice(caller: Caller, body: Utterance, cards: Cards, library: VoiceLibrary) -> tuple[ModelCard, Voice]:
     """Raises HttpError, InvalidRequest or VoiceNotFound, naming what could be asked for."""
-    card, voice = await _choose(body, cards, library)
+    card, voice = await _choose(caller, body, cards, library)
     if body.task_type is not None and TASK_TYPES[body.task_type] != card.model_type:
         meant = next(task for task, kind in TASK_TYPES.items() if kind == card.model_type)
         message = (
@@ -39,7 +40,7 @@ async def choose_voice(body: Utterance, cards: Cards, library: VoiceLibrary) -> 
     return card, voice
 
 
-async def _choose(body: Utterance, cards: Cards, library: VoiceLibrary) -> tuple[ModelCard, Voice]:
+async def _choose(caller: Caller, body: Utterance, cards: Cards, library: VoiceLibrary) -> tuple[ModelCard, Voice]:
     named = None if is_auto(body.model, cards) else named_model(str(body.model), cards)
     _check_fields(body)
     if body.ref_audio is not None or body.speaker_embedding is not None:
@@ -48,21 +49,21 @@ async def _choose(body: Utterance, cards: Cards, library: VoiceLibrary) -> tuple
         return card, ClonedVoice(await _reference(body, card, library))
     if body.voice_name is not None:
         name = library.aliases.get(body.voice_name.lower(), body.voice_name)
-        return await _voice_of_name(name, body, named, cards, library)
+        return await _voice_of_name(caller, name, body, named, cards, library)
     if named is not None and named.model_type != "voice_design":
-        raise _voice_missing(named, await _names(cards, library))
+        raise _voice_missing(named, await _names(caller, cards, library))
     if not (body.instructions or "").strip():
         if named is not None:
             message = f"model {named.name} designs a voice from its description: give one in instructions"
             raise InvalidRequest(message, "instructions", "missing_field")
-        names = await _names(cards, library)
+        names = await _names(caller, cards, library)
         message = f"voice is missing: name one ({names}), describe one in instructions, or send ref_audio"
         raise InvalidRequest(message, "voice", "missing_field")
     return named or model_of("voice_design", cards), DesignedVoice(body.instructions or "")
 
 
 async def _voice_of_name(
-    name: str, body: Utterance, named: ModelCard | None, cards: Cards, library: VoiceLibrary
+    caller: Caller, name: str, body: Utterance, named: ModelCard | None, cards: Cards, library: VoiceLibrary
 ) -> tuple[ModelCard, Voice]:
     if named is not None and named.model_type == "voice_design":
         message = f"model {named.name} has no voices by name; leave voice out and describe one in instructions"
@@ -72,14 +73,14 @@ async def _voice_of_name(
         return named or owners[0], CustomVoice(name, body.instructions or "")
     try:
         if not models_of("base", cards if named is None else {named.name: named}):
-            await library.get(name)  # a voice nobody has is unknown, whatever is loaded
+            await library.get(caller, name)  # a voice nobody has is unknown, whatever is loaded
         card = _base(named, cards, "voice")
-        prompt = await library.stored_prompt(name, card.name)
+        prompt = await library.stored_prompt(caller, name, card.name)
     except VoiceNotFound:
         if owners and named is not None:
             message = f"{name!r} is a built-in voice of model {owners[0].name}, not of {named.name}; or leave model out"
             raise InvalidRequest(message, "voice", "voice_not_supported") from None
-        message = f"voice {name!r} is unknown; voices: {await _names(cards, library)}"
+        message = f"voice {name!r} is unknown; voices: {await _names(caller, cards, library)}"
         for kind, voices in _NEEDED:
             if not models_of(kind, cards):
                 message += f"; {voices} voices need a model of type {kind!r}, and none is loaded"
@@ -134,9 +135,9 @@ def _voice_missing(card: ModelCard, names: str) -> InvalidRequest:
     return InvalidRequest(message, "voice", "missing_field")
 
 
-async def _names(cards: Cards, library: VoiceLibrary) -> str:
+async def _names(caller: Caller, cards: Cards, library: VoiceLibrary) -> str:
     """What a caller may write as voice, for a message."""
     built_in = sorted({speaker for card in cards.values() for speaker in card.speakers})
-    names = [*built_in, *library.aliases, *await library.names()]
+    names = [*built_in, *library.aliases, *await library.names(caller)]
     more = f" and {len(names) - _NAMES_LISTED} more" if len(names) > _NAMES_LISTED else ""
     return ", ".join(names[:_NAMES_LISTED]) + more or "none yet"

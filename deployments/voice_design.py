@@ -10,10 +10,11 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments.answers import Preview
+from deployments.caller import Caller
 from deployments.http_errors import HttpError
 from deployments.messages import ModelCard
 from deployments.model_routing import is_auto, model_of, named_model, require
-from deployments.preview_store import PreviewStore
+from deployments.preview_store import PreviewNotFound, PreviewStore
 from deployments.response_stream import collect, open_stream
 from deployments.schemas import DesignBody
 from deployments.settings import VoiceStoreArgs
@@ -57,34 +58,37 @@ class VoiceDesigner:
         self._library = library
         self._previews = PreviewStore(voices.url, ttl_s=voices.preview_ttl_s, limit=voices.max_previews)
 
-    async def preview(self, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[Preview]:
+    async def preview(self, caller: Caller, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[Preview]:
         """Candidates to listen to, kept for a while under their ids."""
         candidates = await self._candidates(body, cards)
         run, add = self._library.storage.run, self._previews.add
-        ids = await asyncio.gather(*(run(add, _described(body, one), one.wav) for one in candidates))
+        ids = await asyncio.gather(*(run(add, _described(caller, body, one), one.wav) for one in candidates))
         return [_shown(one, id=id_) for one, id_ in zip(candidates, ids, strict=True)]
 
     async def keep_preview(
-        self, preview_id: str, name: str, cards: Mapping[str, ModelCard], *, overwrite: bool
+        self, caller: Caller, preview_id: str, name: str, cards: Mapping[str, ModelCard], *, overwrite: bool
     ) -> VoiceRecord:
         """Store a preview as a voice. Raises PreviewNotFound and what VoiceLibrary.add raises."""
         described, wav = await self._library.storage.run(self._previews.get, preview_id)
-        record = await self._keep(name, wav, described, cards, overwrite)
+        if not caller.sees(described.get("owner")):
+            raise PreviewNotFound(preview_id)
+        record = await self._keep(caller, name, wav, described, cards, overwrite)
         await self._library.storage.run(self._previews.delete, preview_id)
         return record
 
     async def design(
-        self, name: str, body: DesignBody, cards: Mapping[str, ModelCard]
+        self, caller: Caller, name: str, body: DesignBody, cards: Mapping[str, ModelCard]
     ) -> tuple[VoiceRecord, list[Preview]]:
         """In one call: the first candidate without a flaw is stored. Raises HttpError when all of them have one."""
-        await self._library.check_free(name, cards, overwrite=body.overwrite)  # before the work
+        await self._library.check_free(caller, name, cards, overwrite=body.overwrite)  # before the work
         candidates = await self._candidates(body, cards)
         chosen = next((one for one in candidates if one.flaw is None), None)
         if chosen is None:
             flaws = "; ".join(sorted({str(one.flaw) for one in candidates}))
             message = f"no candidate is fit to clone from ({flaws}); ask without name to listen to them and keep one"
             raise HttpError(422, message, code="no_fit_candidate")
-        record = await self._keep(name, chosen.wav, _described(body, chosen), cards, body.overwrite)
+        described = _described(caller, body, chosen)
+        record = await self._keep(caller, name, chosen.wav, described, cards, body.overwrite)
         return record, [_shown(one, chosen=one is chosen) for one in candidates]
 
     async def _candidates(self, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[Candidate]:
@@ -126,9 +130,16 @@ class VoiceDesigner:
         return Candidate(order.seed, wav, last.finish_reason, flaw)
 
     async def _keep(
-        self, name: str, wav: bytes, described: Mapping[str, Any], cards: Mapping[str, ModelCard], overwrite: bool
+        self,
+        caller: Caller,
+        name: str,
+        wav: bytes,
+        described: Mapping[str, Any],
+        cards: Mapping[str, ModelCard],
+        overwrite: bool,
     ) -> VoiceRecord:
         return await self._library.add(
+            caller,
             name,
             wav,
             cards,
@@ -149,9 +160,10 @@ def _unfit(wav: bytes) -> str | None:
     return None
 
 
-def _described(body: DesignBody, candidate: Candidate) -> dict[str, str | None]:
+def _described(caller: Caller, body: DesignBody, candidate: Candidate) -> dict[str, str | None]:
     """What is stored of a candidate beside its sound. The words of one that was cut off are not all in it."""
-    return {"description": body.description, "ref_text": None if candidate.flaw == _CUT_OFF else body.input}
+    ref_text = None if candidate.flaw == _CUT_OFF else body.input
+    return {"description": body.description, "ref_text": ref_text, "owner": caller.name}
 
 
 def _shown(candidate: Candidate, *, id: str | None = None, chosen: bool | None = None) -> Preview:

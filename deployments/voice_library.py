@@ -10,6 +10,7 @@ from typing import Any
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
+from deployments.caller import Caller
 from deployments.http_errors import HttpError
 from deployments.messages import ModelCard
 from deployments.model_routing import model_of, models_of
@@ -27,7 +28,10 @@ _REFERENCES_REMEMBERED = 256  # about 10 kB each
 
 
 class VoiceLibrary:
-    """One ingress replica's view of the store and of the codec encoder. `storage` runs what asks the store."""
+    """One ingress replica's view of the store and of the codec encoder. `storage` runs what asks the store.
+
+    A voice that a caller does not see is not there, except that its name is taken.
+    """
 
     def __init__(
         self, encoder: DeploymentHandle[Any] | None, voices: VoiceStoreArgs, reference_audio: ReferenceAudioArgs
@@ -52,27 +56,35 @@ class VoiceLibrary:
     def max_audio_bytes(self) -> int:
         return self._limits.max_bytes
 
-    async def list(self) -> "list[VoiceRecord]":
-        return await self.storage.run(self._store.list)
+    async def list(self, caller: Caller) -> "list[VoiceRecord]":
+        return [record for record in await self.storage.run(self._store.list) if caller.sees(record.owner)]
 
-    async def names(self) -> tuple[str, ...]:
-        """Of all voices, in lower case."""
-        return await self.storage.run(self._store.names)
+    async def names(self, caller: Caller) -> tuple[str, ...]:
+        """In lower case."""
+        if caller.all_voices:  # without reading every record
+            return await self.storage.run(self._store.names)
+        return tuple(record.name.lower() for record in await self.list(caller))
 
-    async def get(self, name: str) -> VoiceRecord:
+    async def get(self, caller: Caller, name: str) -> VoiceRecord:
         """Raises VoiceNotFound."""
-        return await self.storage.run(self._store.get, name)
+        return _seen(caller, name, await self.storage.run(self._store.get, name))
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, caller: Caller, name: str) -> None:
         """Raises VoiceNotFound."""
+        await self.get(caller, name)
         await self.storage.run(self._store.delete, name)
 
-    async def audio(self, name: str) -> tuple[VoiceRecord, bytes]:
+    async def audio(self, caller: Caller, name: str) -> tuple[VoiceRecord, bytes]:
         """A voice's recording as it was uploaded. Raises VoiceNotFound."""
-        return await self.storage.run(self._store.read, name, lambda record: (record, self._store.audio(record)))
+
+        def read(record: VoiceRecord) -> tuple[VoiceRecord, bytes]:
+            return _seen(caller, name, record), self._store.audio(record)
+
+        return await self.storage.run(self._store.read, name, read)
 
     async def add(
         self,
+        caller: Caller,
         name: str,
         audio: bytes,
         cards: Mapping[str, ModelCard],
@@ -87,7 +99,7 @@ class VoiceLibrary:
 
         Raises InvalidRequest, HttpError, VoiceExists or StoreFull.
         """
-        await self.check_free(name, cards, overwrite=overwrite)
+        await self.check_free(caller, name, cards, overwrite=overwrite)
         prompts: dict[str, bytes] = {}
         for card in models_of("base", cards):
             if await self._fingerprint(card.name) not in prompts:  # models may share their encoders
@@ -104,9 +116,10 @@ class VoiceLibrary:
             source=source,
             prompts=prompts,
             overwrite=overwrite,
+            caller=caller,
         )
 
-    async def check_free(self, name: str, cards: Mapping[str, ModelCard], *, overwrite: bool) -> None:
+    async def check_free(self, caller: Caller, name: str, cards: Mapping[str, ModelCard], *, overwrite: bool) -> None:
         """Before the work of making a voice; the store itself decides between two at once.
 
         Raises InvalidRequest, HttpError or VoiceExists.
@@ -120,16 +133,16 @@ class VoiceLibrary:
                 message = f"{name!r} is the name of a built-in voice of model {card.name}; choose another"
                 raise InvalidRequest(message, "name", "invalid_name")
         model_of("base", cards)
-        if not overwrite and await self._exists(name):
+        if not await self._is_free(caller, name, overwrite):
             raise VoiceExists(name)
 
-    async def stored_prompt(self, name: str, model: str) -> VoicePrompt:
+    async def stored_prompt(self, caller: Caller, name: str, model: str) -> VoicePrompt:
         """The prompt of a stored voice, made now where it was stored before `model` was. Raises VoiceNotFound."""
         fingerprint = await self._fingerprint(model)
         store = self._store
 
         def read(record: VoiceRecord) -> tuple[VoiceRecord, bytes | None, bytes]:
-            prompt = store.prompt(record, fingerprint)
+            prompt = store.prompt(_seen(caller, name, record), fingerprint)
             return record, prompt, b"" if prompt is not None else store.audio(record)
 
         record, data, audio = await self.storage.run(store.read, name, read)
@@ -189,12 +202,19 @@ class VoiceLibrary:
             self._fingerprints = await self._encoder.describe.remote()
         return self._fingerprints[model]
 
-    async def _exists(self, name: str) -> bool:
+    async def _is_free(self, caller: Caller, name: str, overwrite: bool) -> bool:
         try:
-            await self.get(name)
+            existing = await self.storage.run(self._store.get, name)
         except VoiceNotFound:
-            return False
-        return True
+            return True
+        return overwrite and caller.sees(existing.owner)
+
+
+def _seen(caller: Caller, name: str, record: VoiceRecord) -> VoiceRecord:
+    """Raises VoiceNotFound, as for a voice that nobody has."""
+    if not caller.sees(record.owner):
+        raise VoiceNotFound(name)
+    return record
 
 
 def _digest(audio: bytes) -> str:

@@ -33,7 +33,7 @@ class VoiceRecord:
     """What is known of a voice. Raises InvalidRequest for a bad name, ValueError for a bad upload id.
 
     `created_at` is in unix seconds, `audio_bytes` the size of the upload. Without `ref_text` the voice is a speaker
-    embedding only.
+    embedding only. `owner` is the name of the API key that stored it, None where there was none.
     """
 
     name: str
@@ -45,6 +45,7 @@ class VoiceRecord:
     ref_text: str | None
     description: str | None
     source: Source
+    owner: str | None = None
 
     def __post_init__(self) -> None:
         check_voice_name(self.name)

@@ -16,13 +16,14 @@ from deployments.answers import (
     VoiceList,
     show_voice,
 )
+from deployments.caller import caller_of
 from deployments.consent_store import CONSENT_PREFIX, ConsentStore
 from deployments.edge import Edge, app
 from deployments.http_errors import HttpError, renamed_fields
 from deployments.openapi import BODY_ERRORS, errors, files, form_body, json_body
 from deployments.request_body import FORM, JSON
 from deployments.schemas import DesignBody, KeepBody, parse_body
-from deployments.settings import IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
+from deployments.settings import ApiKeyArgs, IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
 from deployments.voice_design import VoiceDesigner
 from deployments.voice_upload import parse_upload
 
@@ -35,21 +36,22 @@ class VoiceRoutes(Edge):
         args: IngressArgs,
         voices: VoiceStoreArgs,
         reference_audio: ReferenceAudioArgs,
+        api_keys: ApiKeyArgs,
     ) -> None:
-        super().__init__(decoder, encoder, args, voices, reference_audio)
+        super().__init__(decoder, encoder, args, voices, reference_audio, api_keys)
         self._designer = VoiceDesigner(decoder, self._library, voices)
         self._consents = ConsentStore(voices.url, limit=voices.max_consents)
 
     @app.get("/v1/audio/voices", responses=errors(500, 503))
-    async def voices(self) -> VoiceList:
-        """Built-in speakers of every model with the languages they speak, and the stored voices."""
+    async def voices(self, request: Request) -> VoiceList:
+        """Built-in speakers of every model with the languages they speak, and the caller's stored voices."""
         cards = await self._loaded()
         built_in = [
             BuiltInVoice(id=speaker, model=name, languages=list(card.languages))
             for name, card in cards.items()
             for speaker in card.speakers
         ]
-        stored = [show_voice(record) for record in await self._library.list()]
+        stored = [show_voice(record) for record in await self._library.list(caller_of(request))]
         data: list[BuiltInVoice | StoredVoice] = [*built_in, *stored]
         return VoiceList(
             voices=sorted({*(voice.id for voice in data), *self._library.aliases}),
@@ -79,14 +81,16 @@ class VoiceRoutes(Edge):
     )
     async def add_voice(self, request: Request) -> UploadedVoice:
         """Store a voice cloned from a recording of 1 to 60 s."""
+        caller = caller_of(request)
         async with self._bodies.read(request, FORM) as body:
             upload = await parse_upload(request.headers.get("content-type", ""), body, self._library.max_audio_bytes)
             self._check_length("ref_text", upload.ref_text or "")
             self._check_length("speaker_description", upload.description or "")
             if upload.consent.startswith(CONSENT_PREFIX):
-                await self._library.storage.run(self._consents.get, upload.consent)
+                await self._library.storage.run(self._consents.get, caller, upload.consent)
             with renamed_fields({"ref_audio": "audio_sample"}):
                 record = await self._library.add(
+                    caller,
                     upload.name,
                     upload.audio,
                     await self._loaded(),
@@ -117,8 +121,8 @@ class VoiceRoutes(Edge):
             raise HttpError(400, message, param="candidates", code="out_of_range")
         cards = await self._loaded()
         if body.name is None:
-            return PreviewList(data=await self._designer.preview(body, cards))
-        record, previews = await self._designer.design(body.name, body, cards)
+            return PreviewList(data=await self._designer.preview(caller_of(request), body, cards))
+        record, previews = await self._designer.design(caller_of(request), body.name, body, cards)
         return DesignedVoiceAnswer(**show_voice(record).model_dump(), previews=previews)
 
     @app.post(
@@ -131,12 +135,13 @@ class VoiceRoutes(Edge):
         async with self._bodies.read(request, JSON) as content:
             body = parse_body(KeepBody, content)
         cards = await self._loaded()
-        return show_voice(await self._designer.keep_preview(preview_id, body.name, cards, overwrite=body.overwrite))
+        keep, caller = self._designer.keep_preview, caller_of(request)
+        return show_voice(await keep(caller, preview_id, body.name, cards, overwrite=body.overwrite))
 
     @app.get("/v1/audio/voices/{name}", responses=errors(404, 500, 503))
-    async def voice(self, name: str) -> StoredVoice:
+    async def voice(self, name: str, request: Request) -> StoredVoice:
         """A stored voice."""
-        return show_voice(await self._library.get(name))
+        return show_voice(await self._library.get(caller_of(request), name))
 
     @app.get(
         "/v1/audio/voices/{name}/audio",
@@ -144,14 +149,14 @@ class VoiceRoutes(Edge):
         responses=files("The recording, in the container it came in", "audio/*", "video/*", "application/octet-stream")
         | errors(404, 500, 503),
     )
-    async def voice_audio(self, name: str) -> Response:
+    async def voice_audio(self, name: str, request: Request) -> Response:
         """The recording as it was uploaded."""
-        record, audio = await self._library.audio(name)
+        record, audio = await self._library.audio(caller_of(request), name)
         headers = {"X-Content-Type-Options": "nosniff", "Content-Disposition": f'attachment; filename="{record.name}"'}
         return Response(audio, media_type=record.mime_type, headers=headers)
 
     @app.delete("/v1/audio/voices/{name}", responses=errors(404, 500, 503))
-    async def delete_voice(self, name: str) -> VoiceDeleted:
+    async def delete_voice(self, name: str, request: Request) -> VoiceDeleted:
         """Forget a stored voice, everywhere."""
-        await self._library.delete(name)
+        await self._library.delete(caller_of(request), name)
         return VoiceDeleted(id=name)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
+from deployments.caller import EVERYONE, Caller
 from deployments.shared_files import SharedFiles
 from deployments.voice_record import HEX, VOICE_NAME, Source, VoiceRecord, check_hex, check_voice_name
 from qwen_tts.errors import InvalidRequest, QwenTTSError
@@ -90,14 +91,18 @@ class VoiceStore:
         source: Source,
         prompts: Mapping[str, bytes],
         overwrite: bool,
+        caller: Caller = EVERYONE,
     ) -> VoiceRecord:
-        """Store a voice with its prompts by model fingerprint. Raises InvalidRequest, VoiceExists, StoreFull."""
+        """Store a voice of `caller` with its prompts by model fingerprint. A voice that the caller does not see is not
+        replaced. Raises InvalidRequest, VoiceExists, StoreFull."""
         created_at = int(time.time())
         upload_id = f"{created_at:08x}{secrets.token_hex(12)}"
-        record = VoiceRecord(name, created_at, upload_id, mime_type, len(audio), consent, ref_text, description, source)
+        record = VoiceRecord(
+            name, created_at, upload_id, mime_type, len(audio), consent, ref_text, description, source, caller.name
+        )
         content = {_prompt_path(record, fingerprint): prompt for fingerprint, prompt in prompts.items()}
         content[_audio_path(record)] = audio
-        self._make_way(name, overwrite)
+        self._make_way(name, overwrite, caller)
         try:
             for path, data in content.items():
                 self._files.put(path, data)
@@ -212,14 +217,14 @@ class VoiceStore:
         except Exception:
             log.exception("the voice library could not be swept")
 
-    def _make_way(self, name: str, overwrite: bool) -> None:
+    def _make_way(self, name: str, overwrite: bool, caller: Caller) -> None:
         """Refuse what can be refused before anything is written; a malformed record must not keep its name for ever."""
         try:
             existing = self._load(name)
         except _Malformed:
             self._files.discard(_record_path(name))
             existing = None
-        if existing is not None and not overwrite:
+        if existing is not None and not (overwrite and caller.sees(existing.owner)):
             raise VoiceExists(name)
         if existing is None and len(self._keys()) >= self._max_voices:
             raise StoreFull(self._max_voices)

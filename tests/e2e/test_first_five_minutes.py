@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from deployments.key_file import read_keys
 from deployments.settings import AppArgs
 from tests.e2e.starting import PATH, Running, start
 from tests.recordings import wav
@@ -37,13 +38,14 @@ def test_ready_says_where_and_whose_voice_it_is(serving: Running) -> None:
     assert f"Ready at http://127.0.0.1:{serving.port}" in text
     assert "curl -s" in text
     assert "not Qwen's" in text
+    assert "No API keys are configured: the service is open to everyone" in text
 
 
 def test_every_snippet_of_the_readme_runs(serving: Running, tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": PATH}
     (tmp_path / "reference.wav").write_bytes(wav("high"))
     shell = [block.replace("127.0.0.1:8000", f"127.0.0.1:{serving.port}") for block in blocks("bash")]
-    assert len(shell) == 6
+    assert len(shell) == 7
     for block in shell:
         subprocess.run(["bash", "-euc", block], cwd=tmp_path, env=environment, check=True, timeout=120)
     for block in blocks("python"):
@@ -57,6 +59,7 @@ def test_every_snippet_of_the_readme_runs(serving: Running, tmp_path: Path) -> N
             assert len(file.readframes(file.getnframes())) > 24000
     *_, last = (tmp_path / "events.txt").read_text().split("\n\n")[:-1]
     assert '"speech.audio.done"' in last
+    assert [key.name for key in read_keys(tmp_path / "api-keys.yaml")] == ["alice"]
     assert (tmp_path / "speech.pcm").stat().st_size % (1920 * 2) == 0
 
 

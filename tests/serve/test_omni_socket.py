@@ -186,7 +186,7 @@ def test_what_is_refused(service: Service) -> None:
     assert "sample_rate" in refused(1008, CONFIG | {"sample_rate": 12345})
     assert "text" in refused(1008, CONFIG, {"type": "input.text", "text": 5})
     assert "input.done" in refused(1002, CONFIG, text, CONFIG)
-    waiting = [text, {"type": "input.done"}] * 9
+    waiting: list[dict[str, object]] = [text, {"type": "input.done"}] * 9
     assert "waiting" in refused(1008, CONFIG | {"max_new_tokens": 3000}, *waiting)
     assert "not known" in refused(1002, CONFIG, {"type": "input.sing"})
     assert "after session.close" in refused(1002, CONFIG, text, {"type": "session.close"}, text)

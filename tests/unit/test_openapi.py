@@ -10,6 +10,7 @@ import deployments.ingress  # noqa: F401  # adds the routes
 from deployments.batch import BatchBody
 from deployments.edge import app
 from deployments.elevenlabs_fields import ConvertBody
+from deployments.gate import OPEN_PATHS
 from deployments.schemas import SpeechBody, parse_fields
 
 ELEVENLABS = {
@@ -63,6 +64,17 @@ def test_every_post_has_a_body_and_every_error_its_shape(document: dict[str, Any
                 assert shape == ("ElevenLabsErrorAnswer" if name in ELEVENLABS else "ErrorAnswer"), name
         if name.startswith("POST"):
             assert {"400", "408", "413", "415", "429", "500", "503"} <= set(operation["responses"]), name
+
+
+def test_what_the_gate_asks_of_every_route_but_open_ones(document: dict[str, Any]) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["Bearer"]["scheme"], schemes["xi-api-key"]["in"]) == ("bearer", "header")
+    keyed = {name for name, operation in operations(document) if "security" in operation}
+    assert keyed == {name for name, _ in operations(document) if name.split()[1] not in OPEN_PATHS}
+    for name, operation in operations(document):
+        assert (name in keyed) == ({"400", "401"} <= set(operation["responses"])), name
+        if name in keyed:
+            assert operation["security"] == [{"Bearer": []}, {"xi-api-key": []}], "either"
 
 
 def test_references_lead_somewhere(document: dict[str, Any]) -> None:

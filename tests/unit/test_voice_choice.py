@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.caller import EVERYONE
 from deployments.http_errors import HttpError, to_http_error
 from deployments.messages import ModelCard
 from deployments.model_routing import model_of
@@ -54,7 +55,7 @@ def test_the_type_that_would_be_needed_is_named(
     library = VoiceLibrary(None, voices, ReferenceAudioArgs())
     library._fingerprints = {"my-base": "ab12"}
     with pytest.raises((HttpError, InvalidRequest)) as caught:
-        asyncio.run(choose_voice(SpeechBody.model_validate({"input": "Hello"} | body), cards, library))
+        asyncio.run(choose_voice(EVERYONE, SpeechBody.model_validate({"input": "Hello"} | body), cards, library))
     answer = to_http_error(caught.value)
     assert answer.status == status
     assert f"a model of type '{needed}', and none is loaded" in answer.message

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deployments import voice_design
+from deployments.caller import EVERYONE, Caller
 from deployments.http_errors import HttpError
 from deployments.messages import AudioChunk, ModelCard
 from deployments.preview_store import PreviewNotFound
@@ -63,11 +64,13 @@ def designer(
         pcm, finish_reason = next(remaining)
         return pcm, AudioChunk(b"", finish_reason)
 
-    async def add(name: str, audio: bytes, cards: object, *, ref_text: str | None, **rest: object) -> None:
+    async def add(
+        caller: Caller, name: str, audio: bytes, cards: object, *, ref_text: str | None, **rest: object
+    ) -> None:
         kept.wavs.append(audio)
         kept.texts.append(ref_text)
 
-    async def check_free(name: str, cards: object, *, overwrite: bool) -> None:
+    async def check_free(caller: Caller, name: str, cards: object, *, overwrite: bool) -> None:
         pass
 
     voices = VoiceStoreArgs(url=str(directory))
@@ -88,7 +91,7 @@ async def test_the_first_candidate_without_a_flaw_is_stored(tmp_path: Path, monk
     spoken: list[tuple[bytes, FinishReason]] = [(SILENT, "stop"), (GOOD, "length"), (OTHER, "stop"), (GOOD, "stop")]
     designing, kept = designer(monkeypatch, tmp_path, spoken)
     body = DesignBody(description="A low voice", input="Hello", candidates=4, seed=5)
-    _, shown = await designing.design("warm", body, CARDS)
+    _, shown = await designing.design(EVERYONE, "warm", body, CARDS)
     assert [candidate.chosen for candidate in shown] == [False, False, True, False]
     assert "silent" in str(shown[0].flaw)
     assert "cut off" in str(shown[1].flaw)
@@ -100,7 +103,7 @@ async def test_nothing_is_stored_when_all_have_a_flaw(tmp_path: Path, monkeypatc
     designing, kept = designer(monkeypatch, tmp_path, [(SILENT, "stop"), (GOOD, "length")])
     body = DesignBody(description="A low voice", input="Hello", candidates=2)
     with pytest.raises(HttpError, match=r"silent.*cut off") as caught:
-        await designing.design("warm", body, CARDS)
+        await designing.design(EVERYONE, "warm", body, CARDS)
     assert caught.value.status == 422
     assert kept.wavs == []
 
@@ -108,20 +111,20 @@ async def test_nothing_is_stored_when_all_have_a_flaw(tmp_path: Path, monkeypatc
 async def test_words_that_were_cut_off_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     designing, kept = designer(monkeypatch, tmp_path, [(GOOD, "stop"), (OTHER, "length")])
     body = DesignBody(description="A low voice", input="Hello", candidates=2)
-    previews = await designing.preview(body, CARDS)
+    previews = await designing.preview(EVERYONE, body, CARDS)
     for preview in previews:
-        await designing.keep_preview(str(preview.id), "warm", CARDS, overwrite=True)
+        await designing.keep_preview(EVERYONE, str(preview.id), "warm", CARDS, overwrite=True)
     assert kept.texts == ["Hello", None]
     with pytest.raises(PreviewNotFound):
-        await designing.keep_preview(str(previews[0].id), "warm", CARDS, overwrite=True)
+        await designing.keep_preview(EVERYONE, str(previews[0].id), "warm", CARDS, overwrite=True)
 
 
 async def test_a_design_is_no_longer_than_what_can_be_cloned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     designing, _ = designer(monkeypatch, tmp_path, [(GOOD, "stop")] * 2)
     orders: list[SpeechRequest] = []
     monkeypatch.setattr(voice_design, "open_stream", lambda handle, method, model, order: orders.append(order))
-    await designing.preview(DesignBody(description="A", input="Hello " * 400, max_new_tokens=5000), CARDS)
-    await designing.preview(DesignBody(description="A", input="Hello " * 400), CARDS)
+    await designing.preview(EVERYONE, DesignBody(description="A", input="Hello " * 400, max_new_tokens=5000), CARDS)
+    await designing.preview(EVERYONE, DesignBody(description="A", input="Hello " * 400), CARDS)
     assert [order.max_frames for order in orders] == [750, 750]
 
 
@@ -138,5 +141,5 @@ async def test_when_one_is_refused_the_others_are_stopped(tmp_path: Path, monkey
     designer = VoiceDesigner(decoder, VoiceLibrary(None, voices, ReferenceAudioArgs()), voices)
     body = DesignBody(description="A low voice", input="Hello", candidates=4, seed=5)
     with pytest.raises(Overloaded, match="no room"):
-        await asyncio.wait_for(designer.preview(body, CARDS), 10)
+        await asyncio.wait_for(designer.preview(EVERYONE, body, CARDS), 10)
     assert [stream.cancelled for stream in streams] == [True] * 4

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deployments import voice_library
+from deployments.caller import EVERYONE
 from deployments.codec_encoder import CodecEncoder
 from deployments.settings import CodecEncoderArgs, ModelArgs, ReferenceAudioArgs, VoiceStoreArgs
 from deployments.voice_library import VoiceLibrary
@@ -29,7 +30,7 @@ async def test_slow_hosts_keep_nobody_from_the_store(tmp_path: Path, monkeypatch
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     with pytest.raises(VoiceNotFound):
-        await asyncio.wait_for(library.get("anna"), 10)
+        await asyncio.wait_for(library.get(EVERYONE, "anna"), 10)
     late = asked.pop()
     with pytest.raises(Overloaded, match="40 reference URLs"):
         await late
