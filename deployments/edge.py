@@ -45,7 +45,7 @@ app.add_middleware(RequestLogMiddleware)  # around it: what is refused there is 
 
 
 class Edge:
-    """One replica of the edge. It keeps nothing but its gate, cards of the loaded models and what it has read of voices."""
+    """One replica of the edge. It keeps nothing but its gate, cards of loaded models and what it has read of voices."""
 
     def __init__(
         self,
