@@ -29,7 +29,7 @@ _REFERENCE_ALSO_NEEDS = (
 )
 _BASE = "reference bfloat16"
 _OURS = (
-    ("float32", False), ("bfloat16", False), ("bfloat16", True), ("int8", False), ("int8", True),
+    ("float32", False), ("float32", True), ("bfloat16", False), ("bfloat16", True), ("int8", False), ("int8", True),
 )  # fmt: skip
 
 

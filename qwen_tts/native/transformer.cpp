@@ -88,7 +88,6 @@ struct Linear {
 };
 
 constexpr int kTogether = 4;  // panels
-constexpr int kAhead = 1024;  // bytes of a panel fetched before they are needed
 
 inline __m512 as_floats(__m512i bits) { return _mm512_castsi512_ps(bits); }
 inline uint32_t group_of(const uint8_t* bytes) { uint32_t group; std::memcpy(&group, bytes, 4); return group; }
@@ -177,8 +176,11 @@ struct Encoded {
 
 // `Rows` rows times `Panels` panels. Even and odd groups are summed apart, whatever the sizes, for the sake of the first
 // sentence at the top.
+//
+// While these panels are multiplied with one block of rows after the other, the next ones are fetched, a line in `blocks`
+// each time: memory then works all the time, and not only for the first block.
 template <class Kind, int Rows, int Panels, class Store>
-inline void block(const Linear& linear, Encoded& x, int row, int panel, Store& store) {
+inline void block(const Linear& linear, Encoded& x, int row, int panel, int blocks, Store& store) {
   typename Kind::Sum sums[2][Rows][Panels];
   for (auto& half : sums)
     for (auto& of_row : half)
@@ -186,13 +188,16 @@ inline void block(const Linear& linear, Encoded& x, int row, int panel, Store& s
   const size_t panel_bytes = static_cast<size_t>(linear.steps) * 64;
   const uint8_t* weights = linear.panels + panel * panel_bytes;
   const uint8_t* inputs = x.row(row);
+  int until_fetch = 1 + row / 8 % blocks;
   for (int step = 0; step < linear.steps; step += 2) {
+    const bool fetch = --until_fetch == 0;
+    if (fetch) until_fetch = blocks;
     for (int half = 0; half < 2; ++half) {
       __m512i columns[Panels];
       for (int p = 0; p < Panels; ++p) {
         const uint8_t* at = weights + p * panel_bytes + (step + half) * 64;
         columns[p] = _mm512_loadu_si512(at);
-        _mm_prefetch(reinterpret_cast<const char*>(at + kAhead), _MM_HINT_T0);
+        if (fetch) _mm_prefetch(reinterpret_cast<const char*>(at + kTogether * panel_bytes), _MM_HINT_T1);
       }
       for (int r = 0; r < Rows; ++r) {
         const uint32_t group = group_of(inputs + static_cast<size_t>(r) * x.stride + 4 * (step + half));
@@ -210,9 +215,10 @@ inline void block(const Linear& linear, Encoded& x, int row, int panel, Store& s
 }
 
 template <class Kind, int Rows, int Panels, class Store>
-inline int blocks(const Linear& linear, Encoded& x, int row, int count, int panel, Store& store) {
+inline int blocks_of(const Linear& linear, Encoded& x, int row, int count, int panel, Store& store) {
+  const int blocks = (count + 7) / 8;
   for (; count - row >= Rows; row += Rows)
-    for (int p = 0; p < kTogether; p += Panels) block<Kind, Rows, Panels>(linear, x, row, panel + p, store);
+    for (int p = 0; p < kTogether; p += Panels) block<Kind, Rows, Panels>(linear, x, row, panel + p, blocks, store);
   return row;
 }
 
@@ -222,10 +228,10 @@ void multiply(const Linear& linear, Encoded& x, int rows, int thread, int thread
   const int groups = linear.panel_count / kTogether;
   for (int g = groups * thread / threads; g < groups * (thread + 1) / threads; ++g) {
     const int panel = g * kTogether;
-    int row = blocks<Kind, 8, 1>(linear, x, 0, rows, panel, store);
-    row = blocks<Kind, 4, 2>(linear, x, row, rows, panel, store);
-    row = blocks<Kind, 2, 4>(linear, x, row, rows, panel, store);
-    blocks<Kind, 1, 4>(linear, x, row, rows, panel, store);
+    int row = blocks_of<Kind, 8, 1>(linear, x, 0, rows, panel, store);
+    row = blocks_of<Kind, 4, 2>(linear, x, row, rows, panel, store);
+    row = blocks_of<Kind, 2, 4>(linear, x, row, rows, panel, store);
+    blocks_of<Kind, 1, 4>(linear, x, row, rows, panel, store);
   }
 }
 
