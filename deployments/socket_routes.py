@@ -1,5 +1,6 @@
 """Routes of other protocols over WebSockets, each with an adapter onto the one way to speak."""
 
+import asyncio
 from contextlib import closing
 from dataclasses import replace
 
@@ -9,10 +10,11 @@ from deployments.audio_encoder import AudioEncoder
 from deployments.caller import Caller, caller_of
 from deployments.dashscope_socket import DashScopeSocket
 from deployments.edge import app
+from deployments.http_errors import HttpError
 from deployments.live_speech import LiveSpeech
 from deployments.nari_socket import NariSocket
+from deployments.number_words import numbers_in_words
 from deployments.omni_socket import OmniSocket
-from deployments.response_stream import open_stream
 from deployments.schemas import Utterance
 from deployments.speech_routes import SpeechRoutes
 from deployments.spoken_order import Order, Speaker, Speech
@@ -52,17 +54,24 @@ class _Speaker:
         with closing(
             AudioEncoder(body.response_format, card.sample_rate_hz, body.sample_rate, body.speed)
         ) as encoder:  # which checks what it is asked for
-            return Order(card, request, body.response_format, encoder.sample_rate_hz, body.speed)
+            rate_hz = encoder.sample_rate_hz
+        return Order(card, request, body.response_format, rate_hz, body.speed, body.normalize_text)
 
     async def has_model(self, name: str) -> bool:
         return name in await self._edge._loaded()
 
-    def speak(self, order: Order, text: str) -> Speech:
-        self._edge._check_length("input", text)
+    async def speak(self, order: Order, text: str) -> Speech:
+        edge = self._edge
+        edge._check_length("input", text)
         self._count()
-        return open_stream(self._edge._decoder, "synthesize", order.card.name, replace(order.request, text=text))
+        if order.normalize_text:
+            text = await asyncio.to_thread(numbers_in_words, text, order.request.language)
+        return await edge._speech.open(replace(order.request, text=text), order.card, await edge._loaded())
 
     def speak_live(self, order: Order) -> LiveSpeech:
+        if order.normalize_text:
+            message = "normalize_text is not for a text that is spoken while it is being written"
+            raise HttpError(400, message, param="normalize_text", code="field_not_accepted")
         self._count()
         edge = self._edge
         return LiveSpeech(edge._decoder, edge._inbox, order.card, order.request, edge._args)

@@ -25,6 +25,7 @@ class Order:
     audio_format: AudioFormat
     sample_rate_hz: int
     speed: float
+    normalize_text: bool
 
     def encoder(self, *, whole: bool = False) -> AudioEncoder:
         """Raises InvalidRequest."""
@@ -46,7 +47,7 @@ class Speaker(Protocol):
 
     async def has_model(self, name: str) -> bool: ...
 
-    def speak(self, order: Order, text: str) -> Speech: ...
+    async def speak(self, order: Order, text: str) -> Speech: ...
 
     def speak_live(self, order: Order) -> LiveSpeech: ...
 
@@ -89,7 +90,7 @@ EncodedStream: TypeAlias = AsyncGenerator[tuple[bytes, FinishReason | None]]
 
 async def spoken(speaker: Speaker, order: Order, text: str, *, whole: bool) -> EncodedStream:
     """The file of one text: as it is made, or all of it at the end, where `whole`."""
-    speech = speaker.speak(order, text)
+    speech = await speaker.speak(order, text)
     try:
         async with aclosing(_file(speech, order.encoder(whole=whole))) as pieces:
             file = bytearray()

@@ -151,6 +151,21 @@ def test_a_client_that_leaves_frees_its_slots(service: Service, split: str) -> N
     wait_until_idle(service)
 
 
+def test_numbers_are_spoken_as_words_where_asked_but_not_while_they_are_written(
+    service: Service, client: httpx.Client
+) -> None:
+    words = {"normalize_text": True, "language": "english"}
+    with calling(service, **CONFIG | PCM | words) as call:
+        call.say("Now 21 more.")
+        expected = said(client, "Now twenty-one more.", language="english")
+        assert differences(audio(call.utterance()), expected) <= 1
+        call.send(**CONFIG | PCM | words | {"split_granularity": "none"})
+        call.say("21")
+        assert [event.get("param") for event in events(call.utterance()) if event["type"] == "error"] == [
+            "normalize_text"
+        ]
+
+
 def test_speech_that_fails_is_told_and_the_next_utterance_is_spoken(service: Service) -> None:
     config = CONFIG | PCM | {"language": "klingon", "split_granularity": "sentence"}
     with calling(service, **config) as call:
