@@ -52,10 +52,14 @@ class DocumentedAPI(FastAPI):
 
 
 def _document_the_gate(operation: dict[str, Any]) -> None:
-    operation["security"] = [{header: []} for header in _KEY_HEADERS]
-    content = {JSON: {"schema": {"$ref": f"{_REFS}ErrorAnswer"}}}
-    for status in _GATE_ERRORS:
-        operation["responses"][str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
+    # None is one of the ways: a service without keys is open.
+    operation["security"] = [{}, *({header: []} for header in _KEY_HEADERS)]
+    ours = {"$ref": f"{_REFS}ErrorAnswer"}
+    for status in map(str, _GATE_ERRORS):
+        documented = operation["responses"].get(status, {}).get("content", {}).get(JSON, {}).get("schema", ours)
+        schema = ours if documented == ours else {"anyOf": [documented, ours]}
+        description = HTTPStatus(int(status)).phrase
+        operation["responses"][status] = {"description": description, "content": {JSON: {"schema": schema}}}
 
 
 def json_body(kind: type[BaseModel], **examples: Mapping[str, object]) -> dict[str, Any]:
@@ -85,6 +89,7 @@ def errors(*statuses: int, shape: type[BaseModel] = ErrorAnswer) -> dict[int | s
 
 
 def files(description: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route that answers 200 with bytes."""
-    schema = {"schema": {"type": "string", "format": "binary"}}
-    return {200: {"description": description, "content": dict.fromkeys(media_types, schema)}}
+    """`responses` of a route that answers 200 with bytes, or with events, whose form OpenAPI 3.1 has no words for."""
+    binary: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+    content = {name: {} if name.startswith("text/") else binary for name in media_types}
+    return {200: {"description": description, "content": content}}

@@ -141,4 +141,4 @@ def test_streamed_samples_are_the_samples(serving: Running) -> None:
         pieces = list(answer.iter_raw())
     assert len(pieces) > 2, "it came in pieces"
     streamed = np.frombuffer(b"".join(pieces), "<i2").astype(np.float32) / 32768
-    assert (streamed == whole).all()
+    assert np.abs(streamed - whole).max() < 1.5 / 32768, "but for rounding"

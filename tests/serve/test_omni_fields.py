@@ -112,7 +112,7 @@ def test_a_batch_gives_what_its_items_give_alone(client: httpx.Client) -> None:
 def test_a_bad_item_fails_alone(client: httpx.Client) -> None:
     items: list[dict[str, object]] = [
         {"input": "Hello"}, {"input": " "}, {"input": "Hello", "voice": "bob"}, {"inptu": "Hello"}, {},
-        {"input": "Hello", "top_k": -1}, {"input": "a" * 4097},
+        {"input": "Hello", "top_k": -1}, {"input": "a" * 40_001},
     ]  # fmt: skip
     answer = batch(client, voice="ryan", items=items, max_new_tokens=2, response_format="pcm")
     first, *bad = answer["results"]

@@ -82,7 +82,7 @@ def test_events(api: openai.OpenAI) -> None:
     ) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         found = events(response.iter_lines())
-    assert audio_of(found) == say(api)
+    assert same_samples(audio_of(found), say(api))
     assert {event["response_format"] for event in found[:-1]} == {"pcm"}
     usage = found[-1]["usage"]
     assert found[-1] == {"type": "speech.audio.done", "usage": usage, "finish_reason": "length"}
@@ -118,7 +118,7 @@ def test_leaving_in_the_middle_frees_the_slots(api: openai.OpenAI, service: Serv
     ("fields", "kind", "param", "word"),
     [
         ({"input": ""}, openai.BadRequestError, "input", "empty"),
-        ({"input": "a" * 4097}, openai.BadRequestError, "input", "4096"),
+        ({"input": "a" * 40_001}, openai.BadRequestError, "input", "40000"),
         ({"voice": "nova"}, openai.NotFoundError, "voice", "ryan"),
         ({"voice": {"id": "voice_1"}}, openai.NotFoundError, "voice", "ryan"),
         ({"model": "gpt-5"}, openai.NotFoundError, "model", CUSTOM),
