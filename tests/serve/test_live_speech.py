@@ -1,5 +1,8 @@
 """The session that protocols are built on, where its text or its inbox fails under it."""
 
+import asyncio
+from typing import Any
+
 import pytest
 import ray
 from ray.exceptions import RayActorError
@@ -19,17 +22,17 @@ REQUEST = SpeechRequest(STAND_IN, CustomVoice("ryan"), seed=5, max_frames=60)
 
 
 @pytest.fixture
-async def decoder(service: Service) -> DeploymentHandle:  # type: ignore[type-arg]
+async def decoder(service: Service) -> DeploymentHandle[Any]:
     return _handle("codec-decoder", service.app)
 
 
-async def card(decoder: DeploymentHandle) -> ModelCard:  # type: ignore[type-arg]
+async def card(decoder: DeploymentHandle[Any]) -> ModelCard:
     cards: list[ModelCard] = await decoder.describe.remote()
     return next(one for one in cards if one.name == CUSTOM)
 
 
 @pytest.mark.parametrize("text", ["", "Hello there"], ids=["before the first word", "in the middle of one"])
-async def test_a_text_that_stops_ends_its_speech(service: Service, decoder: DeploymentHandle, text: str) -> None:  # type: ignore[type-arg]
+async def test_a_text_that_stops_ends_its_speech(service: Service, decoder: DeploymentHandle[Any], text: str) -> None:
     speech = LiveSpeech(decoder, start_inbox(), await card(decoder), REQUEST, IngressArgs(live_text_timeout_s=1.5))
     try:
         await speech.append(text)
@@ -39,10 +42,10 @@ async def test_a_text_that_stops_ends_its_speech(service: Service, decoder: Depl
     finally:
         speech.cancel()
     assert to_http_error(caught.value).status == 408
-    wait_until_idle(service)
+    await asyncio.to_thread(wait_until_idle, service)
 
 
-async def test_speech_does_not_outlive_the_inbox_of_its_text(service: Service, decoder: DeploymentHandle) -> None:  # type: ignore[type-arg]
+async def test_speech_does_not_outlive_the_inbox_of_its_text(service: Service, decoder: DeploymentHandle[Any]) -> None:
     """Which dies with its ingress."""
     inbox = start_inbox()
     speech = LiveSpeech(decoder, inbox, await card(decoder), REQUEST, IngressArgs())
@@ -59,4 +62,4 @@ async def test_speech_does_not_outlive_the_inbox_of_its_text(service: Service, d
             await speech.append(" again")
     finally:
         speech.cancel()
-    wait_until_idle(service)
+    await asyncio.to_thread(wait_until_idle, service)
