@@ -1,7 +1,6 @@
 """Decoding many streams on one codec: a slot each, whichever are ready decoded together."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -64,7 +63,7 @@ class StreamDecoder:
         self._state = DecoderState(decoder, slots)
         self._primed = RecentlyUsed[Carry](primed_cache_bytes)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-decoder", initializer=adopt_threads)
-        self._batcher = Batcher(self._decode, self._thread, max_batch)
+        self._batcher = Batcher(self._decode, self._thread, max_batch, size=lambda piece: len(piece.codes))
         self._room = asyncio.Semaphore(slots)
         self._waiting = 0
 
@@ -115,17 +114,10 @@ class StreamDecoder:
 
     @torch.inference_mode()
     def _decode(self, pieces: Sequence[_Piece]) -> list[bytes]:
-        """Pieces of equal length are decoded together."""
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for index, piece in enumerate(pieces):
-            by_length[len(piece.codes)].append(index)
-        pcm = [b""] * len(pieces)
-        for indices in by_length.values():
-            slots = [pieces[index].slot for index in indices]
-            codes = torch.from_numpy(np.stack([pieces[index].codes for index in indices]))
-            carry = self._state.gather(slots)
-            samples = self._decoder(codes.to(self._device, torch.int64), carry)  # [B, S]
-            self._state.scatter(slots, carry)
-            for index, row in zip(indices, samples.float().cpu().numpy(), strict=True):
-                pcm[index] = to_pcm16(row)
-        return pcm
+        """Pieces of one length."""
+        slots = [piece.slot for piece in pieces]
+        codes = torch.from_numpy(np.stack([piece.codes for piece in pieces]))
+        carry = self._state.gather(slots)
+        samples = self._decoder(codes.to(self._device, torch.int64), carry)  # [B, S]
+        self._state.scatter(slots, carry)
+        return [to_pcm16(row) for row in samples.float().cpu().numpy()]

@@ -113,3 +113,20 @@ async def test_an_item_cancelled_while_it_runs_leaves_its_companions(executor: T
     assert await stays == 2 * (BAD + 1)
     assert await batcher.submit(3) == 6
     assert gone.cancelled()
+
+
+async def test_batches_are_of_one_size_and_the_smallest_goes_first(executor: ThreadPoolExecutor) -> None:
+    """Sizes are tens here. Nobody is passed over for ever."""
+    doubler = Doubler()
+    batcher = Batcher(doubler.run, executor, 10, size=lambda item: item // 10)
+    tasks = await submit(batcher, 1)
+    await doubler.batch_started()
+    tasks += await submit(batcher, 80, 21, 81, 22)
+    for small in range(2, 7):
+        tasks += await submit(batcher, small)
+        doubler.let_go()
+        await doubler.batch_started()
+    doubler.let_go(3)
+    assert await asyncio.gather(*tasks) == [2, 160, 42, 162, 44, 4, 6, 8, 10, 12]
+    assert doubler.batches[:5] == [[1], [2], [3], [4], [80, 81]]
+    assert [21, 22] in doubler.batches
