@@ -26,7 +26,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import WebSocket, WebSocketDisconnect
+from fastapi import WebSocket
 
 from deployments.dashscope_events import (
     SENT_AS,
@@ -42,8 +42,8 @@ from deployments.dashscope_events import (
 from deployments.http_errors import HttpError, renamed_fields, to_http_error
 from deployments.schemas import parse_fields
 from deployments.settings import IngressArgs
-from deployments.sockets import EventSocket, close_code, is_fatal, until_one_ends, violation
-from deployments.spoken_order import EncodedStream, GrowingText, Order, Speaker, spoken, spoken_live
+from deployments.sockets import EventSocket, is_fatal, until_one_ends, violation
+from deployments.spoken_order import EncodedStream, Order, PendingText, Speaker, spoken, spoken_live
 
 _LONGEST_MESSAGE_BYTES = 256 * 1024
 _MOST_RESPONSES = 16  # that wait or are being spoken
@@ -55,7 +55,7 @@ class _Turn:
     """A response, from its text on."""
 
     order: Order
-    text: str | GrowingText
+    text: str | PendingText
     events: ResponseEvents
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     status: Status = "incomplete"
@@ -75,7 +75,7 @@ class DashScopeSocket:
         self._args = args
         self._id, self._conversation_id = new_id("sess"), new_id("conv")
         self._session = SessionFields()
-        self._order: Order | None = None  # of this session, once it is known to be possible
+        self._order: Order | None = None  # what `_session` asks for, once it is known to be possible
         self._buffer = ""  # appended, and no response's yet
         self._turns: asyncio.Queue[_Turn | None] = asyncio.Queue()
         self._ahead = 0  # of the turns, how many are not done
@@ -84,19 +84,10 @@ class DashScopeSocket:
         self._finishing = False
 
     async def run(self) -> None:
-        await self._socket.accept()
-        try:
+        async with self._socket.conversation(self._send_error):
             await self._send_session("session.created")
             await until_one_ends(self._read(), self._speak())
             await self._send({"type": "session.finished"})
-            await self._socket.close(1000)
-        except WebSocketDisconnect:
-            pass
-        except Exception as error:
-            refusal = to_http_error(error)
-            if self._socket.connected:
-                await self._send_error(refusal)
-                await self._socket.close(close_code(refusal))
 
     async def _read(self) -> None:
         """Take the client's events until the connection ends."""
@@ -170,18 +161,18 @@ class DashScopeSocket:
         if text is None:
             if not self._buffer.strip():
                 return
-            text = GrowingText()
+            text = PendingText()
             self._growing = await self._begin(text)
         text.append(self._buffer)
         self._buffer = ""
 
     @property
-    def _open_text(self) -> GrowingText | None:
+    def _open_text(self) -> PendingText | None:
         """The text of the response that is being written."""
         text = None if self._growing is None else self._growing.text
-        return text if isinstance(text, GrowingText) and not text.ended else None
+        return text if isinstance(text, PendingText) and not text.ended else None
 
-    async def _begin(self, text: str | GrowingText) -> _Turn:
+    async def _begin(self, text: str | PendingText) -> _Turn:
         """A response, which is spoken when it is its turn."""
         if self._ahead >= _MOST_RESPONSES:
             raise HttpError(429, f"{_MOST_RESPONSES} responses are waiting", code="too_many_responses")
@@ -226,7 +217,7 @@ class DashScopeSocket:
         except Exception as error:  # this response's; when the client has left, the next event says so
             turn.status = "failed"
             await self._send_error(to_http_error(error))
-        if isinstance(turn.text, GrowingText):
+        if isinstance(turn.text, PendingText):
             turn.text.end()  # what is appended from now on is another response's
         for event in turn.events.ending(turn.status, turn.characters):
             await self._send(event)
@@ -242,7 +233,7 @@ class DashScopeSocket:
 
     def _pieces(self, turn: _Turn) -> EncodedStream:
         match turn.text:
-            case GrowingText() as growing:
+            case PendingText() as growing:
                 return spoken_live(self._speaker, turn.order, growing, _PAUSE_S)
             case text:
                 return spoken(self._speaker, turn.order, text, whole=False)

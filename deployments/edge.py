@@ -11,6 +11,7 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments.consent_store import ConsentStore
 from deployments.gate import Gate, GateMiddleware
 from deployments.http_errors import HttpError, install_error_handlers, not_loaded
 from deployments.long_text import SpeechOpener
@@ -20,6 +21,7 @@ from deployments.request_body import BodyReader
 from deployments.request_log import RequestLogMiddleware, hide_serves_access_log
 from deployments.settings import ApiKeyArgs, IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
 from deployments.text_inbox import start_inbox
+from deployments.voice_design import VoiceDesigner
 from deployments.voice_library import VoiceLibrary
 
 # How long a question about loading may take before the answer is "not yet".
@@ -62,6 +64,8 @@ class Edge:
         self._encoder = encoder
         self._args = args
         self._library = VoiceLibrary(encoder, voices, reference_audio)
+        self._designer = VoiceDesigner(decoder, self._library, voices)
+        self._consents = ConsentStore(voices.url, limit=voices.max_consents)
         self._speech = SpeechOpener(decoder, self._library, args.long_text)
         self._bodies = BodyReader(args)
         self._inbox = start_inbox()

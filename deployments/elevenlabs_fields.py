@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.audio_encoder import SAMPLE_RATES_HZ, AudioFormat
 from deployments.http_errors import HttpError, renamed_fields, to_http_error
+from deployments.languages import LANGUAGE_CODES
 from deployments.schemas import Name, Number, SamplingFields, parse_fields
 from qwen_tts.config import LANGUAGE_AUTO
 
@@ -28,18 +29,7 @@ OUTPUT_FORMATS: Mapping[str, tuple[AudioFormat, int]] = {
     "alaw_8000": ("alaw", 8000),
 }
 
-LANGUAGES = {
-    "zh": "chinese",
-    "en": "english",
-    "ja": "japanese",
-    "ko": "korean",
-    "de": "german",
-    "fr": "french",
-    "ru": "russian",
-    "pt": "portuguese",
-    "es": "spanish",
-    "it": "italian",
-}
+LANGUAGES = {code: language for language, code in LANGUAGE_CODES.items()}
 
 # What ElevenLabs calls what an Utterance has under another name.
 _SENT_AS = {

@@ -35,7 +35,7 @@ from deployments.live_speech import STAND_IN
 from deployments.schemas import Name, Utterance, parse_fields
 from deployments.settings import IngressArgs
 from deployments.sockets import EventSocket, until_one_ends, violation
-from deployments.spoken_order import GrowingText, Order, Speaker, spoken_live
+from deployments.spoken_order import Order, PendingText, Speaker, spoken_live
 
 _LONGEST_MESSAGE_BYTES = 128 * 1024
 _MOST_UTTERANCES = 8  # that wait
@@ -80,9 +80,9 @@ class ElevenLabsSocket:
         self._voice_id = voice_id
         self._speaker = speaker
         self._args = args
-        self._texts: asyncio.Queue[GrowingText | None] = asyncio.Queue()
+        self._texts: asyncio.Queue[PendingText | None] = asyncio.Queue()
         self._ahead = 0  # of what was put there and is not spoken yet
-        self._growing: GrowingText | None = None  # which is being written
+        self._growing: PendingText | None = None  # which is being written
 
     async def run(self) -> None:
         await self._socket.accept()
@@ -136,7 +136,7 @@ class ElevenLabsSocket:
 
     def _take(self, message: _Message) -> None:
         if self._growing is None and message.text.strip():
-            self._growing = GrowingText()
+            self._growing = PendingText()
             self._put(self._growing)
         if self._growing is None:
             return
@@ -148,7 +148,7 @@ class ElevenLabsSocket:
             self._growing.end()
             self._growing = None
 
-    def _put(self, text: GrowingText | None) -> None:
+    def _put(self, text: PendingText | None) -> None:
         self._ahead += 1
         if self._ahead > _MOST_UTTERANCES + 1:
             raise HttpError(429, f"more than {_MOST_UTTERANCES} utterances are waiting", code="too_many_utterances")

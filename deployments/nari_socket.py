@@ -18,14 +18,14 @@ import asyncio
 import math
 import uuid
 
-from fastapi import WebSocket, WebSocketDisconnect
+from fastapi import WebSocket
 from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr
 
-from deployments.http_errors import HttpError, to_http_error
+from deployments.http_errors import HttpError
 from deployments.live_speech import STAND_IN, LiveSpeech
 from deployments.schemas import SpeechBody, parse_fields
 from deployments.settings import IngressArgs
-from deployments.sockets import EventSocket, close_code, violation
+from deployments.sockets import EventSocket, violation
 from deployments.spoken_order import Speaker
 
 PROTOCOL = "nari.speech.v1"
@@ -65,17 +65,11 @@ class NariSocket:
 
     async def run(self) -> None:
         known = PROTOCOL in map(str.strip, self._offered.split(","))
-        await self._socket.accept(PROTOCOL if known else None)
-        try:
+        async with self._socket.conversation(self._refuse, PROTOCOL if known else None):
             if not known:
                 violation(f"offer the subprotocol {PROTOCOL}")
             await self._send("session.created", protocol=PROTOCOL, audio=_audio(SAMPLE_RATE_HZ))
             await self._utterance(await self._configure())
-            await self._socket.close(1000)
-        except WebSocketDisconnect:
-            pass
-        except Exception as error:
-            await self._refuse(to_http_error(error))
 
     async def _configure(self) -> LiveSpeech:
         kind, fields = await self._socket.receive(self._args.live_text_timeout_s)
@@ -157,11 +151,8 @@ class NariSocket:
         await self._socket.send({"type": kind, **fields})
 
     async def _refuse(self, error: HttpError) -> None:
-        if not self._socket.connected:
-            return
         fault = {"type": error.type, "code": error.code, "message": error.message}
         await self._send("error", request_id=self._id, error=fault)
-        await self._socket.close(close_code(error))
 
 
 def _audio(sample_rate_hz: int) -> dict[str, object]:

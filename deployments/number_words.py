@@ -10,20 +10,21 @@ import unicodedata
 import cn2an
 from num2words import num2words
 
+from deployments.languages import LANGUAGE_CODES
 from qwen_tts.errors import InvalidRequest
 
-# num2words' code (it has no Chinese), and what the language puts between thousands and before decimals.
-_LANGUAGES = {
-    "chinese": ("zh", ",", "."),
-    "english": ("en", ",", "."),
-    "japanese": ("ja", ",", "."),
-    "korean": ("ko", ",", "."),
-    "german": ("de", ". \u00a0\u202f", ","),
-    "french": ("fr", ". \u00a0\u202f", ","),
-    "russian": ("ru", " \u00a0\u202f", ","),
-    "portuguese": ("pt", ". \u00a0\u202f", ","),
-    "spanish": ("es", ". \u00a0\u202f", ","),
-    "italian": ("it", ". \u00a0\u202f", ","),
+# What a language puts between thousands, and before decimals.
+_MARKS = {
+    "chinese": (",", "."),
+    "english": (",", "."),
+    "japanese": (",", "."),
+    "korean": (",", "."),
+    "german": (". \u00a0\u202f", ","),
+    "french": (". \u00a0\u202f", ","),
+    "russian": (" \u00a0\u202f", ","),
+    "portuguese": (". \u00a0\u202f", ","),
+    "spanish": (". \u00a0\u202f", ","),
+    "italian": (". \u00a0\u202f", ","),
 }
 _MOST_DIGITS = 15  # longer ones are read figure by figure, as are those that begin with a zero
 _STOPS = frozenset(",.;:!?…\"'、。，；：！？")
@@ -32,13 +33,13 @@ _IDEOGRAPHS = 0x2E80  # from here on letters stand beside figures as words do
 
 def numbers_in_words(text: str, language: str) -> str:
     """Raises InvalidRequest when the language is none of those this is known for."""
-    if language.lower() not in _LANGUAGES:
+    if language.lower() not in _MARKS:
         message = (
             f"normalize_text needs to know the language, and {language!r} is none it knows: set language to one of "
-            + ", ".join(_LANGUAGES)
+            + ", ".join(_MARKS)
         )
         raise InvalidRequest(message, "normalize_text", "language_not_supported")
-    code, thousands, point = _LANGUAGES[language.lower()]
+    code, (thousands, point) = LANGUAGE_CODES[language.lower()], _MARKS[language.lower()]
     inside = "[.,:/'’–−-]" + (r"|(?<=[0-9])[ \u00a0\u202f](?=[0-9]{3}(?![0-9]))" if " " in thousands else "")
     run = re.compile(rf"[-−]?[0-9](?:(?:{inside})*[0-9])*")
     number = re.compile(rf"([-−]?)([0-9]+|[0-9]{{1,3}}(?:[{thousands}][0-9]{{3}})+)(?:[{point}]([0-9]+))?")

@@ -22,7 +22,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
-from fastapi import WebSocket, WebSocketDisconnect
+from fastapi import WebSocket
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
 
 from deployments.audio_encoder import AudioFormat
@@ -31,8 +31,8 @@ from deployments.live_speech import STAND_IN
 from deployments.schemas import Utterance, UtteranceFields, parse_fields
 from deployments.sentences import complete_parts
 from deployments.settings import IngressArgs
-from deployments.sockets import EventSocket, close_code, until_one_ends, violation
-from deployments.spoken_order import EncodedStream, GrowingText, Order, Speaker, spoken, spoken_live
+from deployments.sockets import EventSocket, until_one_ends, violation
+from deployments.spoken_order import EncodedStream, Order, PendingText, Speaker, spoken, spoken_live
 
 _LONGEST_MESSAGE_BYTES = 4 * 1024 * 1024
 _LONGEST_TEXT_BYTES = 128 * 1024  # of an utterance
@@ -71,7 +71,7 @@ class _Sentence:
     session: _Session
     utterance: int
     index: int
-    text: str | GrowingText
+    text: str | PendingText
 
 
 @dataclass(frozen=True)
@@ -97,24 +97,18 @@ class OmniSocket:
         self._sentences = 0
         self._text_bytes = 0
         self._rest = ""  # not cut into sentences yet
-        self._growing: GrowingText | None = None
+        self._growing: PendingText | None = None
 
     async def run(self) -> None:
-        await self._socket.accept()
-        try:
+        async with self._socket.conversation(self._refuse):
             kind, fields = await self._socket.receive(self._args.body_pause_s)
             if kind != "session.config":
                 violation(f"{kind} before session.config")
             session = await self._configure(fields)
             await until_one_ends(self._read(session), self._speak())
-            await self._socket.close(1000)
-        except WebSocketDisconnect:
-            pass
-        except Exception as error:
-            refusal = to_http_error(error)
-            if self._socket.connected:
-                await self._send("error", **_fault(refusal))
-                await self._socket.close(close_code(refusal))
+
+    async def _refuse(self, error: HttpError) -> None:
+        await self._send("error", **_fault(error))
 
     async def _configure(self, fields: dict[str, object]) -> _Session:
         config = parse_fields(_Config, fields)
@@ -157,7 +151,7 @@ class OmniSocket:
         self._rest += text
         if session.live:
             if self._growing is None and self._rest.strip():
-                self._growing = GrowingText()
+                self._growing = PendingText()
                 self._say(session, self._growing)
             if self._growing is not None:
                 self._growing.append(self._rest)
@@ -187,7 +181,7 @@ class OmniSocket:
         self._sentences = self._text_bytes = 0
         self._rest, self._growing = "", None
 
-    def _say(self, session: _Session, text: str | GrowingText) -> None:
+    def _say(self, session: _Session, text: str | PendingText) -> None:
         self._put(_Sentence(session, self._utterance, self._sentences, text))
         self._sentences += 1
 
@@ -233,7 +227,7 @@ class OmniSocket:
     def _pieces(self, sentence: _Sentence) -> EncodedStream:
         order = sentence.session.order
         match sentence.text:
-            case GrowingText() as growing:
+            case PendingText() as growing:
                 return spoken_live(self._speaker, order, growing)
             case text:
                 return spoken(self._speaker, order, text, whole=not sentence.session.config.stream_audio)

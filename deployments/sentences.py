@@ -8,21 +8,11 @@ from typing import Literal
 
 import sentencex
 
+from deployments.languages import LANGUAGE_CODES
+
 # What a piece of text ends with; the pause after it depends on that.
 Ending = Literal["paragraph", "sentence", "clause", "word"]
 
-_CODES = {
-    "chinese": "zh",
-    "english": "en",
-    "japanese": "ja",
-    "korean": "ko",
-    "german": "de",
-    "french": "fr",
-    "russian": "ru",
-    "portuguese": "pt",
-    "spanish": "es",
-    "italian": "it",
-}
 # Of a text in no language that was named: by its script, kana before Han, which Japanese has too; else by the words
 # that every text has.
 _SCRIPTS = (("ja", "[\u3040-\u30ff]"), ("ko", "[\uac00-\ud7a3]"), ("zh", "[\u4e00-\u9fff]"), ("ru", "[\u0400-\u04ff]"))
@@ -102,7 +92,7 @@ def complete_parts(text: str, language: str, *, clauses: bool) -> tuple[list[str
 
 def _sentence_ends(text: str, paragraphs: list[int], language: str) -> Iterator[int]:
     """The library may leave out white space, so its sentences are looked up: they place cuts, the text stays ours."""
-    code = _CODES.get(language.lower()) or _guess(text)
+    code = LANGUAGE_CODES.get(language.lower()) or _guess(text)
     start = 0
     for paragraph_end in paragraphs:
         for sentence in sentencex.segment(code, text[start:paragraph_end]):

@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic_core import from_json
 from starlette.websockets import WebSocketState
 
-from deployments.http_errors import HttpError
+from deployments.http_errors import HttpError, to_http_error
 
 _PROTOCOL_ERROR = "protocol_error"
 
@@ -28,6 +29,24 @@ class EventSocket:
 
     async def accept(self, subprotocol: str | None = None) -> None:
         await self._socket.accept(subprotocol)
+
+    @asynccontextmanager
+    async def conversation(
+        self, refuse: Callable[[HttpError], Awaitable[None]], subprotocol: str | None = None
+    ) -> AsyncIterator[None]:
+        """Accept the connection, and close it at the end. What fails within is told by `refuse`, where anybody is left
+        to be told, and closes it with its code."""
+        await self.accept(subprotocol)
+        try:
+            yield
+            await self.close(1000)
+        except WebSocketDisconnect:
+            pass
+        except Exception as error:
+            refusal = to_http_error(error)
+            if self.connected:
+                await refuse(refusal)
+                await self.close(close_code(refusal))
 
     async def receive(self, patience_s: float, busy: Callable[[], bool] = lambda: False) -> tuple[str, dict[str, Any]]:
         """Type and fields of the client's next event. Raises HttpError like `receive_object`."""

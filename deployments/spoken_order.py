@@ -52,7 +52,7 @@ class Speaker(Protocol):
     def speak_live(self, order: Order) -> LiveSpeech: ...
 
 
-class GrowingText:
+class PendingText:
     """A text that may be taken down before its turn has come. It ends once."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ async def spoken(speaker: Speaker, order: Order, text: str, *, whole: bool) -> E
         speech.cancel()
 
 
-async def spoken_live(speaker: Speaker, order: Order, text: GrowingText, pause_s: float | None = None) -> EncodedStream:
+async def spoken_live(speaker: Speaker, order: Order, text: PendingText, pause_s: float | None = None) -> EncodedStream:
     """The file of a text that is still being written, from its first certain token on."""
     speech = speaker.speak_live(order)
     writing = asyncio.create_task(text.write_to(speech, pause_s))

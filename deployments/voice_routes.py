@@ -1,10 +1,7 @@
 """Routes of the voice library: stored voices, and designed ones."""
 
-from typing import Any
-
 from fastapi import Request
 from fastapi.responses import Response
-from ray.serve.handle import DeploymentHandle
 
 from deployments.answers import (
     BuiltInVoice,
@@ -17,31 +14,16 @@ from deployments.answers import (
     show_voice,
 )
 from deployments.caller import caller_of
-from deployments.consent_store import CONSENT_PREFIX, ConsentStore
+from deployments.consent_store import CONSENT_PREFIX
 from deployments.edge import Edge, app
 from deployments.http_errors import HttpError, renamed_fields
 from deployments.openapi import BODY_ERRORS, errors, files, form_body, json_body
 from deployments.request_body import FORM, JSON
 from deployments.schemas import DesignBody, KeepBody, parse_body
-from deployments.settings import ApiKeyArgs, IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
-from deployments.voice_design import VoiceDesigner
 from deployments.voice_upload import parse_upload
 
 
 class VoiceRoutes(Edge):
-    def __init__(
-        self,
-        decoder: DeploymentHandle[Any],
-        encoder: DeploymentHandle[Any] | None,
-        args: IngressArgs,
-        voices: VoiceStoreArgs,
-        reference_audio: ReferenceAudioArgs,
-        api_keys: ApiKeyArgs,
-    ) -> None:
-        super().__init__(decoder, encoder, args, voices, reference_audio, api_keys)
-        self._designer = VoiceDesigner(decoder, self._library, voices)
-        self._consents = ConsentStore(voices.url, limit=voices.max_consents)
-
     @app.get("/v1/audio/voices", responses=errors(500, 503))
     async def voices(self, request: Request) -> VoiceList:
         """Built-in speakers of every model with the languages they speak, and the caller's stored voices."""

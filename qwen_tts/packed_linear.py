@@ -30,14 +30,13 @@ class PackedLinear(nn.Module):
         self.weights = weights
         self.bias = bias
 
-    @staticmethod
-    def multiply(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+    def multiply(self, x: Tensor) -> Tensor:
         """x [N, K] -> x W^T, [N, M] float32."""
         raise NotImplementedError  # every kind has its own
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., K] -> [..., M]."""
-        y = self.multiply(x.flatten(0, -2), self.weights)
+        y = self.multiply(x.flatten(0, -2))
         if self.bias is not None:
             y = y + self.bias
         return y.to(x.dtype).view(*x.shape[:-1], -1)
@@ -50,9 +49,8 @@ class Float32Linear(PackedLinear):
         """weight [M, K], bias [M]."""
         super().__init__((weight.float(),), bias)
 
-    @staticmethod
-    def multiply(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
-        return F.linear(x.float(), weights[0])
+    def multiply(self, x: Tensor) -> Tensor:
+        return F.linear(x.float(), self.weights[0])
 
 
 class BFloat16Linear(PackedLinear):
@@ -61,9 +59,8 @@ class BFloat16Linear(PackedLinear):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16().contiguous(), None)
         super().__init__((packed,), bias)
 
-    @staticmethod
-    def multiply(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x.bfloat16(), *weights, None, "none", [], "")
+    def multiply(self, x: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x.bfloat16(), *self.weights, None, "none", [], "")
         return product.float()
 
 
@@ -74,13 +71,12 @@ class Int8Linear(PackedLinear):
         zero_points = torch.zeros(len(weight), dtype=torch.int32)
         super().__init__((torch.ops.onednn.qlinear_prepack(rounded, None), scale, zero_points), bias)
 
-    @staticmethod
-    def multiply(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+    def multiply(self, x: Tensor) -> Tensor:
         rows = x.float()
         scale = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / _LEVELS
         bytes_around_zero = ((rows / scale).round() + _ZERO).to(torch.uint8)
         product: Tensor = torch.ops.onednn.qlinear_pointwise.default(
-            bytes_around_zero, 1.0, _ZERO, *weights, None, 1.0, 0, torch.float32, "none", [], ""
+            bytes_around_zero, 1.0, _ZERO, *self.weights, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return product * scale
 
@@ -91,7 +87,7 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight.float() / scale[:, None]).round().to(torch.int8), scale
 
 
-KINDS: dict[Weights, type[Float32Linear] | type[BFloat16Linear] | type[Int8Linear]] = {
+_KINDS: dict[Weights, type[Float32Linear] | type[BFloat16Linear] | type[Int8Linear]] = {
     "float32": Float32Linear,
     "bfloat16": BFloat16Linear,
     "int8": Int8Linear,
@@ -100,7 +96,7 @@ KINDS: dict[Weights, type[Float32Linear] | type[BFloat16Linear] | type[Int8Linea
 
 def packer(weights: Weights) -> Callable[[Sequence[nn.Module]], PackedLinear]:
     """What makes one packed layer of linear layers that read the same input; its output is theirs side by side."""
-    kind = KINDS[weights]
+    kind = _KINDS[weights]
 
     def pack(layers: Sequence[nn.Module]) -> PackedLinear:
         linear = [layer for layer in layers if isinstance(layer, nn.Linear)]

@@ -108,9 +108,11 @@ class TalkerRunner:
     def _one_team_of_threads(self) -> Iterator[None]:
         """A transformer that brings its own threads finds torch's in their way: they wait actively for their next work,
         longer than a step takes. What remains for torch is too small to divide."""
+        if self.talker.model.read is None:
+            yield
+            return
         threads = torch.get_num_threads()
-        if self.talker.model.read is not None:
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)
         try:
             yield
         finally:

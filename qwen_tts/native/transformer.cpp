@@ -95,30 +95,28 @@ inline uint32_t group_of(const uint8_t* bytes) { uint32_t group; std::memcpy(&gr
 // The lanes of the first `count` numbers.
 inline __mmask16 first(int count) { return count >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << count) - 1); }
 
-struct Float32 {
+// What both kinds of floating point have in common.
+struct Floats {
   using Sum = __m512;
-  static constexpr int kBytes = 4;
   static Sum zero() { return _mm512_setzero_ps(); }
+  static Sum both(Sum one, Sum other) { return _mm512_add_ps(one, other); }
+  static __m512 value(Sum sum, const Linear&, int, float) { return sum; }
+};
+
+struct Float32 : Floats {
   static Sum more(Sum sum, __m512i weights, uint32_t group) {
     return _mm512_fmadd_ps(as_floats(_mm512_set1_epi32(group)), as_floats(weights), sum);
   }
-  static Sum both(Sum one, Sum other) { return _mm512_add_ps(one, other); }
-  static __m512 value(Sum sum, const Linear&, int, float) { return sum; }
   static float encode(const float* row, int count, uint8_t* out) {
     std::memcpy(out, row, count * sizeof(float));
     return 1.0f;
   }
 };
 
-struct BFloat16 {
-  using Sum = __m512;
-  static constexpr int kBytes = 2;
-  static Sum zero() { return _mm512_setzero_ps(); }
+struct BFloat16 : Floats {
   static Sum more(Sum sum, __m512i weights, uint32_t group) {
     return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(group), (__m512bh)weights);
   }
-  static Sum both(Sum one, Sum other) { return _mm512_add_ps(one, other); }
-  static __m512 value(Sum sum, const Linear&, int, float) { return sum; }
   static float encode(const float* row, int count, uint8_t* out) {
     for (int i = 0; i < count; i += 16) {
       const __mmask16 mask = first(count - i);
@@ -132,7 +130,6 @@ struct BFloat16 {
 // A factor per output channel and one per row of inputs; in between, exact integers.
 struct Int8 {
   using Sum = __m512i;
-  static constexpr int kBytes = 1;
   static Sum zero() { return _mm512_setzero_si512(); }
   static Sum more(Sum sum, __m512i weights, uint32_t group) {
     return _mm512_dpbusd_epi32(sum, _mm512_set1_epi32(group), weights);

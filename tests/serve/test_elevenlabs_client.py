@@ -87,7 +87,7 @@ def test_leaving_a_stream_frees_its_slots(api: ElevenLabs, service: Service) -> 
     speech = api.text_to_speech.stream("ryan", text=LONG, output_format="pcm_24000", request_options=options)
     next(speech)
     assert service.load(f"talker-{CUSTOM}").used == 1
-    speech.close()  # type: ignore[attr-defined]
+    speech.close()  # type: ignore[attr-defined]  # a generator behind its public type
     wait_until_idle(service)
 
 
@@ -136,7 +136,7 @@ def test_leaving_realtime_frees_its_slots(realtime: ElevenLabs, service: Service
     words = iter([f"{word} " for word in LONG.split()] * 4)
     speech = realtime.text_to_speech.convert_realtime("ryan", text=words, output_format="pcm_24000")
     next(iter(speech))
-    speech.close()  # type: ignore[attr-defined]
+    speech.close()  # type: ignore[attr-defined]  # a generator behind its public type
     wait_until_idle(service)
 
 

@@ -11,7 +11,7 @@ from deployments.dashscope_socket import DashScopeSocket
 from deployments.http_errors import HttpError
 from deployments.settings import IngressArgs
 from deployments.sockets import EventSocket, until_one_ends
-from deployments.spoken_order import GrowingText
+from deployments.spoken_order import PendingText
 
 
 class Nobody:
@@ -74,7 +74,7 @@ class Written:
 
 
 async def test_a_pause_ends_a_text() -> None:
-    text, speech = GrowingText(), Written()
+    text, speech = PendingText(), Written()
     text.append("One ")
     text.append("two.")
     await text.write_to(speech, 0.01)  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ async def test_a_pause_ends_a_text() -> None:
 
 
 async def test_a_text_that_may_pause_is_written_to_its_end() -> None:
-    text, speech = GrowingText(), Written()
+    text, speech = PendingText(), Written()
     writing = asyncio.create_task(text.write_to(speech, None))  # type: ignore[arg-type]
     await asyncio.sleep(0.02)
     text.append("One")
