@@ -1,0 +1,217 @@
+"""python -m loadtest: load tests of any server with OpenAI's speech route."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+import click
+
+from loadtest.arrivals import OPEN_LOOPS
+from loadtest.bench import invalid, measure, orders_for, summed_up
+from loadtest.compare import compare, table
+from loadtest.kept_audio import write_audio
+from loadtest.merge import Samples, merge, read_samples, write_samples
+from loadtest.options import LoadOptions, at, bench_of, load_options, promise_of
+from loadtest.readme import rewritten
+from loadtest.record import Record
+from loadtest.report import write_report
+from loadtest.result import Result, conditions_of, read_result
+from loadtest.searching import search
+from loadtest.serving import peer
+from loadtest.side_by_side import side_by_side
+from loadtest.tables import GROUP_HEADS, TRIAL_HEADS, group_rows, knee_said, markdown, trial_rows, write_csv
+
+_RESULT = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT = click.option("--out", default="loadtest-report", type=click.Path(file_okay=False, path_type=Path))
+_URL = click.option("--url", help="Of the server; without, ours is started with its default settings.")
+_TTFA = (
+    "Limit of the TTFA's 95th percentile, from the moment a request is due until its first audible sample is played."
+)
+_SPOILED = click.option(
+    "--spoiled-percent", default=0.1, show_default=True, help="Of streams may underrun or fail, at most."
+)
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    pass
+
+
+@main.command()
+@_URL
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests a second, of an open loop.")
+@click.option("--users", type=click.IntRange(1), help="Of a closed loop.")
+@click.option("--repeat", default=1, show_default=True, type=click.IntRange(1), help="Runs, whose spread is the noise.")
+@click.option("--shard", default="0/1", show_default=True, help="i/n: this machine's share of n, counted from 0.")
+@click.option("--start-at", type=float, help="Epoch second, the same on every machine: date -d '+30 sec' +%s")
+@click.option("--keep", default=0, show_default=True, help="So many requests' audio, for `qwen-tts evaluate`.")
+@click.option("--baseline", type=_RESULT, help="Fail on a regression against this result.")
+@click.option("--label", help="Title of the report.")
+@_OUT
+@load_options
+def run(
+    url: str | None,
+    rate: float | None,
+    users: int | None,
+    repeat: int,
+    shard: str,
+    start_at: float | None,
+    keep: int,
+    baseline: Path | None,
+    label: str | None,
+    out: Path,
+    **options: Unpack[LoadOptions],
+) -> None:
+    """One load, measured: result.json, requests.csv, samples.json, report.html."""
+    wanted, other = ("rate", "users") if options["load"] in OPEN_LOOPS else ("users", "rate")
+    given = {"rate": rate, "users": users}
+    if given[wanted] is None or given[other] is not None:
+        raise click.UsageError(f"--load {options['load']} needs --{wanted} and has no --{other}")
+    with at(url) as address:
+        bench = replace(
+            bench_of(address, options, users),
+            shard=_shard(shard),
+            start_at=start_at,
+            keep=keep,
+            requests=options["requests"],
+        )
+        conditions = conditions_of(bench, label or f"{bench.scenario}, {bench.load}", rate)
+        with orders_for(bench) as make:
+            generated = [
+                measure(bench, make, rate, seed=bench.seed + number, description=f"run {number + 1} of {repeat}")
+                for number in range(repeat)
+            ]
+    result = Result(conditions=conditions, runs=[summed_up(bench, one) for one in generated])
+    _write(result, [one.records for one in generated], out)
+    if repeat == 1:
+        lags = [lag for effort in generated[0].efforts for lag in effort.lags_ms]
+        cpu = max(effort.cpu_share for effort in generated[0].efforts)
+        samples = Samples(conditions=conditions, records=generated[0].records, lags_ms=lags, cpu_share=cpu)
+        write_samples(samples, out / "samples.json")
+    if keep:
+        write_audio(generated[-1].records, out / "audio")
+    _say(result)
+    if baseline is not None:
+        _compare(baseline, result)
+
+
+@main.command()
+@_URL
+@click.option("--ttfa-ms", default=500.0, show_default=True, help=_TTFA)
+@_SPOILED
+@click.option("--lowest", default=0.25, show_default=True, help="Rate to begin with.")
+@click.option("--highest", default=64.0, show_default=True, help="Rate beyond which nothing is tried.")
+@click.option("--tolerance", default=0.15, show_default=True, help="Between the rates kept and broken at the end.")
+@click.option("--label", help="Title of the report.")
+@_OUT
+@load_options
+def knee(
+    url: str | None,
+    ttfa_ms: float,
+    spoiled_percent: float,
+    lowest: float,
+    highest: float,
+    tolerance: float,
+    label: str | None,
+    out: Path,
+    **options: Unpack[LoadOptions],
+) -> None:
+    """The highest rate at which TTFA and underruns keep their limits: result.json, report.html."""
+    with at(url) as address:
+        bench = bench_of(address, options)
+        promise = promise_of(ttfa_ms, spoiled_percent)
+        result = search(bench, promise, lowest, highest, tolerance, label or f"knee of {bench.scenario}")
+    _write(result, [], out)
+    _say(result)
+
+
+@main.command("compare")
+@click.argument("baseline", type=_RESULT)
+@click.argument("now", type=_RESULT)
+def compare_files(baseline: Path, now: Path) -> None:
+    """Is NOW worse than BASELINE, beyond noise? Exit code 1 if it is."""
+    _compare(baseline, read_result(now))
+
+
+@main.command()
+@click.argument("result", type=_RESULT)
+@click.argument("page", type=click.Path(dir_okay=False, path_type=Path))
+def report(result: Path, page: Path) -> None:
+    """RESULT as the HTML file PAGE."""
+    write_report(read_result(result), page)
+
+
+@main.command("merge")
+@click.argument("samples", type=_RESULT, nargs=-1, required=True)
+@click.option("--allowed-lag-ms", default=20.0, show_default=True)
+@_OUT
+def merge_shards(samples: tuple[Path, ...], allowed_lag_ms: float, out: Path) -> None:
+    """The samples.json files of all shards of one run, as one result."""
+    result, records = merge([read_samples(file) for file in samples], allowed_lag_ms)
+    _write(result, [records], out)
+    _say(result)
+
+
+@main.command("peer")
+@click.argument("checkpoint", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--python", default=".venv-reference/bin/python", type=click.Path(path_type=Path), show_default=True)
+@click.option("--dtype", default="bfloat16", show_default=True)
+def serve_peer(checkpoint: Path, python: Path, dtype: str) -> None:
+    """The stand-in for a peer (benchmarks/peer.py), until Enter is pressed."""
+    with peer(python, checkpoint, dtype) as url:
+        click.prompt(f"{url} answers. Enter ends it", default="", show_default=False)
+
+
+main.add_command(side_by_side)
+
+
+@main.command("readme")
+@click.option("--check", is_flag=True, help="Change nothing; fail if it would.")
+def readme(check: bool) -> None:
+    """Write README.md's performance section from the result files in docs/benchmarks."""
+    file = Path("README.md")
+    before = file.read_text(encoding="utf-8")
+    after = rewritten(before, Path("docs/benchmarks"))
+    if check and after != before:
+        raise click.ClickException("README.md does not say what the result files say; run `python -m loadtest readme`")
+    file.write_text(after, encoding="utf-8")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise click.ClickException(f"--shard {text}: give i/n, with i from 0 to n - 1")
+    return int(index), int(count)
+
+
+def _write(result: Result, runs: Sequence[Sequence[Record]], out: Path) -> None:
+    result.write(out / "result.json")
+    if runs:
+        write_csv(runs, out / "requests.csv")
+    write_report(result, out / "report.html")
+    click.echo(f"written to {out}/", err=True)
+
+
+def _say(result: Result) -> None:
+    """The figures. Raises click.ClickException where they are of no use."""
+    for run in result.runs:
+        click.echo(markdown(GROUP_HEADS, group_rows(run)))
+    if result.knee is not None:
+        click.echo(markdown(TRIAL_HEADS, trial_rows(result.knee)))
+        click.echo(knee_said(result.knee))
+    for run in result.runs:
+        if not run.self_check.valid:
+            raise click.ClickException(invalid(run))
+
+
+def _compare(baseline: Path, now: Result) -> None:
+    differences = compare(read_result(baseline), now)
+    click.echo(table(differences))
+    worse = [found.figure for found in differences if found.regressed]
+    if worse:
+        raise click.ClickException(f"worse than {baseline} beyond noise: {', '.join(worse)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""One request, sent and timed."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+
+from loadtest.listener import Listener
+from loadtest.record import Record, record_of
+from loadtest.scenarios import SPEECH, Call, Order
+
+_LIVE = "/v1/audio/speech/ws"
+_LIVE_PROTOCOL = "nari.speech.v1"
+# As a language model writes them.
+_WORDS_PER_S = 15
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server, and how one listens to it. `api_key` None sends none."""
+
+    url: str
+    api_key: str | None = None
+    timeout_s: float = 120.0
+    start_buffer_s: float = 0.1
+    audible_rms: float = 0.01
+
+
+class _Failed(Exception):
+    """Said by the server; the message is the kind of error."""
+
+
+@asynccontextmanager
+async def connected(target: Target) -> AsyncIterator[aiohttp.ClientSession]:
+    """Every request has a connection of its own, as a new caller has: what a caller waits for includes it."""
+    headers = {} if target.api_key is None else {"Authorization": f"Bearer {target.api_key}"}
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    timeout = aiohttp.ClientTimeout(total=target.timeout_s)
+    async with aiohttp.ClientSession(target.url, headers=headers, connector=connector, timeout=timeout) as session:
+        yield session
+
+
+class Client:
+    """Times are seconds since `origin`, a moment of `time.perf_counter`."""
+
+    def __init__(self, http: aiohttp.ClientSession, target: Target, origin: float) -> None:
+        self._http = http
+        self._target = target
+        self._origin = origin
+
+    def now(self) -> float:
+        return time.perf_counter() - self._origin
+
+    async def perform(self, index: int, order: Order, scheduled_s: float | None, *, keep: bool = False) -> Record:
+        """What came of `order`. Whatever goes wrong is in the record."""
+        listener = Listener(self._target.audible_rms)
+        finish_reason = error = None
+        sent = self.now()
+        try:
+            async with asyncio.timeout(self._target.timeout_s):
+                for call in order.before:
+                    await self._call(call)
+                finish_reason, end = await (self._live if order.live else self._speech)(order, listener)
+        except (aiohttp.ClientError, OSError, _Failed, TimeoutError) as failure:
+            error, end = kind_of(failure), self.now()
+        for call in order.after:
+            await self._forget(call)
+        return record_of(
+            listener, index, order.scenario, order.text,
+            times=(sent if scheduled_s is None else scheduled_s, sent, end),
+            finish_reason=finish_reason, error=error, start_buffer_s=self._target.start_buffer_s, keep=keep,
+        )  # fmt: skip
+
+    async def _call(self, call: Call) -> None:
+        async with self._http.request(call.method, call.path, json=call.fields or None) as answer:
+            await answer.read()
+            answer.raise_for_status()
+
+    async def _forget(self, call: Call) -> None:
+        """What cannot be undone because the beginning failed is no second failure."""
+        try:
+            await self._call(call)
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return
+
+    async def _speech(self, order: Order, listener: Listener) -> tuple[str | None, float]:
+        """Returns why it ended, if the server says so, and when."""
+        async with self._http.post(SPEECH, json={**order.fields, "input": order.text.words}) as answer:
+            answer.raise_for_status()
+            async for data in answer.content.iter_any():
+                listener.receive(data, self.now())
+            return answer.headers.get("X-Finish-Reason"), self.now()
+
+    async def _live(self, order: Order, listener: Listener) -> tuple[str | None, float]:
+        async with self._http.ws_connect(_LIVE, protocols=(_LIVE_PROTOCOL,), max_msg_size=0) as socket:
+            await socket.send_json({"type": "request.start", **order.fields})
+            writing = asyncio.create_task(_write(socket, order.text.words))
+            try:
+                async for message in socket:
+                    if message.type == aiohttp.WSMsgType.BINARY:
+                        listener.receive(message.data, self.now())
+                    elif message.type == aiohttp.WSMsgType.TEXT:
+                        event = json.loads(message.data)
+                        if event["type"] == "error":
+                            raise _Failed(f"event {event['error']['code']}")
+                        if event["type"] == "response.done":
+                            return str(event["stop_reason"]), self.now()
+                raise _Failed("truncated")
+            finally:
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+
+
+async def _write(socket: aiohttp.ClientWebSocketResponse, text: str) -> None:
+    pieces = re.findall(r"\S{1,8}\s*", text)
+    for sequence, piece in enumerate(pieces):
+        await socket.send_json({"type": "input_text.append", "sequence": sequence, "text": piece})
+        await asyncio.sleep(1 / _WORDS_PER_S)
+    await socket.send_json({"type": "input_text.end", "sequence": len(pieces)})
+
+
+def kind_of(failure: Exception) -> str:
+    """What errors are counted by."""
+    match failure:
+        case _Failed():
+            return str(failure)
+        case aiohttp.ClientResponseError(status=status):  # WSServerHandshakeError is one
+            return f"http {status}"
+        case TimeoutError():  # aiohttp's are, too
+            return "timeout"
+        case aiohttp.ClientConnectorError():
+            return "refused"
+        case aiohttp.ClientPayloadError():  # the body is not whole: cut off by a reset, or ended early
+            return "reset" if isinstance(failure.__cause__, ConnectionResetError) else "truncated"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
+            return "reset"
+        case _:
+            return type(failure).__name__

@@ -1,0 +1,177 @@
+"""Many requests at their times, from several processes, and a check of whether these processes kept up."""
+
+import asyncio
+import multiprocessing
+import queue
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
+
+from loadtest.client import Client, Target, connected
+from loadtest.record import Record
+from loadtest.scenarios import Order
+
+_TICK_S = 0.01
+# Processes take about a second to start; all begin together.
+_START_S = 2.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """`scheduled_s` None: when a user of a closed loop comes to it."""
+
+    index: int
+    order: Order
+    scheduled_s: float | None
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Of one process: how late its event loop woke up from each tick, ms, and its share of a core."""
+
+    lags_ms: list[float]
+    cpu_share: float
+
+
+@dataclass(frozen=True)
+class Generated:
+    """`stopped` is true if the caller had seen enough; what was under way then is not recorded."""
+
+    records: list[Record]
+    efforts: list[Effort]
+    stopped: bool
+
+
+def generate(
+    target: Target,
+    planned: Sequence[Planned],
+    *,
+    processes: int = 1,
+    users: int | None = None,
+    enough: Callable[[Record], bool] = lambda _: False,
+    start_at: float | None = None,
+) -> Generated:
+    """Send everything that is planned, divided among `processes`. With `users` a closed loop, in which each sends the
+    next of its process's when the last has ended. `enough` is shown every record and says whether to stop; `start_at`
+    is the epoch second at which the run begins, for several machines. Raises RuntimeError if a process dies."""
+    origin = time.perf_counter() + (_START_S if start_at is None else start_at - time.time())
+    context = multiprocessing.get_context("spawn")
+    results: Queue[Record | Effort] = context.Queue()
+    stop = context.Event()
+    workers = [
+        context.Process(
+            target=_work,
+            args=(target, planned[share::processes], users and -(-(users - share) // processes), origin, results, stop),
+            daemon=True,
+        )
+        for share in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    records, efforts = list[Record](), list[Effort]()
+    try:
+        while len(efforts) < processes:
+            match _next(results, workers):
+                case Record() as record:
+                    records.append(record)
+                    if not stop.is_set() and enough(record):
+                        stop.set()
+                case Effort() as effort:
+                    efforts.append(effort)
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join(10)
+    return Generated(sorted(records, key=lambda record: record.index), efforts, len(records) < len(planned))
+
+
+def _next(results: "Queue[Record | Effort]", workers: Sequence[multiprocessing.process.BaseProcess]) -> Record | Effort:
+    while True:
+        try:
+            return results.get(timeout=1)
+        except queue.Empty:
+            if any(worker.exitcode for worker in workers):
+                raise RuntimeError("a process that sent requests died; its messages are above") from None
+
+
+def _work(
+    target: Target,
+    planned: Sequence[Planned],
+    users: int | None,
+    origin: float,
+    results: "Queue[Record | Effort]",
+    stop: Event,
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then says stop
+    asyncio.run(_send_until(target, planned, users, origin, results, stop))
+
+
+async def _send_until(
+    target: Target,
+    planned: Sequence[Planned],
+    users: int | None,
+    origin: float,
+    results: "Queue[Record | Effort]",
+    stop: Event,
+) -> None:
+    await asyncio.sleep(origin - time.perf_counter())
+    began, cpu = time.perf_counter(), time.process_time()
+    sending = asyncio.create_task(send(target, planned, origin, results.put, users=users))
+    lags = await watch(sending, stop.is_set)
+    sending.cancel()
+    failed = (await asyncio.gather(sending, return_exceptions=True))[0]
+    if isinstance(failed, Exception):
+        raise failed
+    results.put(Effort(lags, (time.process_time() - cpu) / (time.perf_counter() - began)))
+
+
+async def watch(work: "asyncio.Task[None]", stopped: Callable[[], bool]) -> list[float]:
+    """Until `work` is done, or `stopped`: by how many ms the event loop woke up late from each of its ticks."""
+    lags = []
+    while not work.done() and not stopped():
+        asked = time.perf_counter()
+        await asyncio.sleep(_TICK_S)
+        lags.append(1000 * (time.perf_counter() - asked - _TICK_S))
+    return lags
+
+
+async def send(
+    target: Target,
+    planned: Sequence[Planned],
+    origin: float,
+    put: Callable[[Record], None],
+    *,
+    users: int | None = None,
+) -> None:
+    """Within this process: an open loop, or `users` in a closed one. Times are from `origin`."""
+    async with connected(target) as http:
+        client = Client(http, target, origin)
+        async with asyncio.TaskGroup() as group:
+            if users is None:
+                await _open_loop(client, planned, group, put)
+            else:
+                waiting = iter(planned)
+                for _ in range(users):
+                    group.create_task(_user(client, waiting, put))
+
+
+async def _open_loop(
+    client: Client, planned: Sequence[Planned], group: asyncio.TaskGroup, put: Callable[[Record], None]
+) -> None:
+    for plan in planned:
+        assert plan.scheduled_s is not None, "an open loop has a schedule"
+        await asyncio.sleep(plan.scheduled_s - client.now())
+        group.create_task(_one(client, plan, put))
+
+
+async def _user(client: Client, waiting: Iterator[Planned], put: Callable[[Record], None]) -> None:
+    for plan in waiting:
+        await _one(client, plan, put)
+
+
+async def _one(client: Client, plan: Planned, put: Callable[[Record], None]) -> None:
+    put(await client.perform(plan.index, plan.order, plan.scheduled_s, keep=plan.keep))

@@ -1,0 +1,48 @@
+"""The shards of one run, from several machines, made one again: every request counts once, whoever sent it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from pydantic import BaseModel
+
+from loadtest.record import Record
+from loadtest.result import Conditions, Result
+from loadtest.summary import summarise
+
+
+class Samples(BaseModel):
+    """Everything one run measured, for merging; its summary is a Result. `lags_ms` are the event loops'."""
+
+    conditions: Conditions
+    records: list[Record]
+    lags_ms: list[float]
+    cpu_share: float
+
+
+def write_samples(samples: Samples, file: Path) -> None:
+    file.write_text(samples.model_dump_json() + "\n", encoding="utf-8")
+
+
+def read_samples(file: Path) -> Samples:
+    return Samples.model_validate_json(file.read_bytes())
+
+
+def merge(shards: Sequence[Samples], allowed_ms: float) -> tuple[Result, list[Record]]:
+    """Raises click.ClickException unless these are all shards of one run."""
+    first = shards[0].conditions
+    for shard in shards:
+        mine = first.model_copy(update=dict.fromkeys(("shard", "machine", "command", "date", "label")))
+        its = shard.conditions.model_copy(update=dict.fromkeys(("shard", "machine", "command", "date", "label")))
+        if mine != its:
+            raise click.ClickException("these are not shards of one run: their conditions differ")
+    given = sorted(str(shard.conditions.shard) for shard in shards)
+    wanted = sorted(f"{index}/{len(shards)}" for index in range(len(shards)))
+    if given != wanted:
+        raise click.ClickException(f"{len(shards)} shards should be {', '.join(wanted)}; these are {', '.join(given)}")
+    records = sorted((record for shard in shards for record in shard.records), key=lambda record: record.index)
+    lags = [lag for shard in shards for lag in shard.lags_ms]
+    run = summarise(records, lags, max(shard.cpu_share for shard in shards), allowed_ms)
+    machines = "; ".join(dict.fromkeys(shard.conditions.machine for shard in shards))
+    conditions = first.model_copy(update={"shard": None, "machine": machines})
+    return Result(conditions=conditions, runs=[run]), records

@@ -1,0 +1,130 @@
+"""The command line's options of a load, which several commands share."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypedDict, TypeVar
+
+import click
+from pydantic import JsonValue
+
+from loadtest.arrivals import LOADS, Load
+from loadtest.bench import Bench
+from loadtest.client import Target
+from loadtest.knee import Promise
+from loadtest.scenarios import SCENARIOS, Asked, Scenario
+from loadtest.serving import ours
+from loadtest.texts import LANGUAGES
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+class LoadOptions(TypedDict):
+    """By their names on the command line."""
+
+    scenario: Scenario
+    load: Load
+    requests: int
+    seed: int
+    processes: int
+    languages: tuple[str, ...]
+    voice: str | None
+    model: str
+    fields: tuple[str, ...]
+    reference: Path | None
+    reference_text: str | None
+    api_key: str | None
+    timeout_s: float
+    start_buffer_ms: float
+    audible_rms: float
+    allowed_lag_ms: float
+
+
+_LOAD_OPTIONS = (
+    click.option("--scenario", type=click.Choice(SCENARIOS), default="custom_voice", show_default=True),
+    click.option("--load", type=click.Choice(LOADS), default="poisson", show_default=True),
+    click.option("--requests", default=200, show_default=True, type=click.IntRange(1), help="Of a run or trial."),
+    click.option("--seed", default=1, show_default=True, help="Of texts and arrivals."),
+    click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="That send."),
+    click.option(
+        "--language", "languages", multiple=True, type=click.Choice(LANGUAGES), help="Of texts; default: all ten."
+    ),
+    click.option("--voice", help="Default: the first that the server names."),
+    click.option("--model", default="tts-1", show_default=True),
+    click.option("--field", "fields", multiple=True, metavar="NAME=JSON", help="Into every request: stream=true."),
+    click.option(
+        "--reference", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="A recording to clone; default: the server's own speech.",
+    ),
+    click.option("--reference-text", help="The words in it."),
+    click.option("--api-key"),
+    click.option("--timeout-s", default=120.0, show_default=True),
+    click.option("--start-buffer-ms", default=100.0, show_default=True, help="Of audio, before the listener plays."),
+    click.option("--audible-rms", default=0.01, show_default=True, help="Quieter is silence; full scale is 1."),
+    click.option("--allowed-lag-ms", default=20.0, show_default=True, help="Of the generator itself, at p99."),
+)  # fmt: skip
+
+
+def load_options(command: Command) -> Command:
+    for option in reversed(_LOAD_OPTIONS):
+        command = option(command)
+    return command
+
+
+def bench_of(url: str, options: LoadOptions, users: int | None = None) -> Bench:
+    """Raises click.ClickException."""
+    asked = Asked(
+        model=options["model"],
+        voice=options["voice"],
+        languages=options["languages"] or LANGUAGES,
+        fields=dict(map(_field, options["fields"])),
+    )
+    if options["reference"] is not None:
+        if options["reference_text"] is None:
+            raise click.ClickException("--reference needs --reference-text, the words in the recording")
+        asked = Asked(
+            asked.model, asked.voice, asked.languages, asked.fields, options["reference"], options["reference_text"]
+        )
+    target = Target(
+        url=url,
+        api_key=options["api_key"],
+        timeout_s=options["timeout_s"],
+        start_buffer_s=options["start_buffer_ms"] / 1000,
+        audible_rms=options["audible_rms"],
+    )
+    return Bench(
+        target=target,
+        asked=asked,
+        scenario=options["scenario"],
+        load=options["load"],
+        requests=options["requests"],
+        users=users,
+        seed=options["seed"],
+        processes=options["processes"],
+        allowed_ms=options["allowed_lag_ms"],
+    )
+
+
+def _field(text: str) -> tuple[str, JsonValue]:
+    name, found, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        if not found:
+            raise click.ClickException(f"--field {text}: give NAME=VALUE") from None
+        return name, value
+
+
+def promise_of(ttfa_ms: float, spoiled_percent: float | None) -> Promise:
+    return Promise(heard_p95_ms=ttfa_ms, spoiled_share=None if spoiled_percent is None else spoiled_percent / 100)
+
+
+@contextmanager
+def at(url: str | None) -> Iterator[str]:
+    """`url`, or that of our service with its default settings, started for it."""
+    if url is not None:
+        yield url.rstrip("/")
+    else:
+        with ours() as started:
+            yield started

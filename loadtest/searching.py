@@ -1,0 +1,31 @@
+"""A knee searched for on a server."""
+
+import click
+
+from loadtest.bench import Bench, orders_for, try_rate
+from loadtest.knee import Promise, Trial, fewest_requests, find_knee
+from loadtest.result import Result, conditions_of
+
+
+def search(bench: Bench, promise: Promise, lowest: float, highest: float, tolerance: float, label: str) -> Result:
+    """Raises click.ClickException."""
+    if bench.load == "closed":
+        raise click.ClickException("a closed loop has no rate, and so no knee: --load poisson or bursty")
+    if bench.requests < (fewest := fewest_requests(promise)):
+        click.echo(
+            f"note: with {bench.requests} requests a trial one spoiled or late stream may break a promise of which "
+            f"only {fewest} can tell; the knee will be too low rather than too high",
+            err=True,
+        )
+    conditions = conditions_of(bench, label, None)
+    with orders_for(bench) as make:
+        knee = find_knee(
+            lambda rate, attempt: try_rate(bench, make, promise, rate, attempt),
+            promise, lowest=lowest, highest=highest, tolerance=tolerance, seen=_say,
+        )  # fmt: skip
+    return Result(conditions=conditions, knee=knee)
+
+
+def _say(trial: Trial) -> None:
+    verdict = "kept" if trial.kept else "broken"
+    click.echo(f"{trial.rate:.3g} a second: {trial.late} late, {trial.spoiled} spoiled: {verdict}", err=True)

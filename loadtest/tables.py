@@ -1,0 +1,101 @@
+"""What is shown of results, as rows of text: for the terminal, the report, the README and the CSV file."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from loadtest.knee import Knee
+from loadtest.record import Record
+from loadtest.summary import Distribution, Group, Run
+
+Row = list[str]
+
+GROUP_HEADS = [
+    "", "requests", "failed", "underran", "TTFA heard ms, p50 / p95 / p99", "arrived, p50 / p95",
+    "first byte, p50 / p95", "gap ms, p50 / p99", "RTF, p50 / p95", "total ms, p50 / p95",
+]  # fmt: skip
+TRIAL_HEADS = ["requests a second", "requests", "late", "spoiled", "TTFA heard ms, p50 / p95", "x real time", "promise"]
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def group_rows(run: Run) -> list[Row]:
+    """A row per scenario, and one of everything where there are several."""
+    groups = dict(run.by_scenario)
+    if len(groups) > 1:
+        groups = {"all": run.everything, **groups}
+    return [_group_row(name, group) for name, group in groups.items()]
+
+
+def _group_row(name: str, group: Group) -> Row:
+    errors = ", ".join(f"{kind}: {count}" for kind, count in sorted(group.errors.items()))
+    return [
+        name,
+        str(group.requests),
+        f"{group.failed}" + (f" ({errors})" if errors else ""),
+        f"{group.underran} ({group.silence_ms:.0f} ms)" if group.underran else "0",
+        quantiles(group.heard_ms, "p50", "p95", "p99"),
+        quantiles(group.ttfa_ms, "p50", "p95"),
+        quantiles(group.first_byte_ms, "p50", "p95"),
+        quantiles(group.gap_ms, "p50", "p99"),
+        quantiles(group.rtf, "p50", "p95", digits=2),
+        quantiles(group.total_ms, "p50", "p95"),
+    ]
+
+
+def trial_rows(knee: Knee) -> list[Row]:
+    """By rate."""
+    rows = []
+    for trial in sorted(knee.trials, key=lambda trial: trial.rate):
+        seen = trial.run.everything
+        rows.append(
+            [
+                f"{trial.rate:.3g}",
+                f"{seen.requests} of {trial.requests}" if trial.stopped else str(trial.requests),
+                str(trial.late),
+                str(trial.spoiled),
+                quantiles(seen.heard_ms, "p50", "p95"),
+                f"{trial.run.audio_s_per_s:.1f}",
+                "kept" if trial.kept else "broken",
+            ]
+        )
+    return rows
+
+
+def knee_said(knee: Knee) -> str:
+    promise = f"TTFA p95 within {knee.promise.heard_p95_ms:.0f} ms"
+    if knee.promise.spoiled_share is not None:
+        promise += f", at most {knee.promise.spoiled_share:.2%} of the streams spoiled"
+    if not knee.rate:
+        return f"{promise}: not kept at {knee.broken_at:.3g} requests a second, the lowest rate that was tried"
+    beyond = "the highest rate that was tried" if knee.broken_at is None else f"broken at {knee.broken_at:.3g}"
+    return f"{promise}: kept up to {knee.rate:.3g} requests a second ({beyond})"
+
+
+def quantiles(distribution: Distribution, *names: str, digits: int = 0) -> str:
+    """`-` stands for no answer."""
+    values = [distribution.get(name) for name in names]
+    return " / ".join("-" if value is None else f"{value:.{digits}f}" for value in values)
+
+
+def write_csv(runs: Sequence[Sequence[Record]], file: Path) -> None:
+    """A line per request of every run; empty where there was no answer."""
+    latencies = ("first_byte_ms", "ttfa_ms", "heard_ms", "total_ms", "rtf")
+    plain = (
+        "index", "scenario", "language", "characters", "scheduled_s", "sent_s", "end_s", "audio_s", "underruns",
+        "silence_s", "finish_reason", "error",
+    )  # fmt: skip
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        lines = csv.writer(opened)
+        lines.writerow(["run", *plain, "late_ms", *latencies, "longest_gap_ms", "chunks", "bytes"])
+        for number, records in enumerate(runs):
+            for record in records:
+                good = record.error is None
+                measured = [round(getattr(record, name), 3) if good else None for name in latencies]
+                longest = round(max(record.gaps_ms), 3) if record.gaps_ms else None
+                counts = [len(record.chunks), record.received_bytes]
+                first = [getattr(record, name) for name in plain]
+                lines.writerow([number, *first, round(record.late_ms, 3), *measured, longest, *counts])
