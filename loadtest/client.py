@@ -135,8 +135,8 @@ def kind_of(failure: Exception) -> str:
             return "timeout"
         case aiohttp.ClientConnectorError():
             return "refused"
-        case aiohttp.ClientPayloadError():  # the body is not whole: cut off by a reset, or ended early
-            return "reset" if isinstance(failure.__cause__, ConnectionResetError) else "truncated"
+        case aiohttp.ClientPayloadError():  # the body is not whole; only the message says what the connection died of
+            return "reset" if "ConnectionResetError" in str(failure) else "truncated"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
             return "reset"
         case _:

@@ -8,15 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Barrier, Event
 
 from loadtest.client import Client, Target, connected
 from loadtest.record import Record
 from loadtest.scenarios import Order
 
 _TICK_S = 0.01
-# Processes take about a second to start; all begin together.
-_START_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -56,19 +54,18 @@ def generate(
     start_at: float | None = None,
 ) -> Generated:
     """Send everything that is planned, divided among `processes`. With `users` a closed loop, in which each sends the
-    next of its process's when the last has ended. `enough` is shown every record and says whether to stop; `start_at`
-    is the epoch second at which the run begins, for several machines. Raises RuntimeError if a process dies."""
-    origin = time.perf_counter() + (_START_S if start_at is None else start_at - time.time())
+    next of its process's when the last has ended. `enough` is shown every record and says whether to stop. All begin
+    when all are ready, or at the epoch second `start_at`. Raises RuntimeError if a process dies."""
     context = multiprocessing.get_context("spawn")
     results: Queue[Record | Effort] = context.Queue()
-    stop = context.Event()
+    stop, together = context.Event(), context.Barrier(processes)
     workers = [
         context.Process(
             target=_work,
-            args=(target, planned[share::processes], users and -(-(users - share) // processes), origin, results, stop),
+            args=(_Share(target, planned[share::processes], its_users, start_at), together, results, stop),
             daemon=True,
         )
-        for share in range(processes)
+        for share, its_users in enumerate(_divided(users, processes))
     ]
     for worker in workers:
         worker.start()
@@ -86,6 +83,7 @@ def generate(
         stop.set()
         for worker in workers:
             worker.join(10)
+            worker.kill()
     return Generated(sorted(records, key=lambda record: record.index), efforts, len(records) < len(planned))
 
 
@@ -98,35 +96,39 @@ def _next(results: "Queue[Record | Effort]", workers: Sequence[multiprocessing.p
                 raise RuntimeError("a process that sent requests died; its messages are above") from None
 
 
-def _work(
-    target: Target,
-    planned: Sequence[Planned],
-    users: int | None,
-    origin: float,
-    results: "Queue[Record | Effort]",
-    stop: Event,
-) -> None:
+@dataclass(frozen=True)
+class _Share:
+    """What one process does."""
+
+    target: Target
+    planned: Sequence[Planned]
+    users: int | None
+    start_at: float | None
+
+
+def _divided(users: int | None, processes: int) -> list[int | None]:
+    if users is None:
+        return [None] * processes
+    return [len(range(share, users, processes)) for share in range(processes)]
+
+
+def _work(share: _Share, together: Barrier, results: "Queue[Record | Effort]", stop: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then says stop
-    asyncio.run(_send_until(target, planned, users, origin, results, stop))
+    together.wait()
+    asyncio.run(_send_until(share, results, stop))
 
 
-async def _send_until(
-    target: Target,
-    planned: Sequence[Planned],
-    users: int | None,
-    origin: float,
-    results: "Queue[Record | Effort]",
-    stop: Event,
-) -> None:
+async def _send_until(share: _Share, results: "Queue[Record | Effort]", stop: Event) -> None:
+    origin = time.perf_counter() + (0.0 if share.start_at is None else share.start_at - time.time())
     await asyncio.sleep(origin - time.perf_counter())
-    began, cpu = time.perf_counter(), time.process_time()
-    sending = asyncio.create_task(send(target, planned, origin, results.put, users=users))
+    cpu = time.process_time()
+    sending = asyncio.create_task(send(share.target, share.planned, origin, results.put, users=share.users))
     lags = await watch(sending, stop.is_set)
     sending.cancel()
     failed = (await asyncio.gather(sending, return_exceptions=True))[0]
     if isinstance(failed, Exception):
         raise failed
-    results.put(Effort(lags, (time.process_time() - cpu) / (time.perf_counter() - began)))
+    results.put(Effort(lags, (time.process_time() - cpu) / (time.perf_counter() - origin)))
 
 
 async def watch(work: "asyncio.Task[None]", stopped: Callable[[], bool]) -> list[float]:

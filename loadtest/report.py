@@ -21,8 +21,8 @@ _STYLE = (
 _WORDS = (
     "All times are from the client's clock and count from the moment at which a request was due, not from when it "
     "could be sent. TTFA is given until the first audible sample was played by a listener with the start buffer "
-    "(heard), until it arrived, and until the first byte did. A stream underran if it came later than it was played. Failed "
-    "requests count as longer than any other; - stands for no answer."
+    "(heard), until it arrived, and until the first byte did. A stream underran if it came later than it was played. "
+    "Failed requests count as longer than any other; - stands for no answer."
 )
 
 

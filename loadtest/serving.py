@@ -33,7 +33,8 @@ def peer(python: Path, checkpoint: Path, dtype: str) -> Iterator[str]:
     """The URL of the peer, run by the `python` of an environment that has what it needs."""
     if not python.exists():
         raise click.ClickException(f"{python} does not exist; `python -m benchmarks.reference_environment` makes it")
-    with _running([str(python), str(_PEER), str(checkpoint), "--dtype", dtype], "/health", {}) as url:
+    # -E: with our PYTHONPATH its `import qwen_tts` would find ours
+    with _running([str(python), "-E", str(_PEER), str(checkpoint), "--dtype", dtype], "/health", {}) as url:
         yield url
 
 

@@ -1,0 +1,119 @@
+"""A speech server that does what a script says, and writes down when it did it."""
+
+import asyncio
+import json
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from aiohttp import web
+
+RATE_HZ = 24000
+
+
+def tone(seconds: float) -> bytes:
+    """Audible 16-bit PCM."""
+    return (8000 * np.sin(np.arange(round(seconds * RATE_HZ)) / 10)).astype("<i2").tobytes()
+
+
+def silence(seconds: float) -> bytes:
+    return bytes(2 * round(seconds * RATE_HZ))
+
+
+@dataclass(frozen=True)
+class Step:
+    """Wait, then send."""
+
+    wait_s: float
+    data: bytes
+
+
+# What the server does with the request of that number.
+Script = Callable[[int], Sequence[Step]]
+
+
+@dataclass
+class FakeServer:
+    """`sent` are the moments (time.perf_counter) at which the pieces of each request left, `came` those at which the
+    requests came. `fault` is what happens in place of the end of a body: reset, short, or an HTTP status at once."""
+
+    script: Script = lambda _: [Step(0.0, tone(0.1))]
+    fault: str | int | None = None
+    stall: tuple[float, float] | None = None  # (from, until), moments at which nothing is begun
+    url: str = ""
+    came: list[float] = field(default_factory=list)
+    sent: dict[str, list[float]] = field(default_factory=dict)
+    bodies: list[dict[str, object]] = field(default_factory=list)
+
+    async def speech(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        number = len(self.came)
+        self.came.append(time.perf_counter())
+        self.bodies.append(body)
+        if isinstance(self.fault, int):
+            return web.Response(status=self.fault)
+        if self.stall is not None and self.stall[0] <= time.perf_counter() < self.stall[1]:
+            await asyncio.sleep(self.stall[1] - time.perf_counter())
+        steps = self.script(number)
+        answer = web.StreamResponse(headers={"Content-Type": "audio/pcm", "X-Finish-Reason": "stop"})
+        if self.fault == "short":
+            answer.content_length = sum(len(step.data) for step in steps) + 1000
+        await answer.prepare(request)
+        moments = self.sent.setdefault(str(number), [])
+        for step in steps:
+            await asyncio.sleep(step.wait_s)
+            await answer.write(step.data)
+            moments.append(time.perf_counter())
+        if self.fault is not None:
+            assert request.transport is not None
+            if self.fault == "reset":
+                connection = request.transport.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            request.transport.close()
+        return answer
+
+    async def voices(self, _: web.Request) -> web.Response:
+        return web.json_response({"voices": ["someone"]})
+
+    async def live(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(protocols=("nari.speech.v1",))
+        await socket.prepare(request)
+        written = ""
+        async for message in socket:
+            event = json.loads(message.data)
+            if event["type"] == "input_text.append":
+                written += event["text"]
+            if event["type"] == "input_text.end":
+                break
+        self.bodies.append({"input": written})
+        if self.fault == "event":
+            await socket.send_json({"type": "error", "error": {"code": "broken", "message": "it broke"}})
+        elif self.fault != "short":
+            await socket.send_bytes(tone(0.2))
+            await socket.send_json({"type": "response.done", "stop_reason": "length"})
+        await socket.close()
+        return socket
+
+
+@asynccontextmanager
+async def running(server: FakeServer) -> AsyncIterator[FakeServer]:
+    """In this event loop, on a real socket."""
+    app = web.Application()
+    app.router.add_post("/v1/audio/speech", server.speech)
+    app.router.add_get("/v1/audio/speech/ws", server.live)
+    app.router.add_get("/v1/audio/voices", server.voices)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    assert site._server is not None
+    port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+    server.url = f"http://127.0.0.1:{port}"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()

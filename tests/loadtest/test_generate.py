@@ -1,0 +1,135 @@
+"""Stalls show, shares add up, and a generator that cannot keep up says so."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from loadtest.arrivals import offsets_s
+from loadtest.client import Target
+from loadtest.generate import Planned, generate, watch
+from loadtest.summary import summarise
+from tests.loadtest.fake_server import FakeServer, Step, running, tone
+from tests.loadtest.measuring import ORDER, sent
+
+_STALL_S = 2.0
+
+
+@contextmanager
+def in_a_thread(server: FakeServer) -> Iterator[FakeServer]:
+    """For clients in other processes."""
+    loop = asyncio.new_event_loop()
+    ready, done = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        async with running(server):
+            ready.set()
+            await done.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join()
+        loop.close()
+
+
+def _stalling() -> FakeServer:
+    """Begins nothing between half a second and 2.5 s from now."""
+    begins = time.perf_counter() + 0.5
+    return FakeServer(lambda _: [Step(0.0, tone(0.1))], stall=(begins, begins + _STALL_S))
+
+
+async def test_an_open_loop_shows_a_stall_and_a_closed_loop_hides_it() -> None:
+    moments = offsets_s("poisson", 40, 160, seed=3)
+    async with running(_stalling()) as server:
+        records, _ = await sent(Target(server.url), moments)
+    run = summarise(records, [], 0.0, 20)
+    # 4 s of callers, of whom those of 2 s wait for 1 s on average: a quarter waits for over a second.
+    heard = run.everything.heard_ms
+    assert heard["p95"] is not None
+    assert heard["max"] is not None
+    assert 1500 < heard["p95"] <= heard["max"]
+    assert heard["max"] > 1800
+    assert sum(record.heard_ms > 1000 for record in records) > 20
+    assert max(moment.heard_p95_ms or 0 for moment in run.timeline) > 1500
+
+    async with running(_stalling()) as server:
+        records, _ = await sent(Target(server.url), [None] * 160, users=1)
+    hidden = summarise(records, [], 0.0, 20).everything.heard_ms
+    assert hidden["p95"] is not None
+    assert hidden["p95"] < 1000, "one user was kept waiting once, and the others were never sent"
+
+
+async def test_a_request_that_is_sent_late_is_late_all_the_same() -> None:
+    async with running(FakeServer()) as server:
+        (record, late), _ = await sent(Target(server.url), [0.0, -0.7])
+    assert late.late_ms > 700
+    assert late.ttfa_ms > 700
+    assert late.rtf < 5, "the server is not to blame"
+    assert record.late_ms < late.late_ms
+
+
+def test_processes_share_the_work_and_each_request_is_sent_once() -> None:
+    planned = [Planned(index, ORDER, 0.02 * index) for index in range(30)]
+    seen = list[int]()
+    with in_a_thread(FakeServer()) as server:
+        generated = generate(
+            Target(server.url), planned, processes=2, enough=lambda record: seen.append(record.index) is not None
+        )
+        came = len(server.came)
+    assert [record.index for record in generated.records] == list(range(30))
+    assert sorted(seen) == list(range(30))
+    assert came == 30
+    assert not generated.stopped
+    assert len(generated.efforts) == 2
+    assert all(effort.lags_ms and effort.cpu_share > 0 for effort in generated.efforts)
+
+
+def test_a_run_ends_when_enough_is_seen() -> None:
+    planned = [Planned(index, ORDER, 0.05 * index) for index in range(1000)]
+    with in_a_thread(FakeServer()) as server:
+        generated = generate(Target(server.url), planned, enough=lambda record: record.index >= 4)
+    assert generated.stopped
+    assert 5 <= len(generated.records) < 200
+
+
+def test_users_of_a_closed_loop_send_one_after_the_other() -> None:
+    planned = [Planned(index, ORDER, None) for index in range(9)]
+    with in_a_thread(FakeServer(lambda _: [Step(0.05, tone(0.1))])) as server:
+        generated = generate(Target(server.url), planned, processes=2, users=3)
+    records = generated.records
+    assert len(records) == 9
+    under_way = [sum(other.sent_s <= record.sent_s < other.end_s for other in records) for record in records]
+    assert max(under_way) <= 3
+    assert all(record.late_ms == 0 for record in records)
+
+
+@pytest.mark.parametrize(("block_s", "valid"), [(0.0, True), (0.2, False)])
+async def test_a_blocked_event_loop_makes_a_run_invalid(block_s: float, valid: bool) -> None:
+    async def work() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0.05)
+            time.sleep(block_s)  # noqa: ASYNC251  # the fault
+
+    lags = await watch(asyncio.create_task(work()), lambda: False)
+    async with running(FakeServer()) as server:
+        records, _ = await sent(Target(server.url), [0.0])
+    check = summarise(records, lags, 0.1, allowed_ms=100).self_check
+    assert check.valid is valid
+    lag = check.lag_ms["max"]
+    assert lag is not None
+    assert (lag > 150) is not valid
+
+
+def test_a_process_that_dies_is_not_waited_for(capfd: pytest.CaptureFixture[str]) -> None:
+    broken = Planned(0, ORDER, None)  # an open loop without a schedule
+    with pytest.raises(RuntimeError, match="died"):
+        generate(Target("http://127.0.0.1:9"), [broken])
+    assert "an open loop has a schedule" in capfd.readouterr().err
