@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench bench-gpu bench-serve probe evaluation demo-checkpoint clean
+.PHONY: help setup serve test check bench bench-gpu bench-serve loadtest probe evaluation demo-checkpoint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ bench-serve: $(INSTALLED)  ## What Serve costs over the bare engine and decoder 
 
 bench-gpu: $(INSTALLED)  ## Engine and decoder on a GPU at the loads others publish (random 1.7B weights; some minutes)
 	$(BIN)/python -m benchmarks.gpu
+
+loadtest: $(INSTALLED)  ## The highest rate that TTFA and underruns bear; ARGS="--url http://host:8000 --ttfa-ms 300"
+	$(BIN)/python -m loadtest knee $(ARGS)
 
 probe: $(INSTALLED)  ## Time a running service: first byte, total, ms per frame
 	$(BIN)/python -m loadtest.probe

@@ -14,19 +14,10 @@ import click
 import torch
 from tqdm import tqdm
 
+from benchmarks.reference_environment import reference_environment
 from benchmarks.results import Measured, draw, table
 from qwen_tts.seeded import SHAPES, write_checkpoint
 
-_REFERENCE_NEEDS = ("qwen-tts==0.1.1",)
-_REFERENCE_ALSO_NEEDS = (
-    "transformers==4.57.3",
-    "accelerate==1.12.0",
-    "librosa",
-    "soundfile",
-    "sox",
-    "einops",
-    "onnxruntime",
-)
 _BASE = "reference bfloat16"
 _OURS = (
     ("float32", False), ("float32", True), ("bfloat16", False), ("bfloat16", True), ("int8", False), ("int8", True),
@@ -56,7 +47,7 @@ def main(
         for dtype, compiled in _OURS
     ]  # fmt: skip
     if reference:
-        python = reference_python or _reference_environment()
+        python = reference_python or reference_environment()
         script = str(Path(__file__).with_name("reference.py"))
         commands.insert(0, [python, script, str(checkpoint), "bfloat16", str(frames), *map(str, batches)])
     read_gb_s = memory_gb_s()
@@ -102,22 +93,6 @@ def _run(command: Sequence[str], batches: tuple[int, ...]) -> list[Measured]:
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found = [Measured(**json.loads(line)) for line in finished.stdout.splitlines() if line.startswith("{")]
     return found[-len(batches) :]
-
-
-def _reference_environment() -> str:
-    directory = Path(".venv-reference")
-    python = str(directory / "bin" / "python")
-    needs = "\n".join((*_REFERENCE_NEEDS, *_REFERENCE_ALSO_NEEDS))
-    complete = directory / "complete"
-    if not complete.exists() or complete.read_text() != needs:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, f"torch=={torch.__version__.split('+')[0]}"], check=True)
-        # Its own requirements ask for a torchaudio and a gradio that nothing here uses.
-        subprocess.run([*pip, "--no-deps", *_REFERENCE_NEEDS], check=True)
-        subprocess.run([*pip, *_REFERENCE_ALSO_NEEDS], check=True)
-        complete.write_text(needs)
-    return python
 
 
 if __name__ == "__main__":

@@ -6,17 +6,13 @@ each; the deployments compute side by side.
 
 import asyncio
 import json
-import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +26,7 @@ from benchmarks.bare import Bare
 from benchmarks.ours import GREEDY, TEXT, load
 from deployments.settings import AppArgs, ModelArgs, load_settings
 from deployments.torch_replica import keep_freed_memory
+from loadtest.serving import ours
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.codec.decoder import load_codec_decoder
 from qwen_tts.engine.pace import FRAME_S
@@ -93,7 +90,7 @@ def main(
         lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
         found = [Spoken(**json.loads(line)) for line in lines]
         for name, environment in tqdm(_MODES.items(), "modes"):
-            with _service(config, environment) as url:
+            with ours(config, environment) as url:
                 for streams in counts:
                     asyncio.run(_ask(url, streams, 8))
                     found += [asyncio.run(_ask(url, streams, frames, name)) for _ in range(repeat)]
@@ -120,32 +117,6 @@ def _bare(args: AppArgs, counts: tuple[int, ...], frames: int, repeat: int) -> I
         speak(streams, 8)
         for _ in range(repeat):
             yield speak(streams, frames)
-
-
-@contextmanager
-def _service(config: Path, environment: dict[str, str]) -> Iterator[str]:
-    """`qwen-tts serve` in a process group of its own; its URL once it answers."""
-    port = 8765
-    command = [str(Path(sys.executable).with_name("qwen-tts")), "serve", "--config", str(config), "--port", str(port)]
-    process = subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    said = ""
-    try:
-        for line in process.stdout:
-            said += line
-            if "Stop with Ctrl-C" in line:
-                break
-        else:
-            raise click.ClickException(f"the service did not start:\n{said}")
-        rest = threading.Thread(target=process.stdout.read)  # a full pipe would stop it
-        rest.start()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
 
 
 async def _ask(url: str, streams: int, frames: int, name: str = "") -> Spoken:

@@ -1,5 +1,7 @@
 """python -m loadtest: load tests of any server with OpenAI's speech route."""
 
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +37,7 @@ _SPOILED = click.option(
 
 @click.group(help=__doc__)
 def main() -> None:
-    pass
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers started here end, too
 
 
 @main.command()

@@ -1,7 +1,106 @@
-"""stub"""
+"""README's performance section, written from the result files in docs/benchmarks and from nothing else."""
 
+import json
+from itertools import groupby
 from pathlib import Path
 
+import click
 
-def rewritten(text: str, directory: Path) -> str:
-    return text
+from loadtest.result import Result, read_result
+from loadtest.scenarios import SCENARIOS
+from loadtest.tables import knee_said, markdown, quantiles
+
+BEGIN = "<!-- Written by `python -m loadtest readme` from docs/benchmarks; change nothing here. -->"
+END = "<!-- Until here. -->"
+_HEADS = [
+    "scenario", "a second", "requests", "TTFA heard ms, p50 / p95", "arrived, p50 / p95", "RTF, p50 / p95", "underran",
+    "failed",
+]  # fmt: skip
+
+
+def rewritten(readme: str, directory: Path) -> str:
+    """`readme` with the section between its marks written anew. Raises click.ClickException."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise click.ClickException(f"README.md has no section between {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{section(directory)}\n\n{END}{after}"
+
+
+def section(directory: Path) -> str:
+    parts = [_engine(directory), _scenarios(directory), _knees(directory), _peers(directory)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _engine(directory: Path) -> str:
+    """Of `python -m benchmarks`: every precision beside the reference."""
+    file = directory / "engine-0.6B.json"
+    if not file.exists():
+        return ""
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    batches = sorted({one["batch"] for one in measured})
+    rows = [
+        [name, *(f"{one['ms_per_frame']:.0f}" for one in group)]
+        for name, group in groupby(measured, key=lambda one: one["name"])
+    ]
+    heads = ["ms per frame of 80 ms", *(f"{batch} stream{'s' * (batch > 1)}" for batch in batches)]
+    return f"The engine alone at the 0.6B shape ([how](docs/benchmarks.md#the-engine)):\n\n{markdown(heads, rows)}"
+
+
+def _scenarios(directory: Path) -> str:
+    files = [directory / f"scenario-{name}.json" for name in SCENARIOS]
+    results = [read_result(file) for file in files if file.exists()]
+    if not results:
+        return ""
+    return f"Embedded models through the service, {_where(results)}:\n\n{markdown(_HEADS, map(_row, results))}"
+
+
+def _row(result: Result) -> list[str]:
+    seen = result.runs[0].everything
+    return [
+        f"[{result.conditions.scenario}](docs/benchmarks/scenario-{result.conditions.scenario}.html)",
+        f"{result.conditions.rate:g}",
+        str(seen.requests),
+        quantiles(seen.heard_ms, "p50", "p95"),
+        quantiles(seen.ttfa_ms, "p50", "p95"),
+        quantiles(seen.rtf, "p50", "p95", digits=2),
+        str(seen.underran),
+        str(seen.failed),
+    ]
+
+
+def _knees(directory: Path) -> str:
+    said = []
+    for file in sorted(directory.glob("knee-*.json")):
+        result = read_result(file)
+        assert result.knee is not None
+        page = f"docs/benchmarks/{file.with_suffix('.html').name}"
+        said.append(f"- [{result.conditions.label}]({page}): {knee_said(result.knee)}.")
+    return "Knees:\n\n" + "\n".join(said) if said else ""
+
+
+def _peers(directory: Path) -> str:
+    said = []
+    for file in sorted(directory.glob("*-peer.json")):
+        name = file.stem.removesuffix("-peer")
+        theirs, mine = read_result(file), read_result(directory / f"{name}-ours.json")
+        assert theirs.knee is not None
+        assert mine.knee is not None
+        promise = theirs.knee.promise
+        spoiled = "" if promise.spoiled_share is None else f", at most {promise.spoiled_share:.1%} spoiled"
+        ratio = f"{mine.knee.rate / theirs.knee.rate:.1f}" if theirs.knee.rate else ""
+        limit = f"{promise.heard_p95_ms / 1000:.2g} s{spoiled}"
+        said.append([name, limit, f"{theirs.knee.rate:.3g}", f"{mine.knee.rate:.3g}", ratio])
+    if not said:
+        return ""
+    heads = ["", "limit of TTFA p95", "peer, requests a second", "ours", "times"]
+    words = (
+        "Beside a stand-in for the FastAPI wrappers of PyPI's qwen-tts ([what it is](docs/benchmarks.md#side-by-side))"
+    )
+    return f"{words}, same weights, same machine, in turn:\n\n{markdown(heads, said)}"
+
+
+def _where(results: list[Result]) -> str:
+    machines = list(dict.fromkeys(result.conditions.machine for result in results))
+    dates = sorted(result.conditions.date for result in results)
+    return f"{' and '.join(machines)}, {dates[-1]}"

@@ -11,6 +11,7 @@ import pytest
 from loadtest.arrivals import offsets_s
 from loadtest.client import Target
 from loadtest.generate import Planned, generate, watch
+from loadtest.record import Record
 from loadtest.summary import summarise
 from tests.loadtest.fake_server import FakeServer, Step, running, tone
 from tests.loadtest.measuring import ORDER, sent
@@ -79,10 +80,13 @@ async def test_a_request_that_is_sent_late_is_late_all_the_same() -> None:
 def test_processes_share_the_work_and_each_request_is_sent_once() -> None:
     planned = [Planned(index, ORDER, 0.02 * index) for index in range(30)]
     seen = list[int]()
+
+    def enough(record: Record) -> bool:
+        seen.append(record.index)
+        return False
+
     with in_a_thread(FakeServer()) as server:
-        generated = generate(
-            Target(server.url), planned, processes=2, enough=lambda record: seen.append(record.index) is not None
-        )
+        generated = generate(Target(server.url), planned, processes=2, enough=enough)
         came = len(server.came)
     assert [record.index for record in generated.records] == list(range(30))
     assert sorted(seen) == list(range(30))

@@ -100,6 +100,14 @@ def test_tables_of_the_gpu_benchmark(custom_voice: Path) -> None:
     assert rates[1][4:] == ["", "", ""]
 
 
+def test_the_table_for_a_gpu_shows_what_was_published_and_nothing_of_ours() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    lines = page[page.index("| requests a second | ours") :].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2 : 2 + len(RATES["Nari"])]]
+    for row, rate in zip(rows, RATES["Nari"], strict=True):
+        assert row == [str(rate), "", "", "", *(str(RATES[peer].get(rate, "")) for peer in RATES)]
+
+
 def test_a_listener_who_waits_is_late_by_as_much(custom_voice: Path) -> None:
     stream = Stream(1.0, tiny_engine(custom_voice).prepare(custom()), iter((1, 2)), 1)
     for now, frames in ((1.5, 1), (1.57, 2), (1.8, 1), (1.82, 1), (2.0, 1)):

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Every load test whose figures stand in README.md and docs/benchmarks.md. The machine must be quiet meanwhile.
+#
+#   loadtest/measure.sh scenarios | knee | peer | peer-0.6B | noise | all
+#
+# REQUESTS (1000) is how many a trial of a knee has: fewer cannot tell 0.1 % of spoiled streams from none.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=.venv/bin/python
+requests=${REQUESTS:-1000}
+docs=docs/benchmarks
+work=loadtest-report
+
+keep() { # DIRECTORY NAME: what is checked in of a report
+    cp "$work/$1/result.json" "$docs/$2.json"
+    cp "$work/$1/report.html" "$docs/$2.html"
+}
+
+scenarios() { # half an hour
+    while read -r scenario rate count; do
+        $python -m loadtest run --scenario "$scenario" --language english --rate "$rate" --requests "$count" \
+            --label "$scenario, embedded models, default settings" --out "$work/$scenario"
+        keep "$scenario" "scenario-$scenario"
+    done <<'RATES'
+custom_voice 1 200
+clone_stored 1 200
+clone_inline 0.5 100
+design_then_clone 0.2 40
+live_text 1 200
+long_form 0.1 20
+mixed 0.7 140
+RATES
+}
+
+knee() { # at 2 a second, 8 minutes a trial; a rate that is kept takes two
+    $python -m loadtest knee --language english --ttfa-ms 500 --requests "$requests" --lowest 0.5 \
+        --label "custom_voice, embedded model, default settings" --out "$work/knee"
+    keep knee knee-embedded
+}
+
+peer() { # some trials of each, 3 to 10 minutes apiece
+    $python -m benchmarks.reference_environment
+    for limit in auto 1000; do
+        options=()
+        [ "$limit" = auto ] || options=(--ttfa-ms "$limit")
+        $python -m loadtest side-by-side qwen_tts/checkpoints/demo-custom-voice --language english \
+            --peer-dtype float32 --peer-requests 100 --requests "$requests" --lowest 0.1 \
+            --name "embedded-$limit" --out "$docs" "${options[@]}"
+    done
+}
+
+peer_06b() { # the peer takes a quarter of a minute for each request; hours
+    checkpoint=bench-work/custom-voice-0.6B
+    [ -d "$checkpoint" ] || .venv/bin/qwen-tts make-checkpoint --shape 0.6B --type custom_voice "$checkpoint"
+    $python -m benchmarks.reference_environment
+    for dtype in bfloat16 int8; do
+        $python -m loadtest side-by-side "$checkpoint" --language english --field max_new_tokens=40 --timeout-s 600 \
+            --allow-underruns --dtype "$dtype" --peer-dtype bfloat16 --peer-requests 30 --requests 60 --lowest 0.02 \
+            --highest 4 --name "0.6B-$dtype" --out "$docs"
+    done
+}
+
+noise() { # twice the same build, then the same build behind a proxy that makes it a fifth slower; 30 minutes
+    options=(--language english --rate 1 --requests 100 --repeat 5)
+    .venv/bin/qwen-tts serve --port 8011 >"$work/serve.log" 2>&1 &
+    service=$!
+    $python -m tests.loadtest.slow_proxy http://127.0.0.1:8011 --port 8012 --slower 1.0 &
+    same=$!
+    $python -m tests.loadtest.slow_proxy http://127.0.0.1:8011 --port 8013 --slower 1.2 &
+    slower=$!
+    trap 'kill $same $slower; kill -INT $service' EXIT
+    until curl -sf http://127.0.0.1:8011/readyz >/dev/null; do sleep 1; done
+    $python -m loadtest run --url http://127.0.0.1:8012 "${options[@]}" --label "baseline" --out "$work/baseline"
+    keep baseline noise-baseline
+    for port in 8012 8013; do
+        $python -m loadtest run --url "http://127.0.0.1:$port" "${options[@]}" --out "$work/$port" \
+            --baseline "$work/baseline/result.json" | tee "$work/$port.txt" || echo "a regression was found"
+    done
+}
+
+mkdir -p "$work" "$docs"
+case "${1:-}" in
+    scenarios | knee | peer | noise) "$1" ;;
+    peer-0.6B) peer_06b ;;
+    all) scenarios && knee && peer && noise && peer_06b ;;
+    *) sed -n '2,6p' "$0" && exit 2 ;;
+esac
+$python -m loadtest readme

@@ -1,0 +1,162 @@
+"""The commands, against servers on real sockets."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import pytest
+from aiohttp import web
+from click.testing import CliRunner, Result
+
+from loadtest.__main__ import main
+from loadtest.client import Target
+from loadtest.compare import compare
+from loadtest.options import LoadOptions
+from loadtest.readme import BEGIN, END, rewritten
+from loadtest.result import Result as Measured
+from loadtest.result import read_result
+from loadtest.summary import Run, summarise
+from tests.loadtest.fake_server import FakeServer, Step, running, tone
+from tests.loadtest.measuring import sent
+from tests.loadtest.slow_proxy import proxy_app
+from tests.loadtest.test_generate import in_a_thread
+from tests.loadtest.test_summary import CONDITIONS
+
+ROOT = Path(__file__).parents[2]
+_QUICK = ["--requests", "20", "--allowed-lag-ms", "1000"]
+
+
+def _called(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_a_run_writes_what_it_found_and_compares_it(tmp_path: Path) -> None:
+    with in_a_thread(FakeServer(lambda _: [Step(0.05, tone(0.1)), Step(0.05, tone(0.1))])) as server:
+        words = ["run", "--url", server.url, "--rate", 40, *_QUICK, "--api-key", "secret", "--out"]
+        more = ["--repeat", 3, "--keep", 4, "--field", "stream=true", "--language", "german"]
+        first = _called(*words, tmp_path / "first", *more)
+        assert first.exit_code == 0, first.output
+        other = _called(*words, tmp_path / "other", "--baseline", tmp_path / "first" / "result.json")
+    assert {body["stream"] for body in server.bodies[:60]} == {True}
+    assert {body["voice"] for body in server.bodies} == {"someone"}
+    assert len(server.bodies) == 80
+    result = read_result(tmp_path / "first" / "result.json")
+    assert [run.everything.requests for run in result.runs] == [20, 20, 20]
+    assert result.runs[0].everything.errors == {}
+    assert "secret" not in result.model_dump_json()
+    page = (tmp_path / "first" / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 3
+    assert "http://" not in page.replace(server.url, "")
+    assert len((tmp_path / "first" / "requests.csv").read_text().splitlines()) == 61
+    audio = tmp_path / "first" / "audio"
+    texts = (audio / "texts.txt").read_text(encoding="utf-8").splitlines()
+    assert len(texts) == len(list(audio.glob("*.wav"))) == 4
+    assert other.exit_code == 1
+    assert "not the same conditions: languages was" in other.output
+
+
+def test_a_knee_is_searched_for_on_a_server(tmp_path: Path) -> None:
+    """One that answers at most 25 requests a second, one after the other, with whole files."""
+    turn = asyncio.Lock()
+
+    class OneAtATime(FakeServer):
+        async def speech(self, request: web.Request) -> web.StreamResponse:
+            async with turn:
+                return await super().speech(request)
+
+    with in_a_thread(OneAtATime(lambda _: [Step(0.04, tone(0.1))])) as server:
+        words = ["--url", server.url, *_QUICK, "--ttfa-ms", 200, "--lowest", 12, "--tolerance", 1.0, "--out", tmp_path]
+        found = _called("knee", *words)
+    assert found.exit_code == 0, found.output
+    assert "note: with 20 requests" in found.output
+    knee = read_result(tmp_path / "result.json").knee
+    assert knee is not None
+    assert knee.rate <= 25
+    assert knee.broken_at is not None
+    assert knee.broken_at <= 50
+    assert "data:image/png;base64," in (tmp_path / "report.html").read_text()
+
+
+@contextmanager
+def _slower(url: str, slower: float) -> Iterator[str]:
+    """`url` through a proxy, in a thread."""
+    loop, ready, done = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    ports = list[int]()
+
+    async def serve() -> None:
+        runner = web.AppRunner(proxy_app(url, slower), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        ports.append(runner.addresses[0][1])
+        ready.set()
+        await done.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield f"http://127.0.0.1:{ports[0]}"
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join()
+        loop.close()
+
+
+async def test_a_service_made_a_fifth_slower_is_caught_and_itself_is_not() -> None:
+    async def measured(url: str) -> Measured:
+        runs = list[Run]()
+        for _ in range(3):
+            records, _ = await sent(Target(url), [0.02 * index for index in range(12)])
+            runs.append(summarise(records, [], 0.0, 1000))
+        return Measured(conditions=CONDITIONS, runs=runs)
+
+    async with running(FakeServer(lambda _: [Step(0.1, tone(0.1))] * 4)) as server:
+        with _slower(server.url, 1.0) as same, _slower(server.url, 1.2) as slower:
+            before, again, worse = await measured(same), await measured(same), await measured(slower)
+    slow = {"heard p50 ms", "first byte p50 ms", "gap p50 ms", "RTF p50"}
+    assert slow & {found.figure for found in compare(before, again) if found.regressed} == set()
+    assert slow <= {found.figure for found in compare(before, worse) if found.regressed}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--url", "http://127.0.0.1:9"], "--load poisson needs --rate and has no --users"),
+        (["run", "--url", "http://127.0.0.1:9", "--load", "closed", "--rate", "3"], "needs --users and has no --rate"),
+        (["run", "--url", "http://127.0.0.1:9", "--rate", "3"], "http://127.0.0.1:9: Cannot connect"),
+        (["run", "--url", "http://127.0.0.1:9", "--rate", "3", "--shard", "2/2"], "--shard 2/2: give i/n"),
+        (["run", "--url", "http://127.0.0.1:9", "--rate", "3", "--field", "stream"], "--field stream: give NAME=VALUE"),
+        (["knee", "--url", "http://127.0.0.1:9", "--load", "closed"], "a closed loop has no rate"),
+        (["compare", "README.md", "README.md"], "README.md is not a result file"),
+        (["peer", "qwen_tts", "--python", "nowhere/python"], "nowhere/python does not exist"),
+    ],
+)
+def test_mistakes_are_explained(words: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = _called(*words)
+    assert result.exit_code != 0
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+def test_every_option_of_a_load_is_used() -> None:
+    options = {name for command in ("run", "knee") for name in (p.name for p in main.commands[command].params)}
+    assert set(LoadOptions.__annotations__) <= options
+
+
+def test_the_readme_says_what_the_result_files_say() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert rewritten(readme, ROOT / "docs" / "benchmarks") == readme
+
+
+def test_a_section_comes_from_files_alone(tmp_path: Path) -> None:
+    readme = f"before\n{BEGIN}\n\nan old figure\n\n{END}\nafter\n"
+    assert rewritten(readme, tmp_path) == f"before\n{BEGIN}\n\n\n\n{END}\nafter\n"
+    (tmp_path / "engine-0.6B.json").write_text('[{"name": "fast", "batch": 1, "ms_per_frame": 53.1}]')
+    assert "| fast | 53 |" in rewritten(readme, tmp_path)
+    with pytest.raises(click.ClickException, match="no section between"):
+        rewritten("nothing", tmp_path)
