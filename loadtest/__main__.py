@@ -202,7 +202,8 @@ def _say(result: Result) -> None:
     if result.knee is not None:
         click.echo(markdown(TRIAL_HEADS, trial_rows(result.knee)))
         click.echo(knee_said(result.knee))
-    for run in result.runs:
+    runs = result.runs if result.knee is None or not result.knee.generators else [result.knee.trials[-1].run]
+    for run in runs:
         if not run.self_check.valid:
             raise click.ClickException(invalid(run))
 

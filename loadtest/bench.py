@@ -105,18 +105,16 @@ def summed_up(bench: Bench, generated: Generated) -> Run:
 
 
 def try_rate(bench: Bench, make: Maker, promise: Promise, rate: float, attempt: int) -> Trial:
-    """One trial for a knee. Raises click.ClickException if the generator did not keep up."""
+    """One trial for a knee."""
     judge = Judge(promise, bench.requests)
     generated = measure(
         bench, make, rate, seed=bench.seed + attempt, description=f"{rate:.3g} a second", enough=judge.see
     )
     run = summed_up(bench, generated)
-    if not run.self_check.valid:
-        raise click.ClickException(invalid(run))
     return Trial(
-        rate=round(rate, 4),
+        rate=rate,
         requests=bench.requests,
-        kept=not judge.broken,
+        kept=run.self_check.valid and not judge.broken,
         stopped=generated.stopped,
         late=judge.late,
         spoiled=judge.spoiled,

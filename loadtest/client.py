@@ -16,6 +16,8 @@ from loadtest.scenarios import SPEECH, Call, Order
 
 _LIVE = "/v1/audio/speech/ws"
 _LIVE_PROTOCOL = "nari.speech.v1"
+# What servers call it, and WAV files of it.
+_PCM = ("audio/pcm", "audio/l16", "audio/raw", "audio/wav", "audio/x-wav", "audio/wave", "application/octet-stream")
 # As a language model writes them.
 _WORDS_PER_S = 15
 
@@ -66,7 +68,7 @@ class Client:
                 for call in order.before:
                     await self._call(call)
                 finish_reason, end = await (self._live if order.live else self._speech)(order, listener)
-        except (aiohttp.ClientError, OSError, _Failed, TimeoutError) as failure:
+        except (aiohttp.ClientError, OSError, _Failed, TimeoutError, ValueError, LookupError, TypeError) as failure:
             error, end = kind_of(failure), self.now()
         for call in order.after:
             await self._forget(call)
@@ -92,6 +94,8 @@ class Client:
         """Returns why it ended, if the server says so, and when."""
         async with self._http.post(SPEECH, json={**order.fields, "input": order.text.words}) as answer:
             answer.raise_for_status()
+            if answer.content_type not in _PCM:
+                raise _Failed(f"not PCM: {answer.content_type}")
             async for data in answer.content.iter_any():
                 listener.receive(data, self.now())
             return answer.headers.get("X-Finish-Reason"), self.now()
@@ -137,6 +141,8 @@ def kind_of(failure: Exception) -> str:
             return "refused"
         case aiohttp.ClientPayloadError():  # the body is not whole; only the message says what the connection died of
             return "reset" if "ConnectionResetError" in str(failure) else "truncated"
+        case ValueError() | LookupError() | TypeError():  # an event that is none of the protocol
+            return "protocol"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
             return "reset"
         case _:

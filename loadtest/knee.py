@@ -27,7 +27,9 @@ class Judge:
     def __init__(self, promise: Promise, requests: int) -> None:
         self._promise = promise
         self._late_allowed = requests - rank(QUANTILES["p95"], requests)
-        self._spoiled_allowed = requests if promise.spoiled_share is None else int(promise.spoiled_share * requests)
+        self._spoiled_allowed = (
+            requests if promise.spoiled_share is None else int(round(promise.spoiled_share * requests, 6))
+        )
         self.late = self.spoiled = 0
 
     def see(self, record: Record) -> bool:
@@ -43,7 +45,8 @@ class Judge:
 
 
 class Trial(BaseModel):
-    """`run` covers what had ended until the trial was stopped, if `stopped`. `late` took longer than promised."""
+    """`run` covers what had ended until the trial was stopped, if `stopped`. `late` took longer than promised. Nothing
+    is `kept` where the generator did not keep up."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,6 +69,11 @@ class Knee(BaseModel):
     rate: float
     broken_at: float | None
     trials: list[Trial]
+
+    @property
+    def generators(self) -> bool:
+        """Whether it may be the generator's knee: it was the one that did not keep up at `broken_at`."""
+        return any(not trial.run.self_check.valid for trial in self.trials if trial.rate == self.broken_at)
 
 
 class TryRate(Protocol):

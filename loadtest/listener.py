@@ -39,10 +39,9 @@ class Listener:
             self.pieces.append((now, self.audio_s - before))
         window = 2 * round(_WINDOW_S * self.rate_hz)
         while self.audible is None and self._heard_bytes + window <= len(self._pcm):
-            samples = np.frombuffer(self._pcm, "<i2", window // 2, self._heard_bytes).astype(np.float64)
-            if np.mean(samples**2) > self._least:
+            samples = np.frombuffer(bytes(self._pcm[self._heard_bytes : self._heard_bytes + window]), "<i2")
+            if np.mean(samples.astype(np.float64) ** 2) > self._least:
                 self.audible = now, self._heard_bytes / 2 / self.rate_hz
-            del samples  # which holds the buffer
             self._heard_bytes += window
 
     def _without_header(self, data: bytes) -> bytes:
@@ -56,6 +55,6 @@ class Listener:
         at = self._header.find(b"data")
         if at < 0 or len(self._header) < at + 8:
             return b""
-        self.rate_hz = int.from_bytes(self._header[24:28], "little")
+        self.rate_hz = int.from_bytes(self._header[24:28], "little") or RATE_HZ
         data, self._header = self._header[at + 8 :], None
         return data

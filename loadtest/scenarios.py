@@ -152,5 +152,6 @@ async def _answer(
     async with http.request(method, path, json=json, data=data) as answer:
         content = await answer.read()
         if not answer.ok:
-            raise ServerRefused(f"{method} {path} was answered with {answer.status}: {content[:300].decode('replace')}")
+            said = content[:300].decode(errors="replace")
+            raise ServerRefused(f"{method} {path} was answered with {answer.status}: {said}")
         return content

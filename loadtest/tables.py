@@ -69,6 +69,8 @@ def knee_said(knee: Knee) -> str:
     promise = f"TTFA p95 within {knee.promise.heard_p95_ms:.0f} ms"
     if knee.promise.spoiled_share is not None:
         promise += f", at most {knee.promise.spoiled_share:.2%} of the streams spoiled"
+    if knee.generators:
+        promise = f"NOT the server's knee, the generator did not keep up at {knee.broken_at:.3g} a second. {promise}"
     if not knee.rate:
         return f"{promise}: not kept at {knee.broken_at:.3g} requests a second, the lowest rate that was tried"
     beyond = "the highest rate that was tried" if knee.broken_at is None else f"broken at {knee.broken_at:.3g}"

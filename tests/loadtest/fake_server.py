@@ -43,6 +43,7 @@ class FakeServer:
 
     script: Script = lambda _: [Step(0.0, tone(0.1))]
     fault: str | int | None = None
+    content_type: str = "audio/pcm"
     stall: tuple[float, float] | None = None  # (from, until), moments at which nothing is begun
     url: str = ""
     came: list[float] = field(default_factory=list)
@@ -59,7 +60,7 @@ class FakeServer:
         if self.stall is not None and self.stall[0] <= time.perf_counter() < self.stall[1]:
             await asyncio.sleep(self.stall[1] - time.perf_counter())
         steps = self.script(number)
-        answer = web.StreamResponse(headers={"Content-Type": "audio/pcm", "X-Finish-Reason": "stop"})
+        answer = web.StreamResponse(headers={"Content-Type": self.content_type, "X-Finish-Reason": "stop"})
         if self.fault == "short":
             answer.content_length = sum(len(step.data) for step in steps) + 1000
         await answer.prepare(request)
@@ -92,6 +93,8 @@ class FakeServer:
         self.bodies.append({"input": written})
         if self.fault == "event":
             await socket.send_json({"type": "error", "error": {"code": "broken", "message": "it broke"}})
+        elif self.fault == "odd":
+            await socket.send_json({"type": "error"})
         elif self.fault != "short":
             await socket.send_bytes(tone(0.2))
             await socket.send_json({"type": "response.done", "stop_reason": "length"})

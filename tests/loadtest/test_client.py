@@ -17,10 +17,10 @@ from tests.loadtest.measuring import ORDER, TEXT, sent
 _WITHIN_S = 0.005
 # The first audible sample comes with the second piece; without a buffer a player runs dry before the third and fourth.
 _SCRIPT = [
-    Step(0.10, silence(0.08)),
+    Step(0.10, silence(0.20)),
     Step(0.05, tone(0.08)),
-    Step(0.30, tone(0.16)),
-    Step(0.25, tone(0.40)),
+    Step(0.50, tone(0.16)),
+    Step(0.40, tone(0.60)),
     Step(0.10, tone(0.08)),
 ]
 
@@ -29,11 +29,11 @@ def _error_s(record: Record, server: FakeServer, number: int, origin: float, sch
     """The tool's worst error: of TTFA in its three senses, gaps, the length of silences, and the end."""
     moments = [moment - origin for moment in server.sent[str(number)]]
     gaps = [after - before for before, after in pairwise(moments)]
-    missing = (moments[2] - moments[0] - 0.16) + (gaps[2] - 0.16)
+    missing = (moments[2] - moments[0] - 0.28) + (gaps[2] - 0.16)
     errors = [
         record.first_byte_ms / 1000 - (moments[0] - scheduled_s),
         record.ttfa_ms / 1000 - (moments[1] - scheduled_s),
-        record.heard_ms / 1000 - (moments[0] + 0.08 - scheduled_s),
+        record.heard_ms / 1000 - (moments[0] + 0.20 - scheduled_s),
         *(found / 1000 - gap for found, gap in zip(record.gaps_ms, gaps, strict=True)),
         record.silence_s - missing,
         record.end_s - moments[-1],
@@ -51,9 +51,9 @@ async def test_what_was_scripted_is_what_is_measured() -> None:
             assert record.error is None
             assert [size for _, size in record.chunks] == [len(step.data) for step in _SCRIPT]
             assert record.underruns == 2
-            assert record.audio_s == pytest.approx(0.80)
+            assert record.audio_s == pytest.approx(1.12)
             assert record.finish_reason == "stop"
-            assert record.received_bytes == 2 * 24000 * 0.8
+            assert record.received_bytes == 2 * 24000 * 1.12
         errors = (_error_s(record, server, record.index, origin, moments[record.index]) for record in records)
         worst.append(max(errors))
         if worst[-1] <= _WITHIN_S:
@@ -64,7 +64,7 @@ async def test_what_was_scripted_is_what_is_measured() -> None:
 async def test_a_player_with_a_buffer_begins_later_and_hears_no_gap() -> None:
     async with running(FakeServer(lambda _: _SCRIPT)) as server:
         (impatient, *_), _ = await sent(Target(server.url, start_buffer_s=0.0), [0.0])
-        (patient, *_), _ = await sent(Target(server.url, start_buffer_s=0.7), [0.0])
+        (patient, *_), _ = await sent(Target(server.url, start_buffer_s=0.9), [0.0])
     assert (impatient.underruns, patient.underruns) == (2, 0)
     assert patient.silence_s == 0.0
     assert patient.heard_ms > impatient.heard_ms + 500, "the buffer was full with the fourth piece"
@@ -96,6 +96,12 @@ async def test_answers_that_are_none(script: Callable[[int], list[Step]], kind: 
     assert record.error == kind
 
 
+async def test_what_is_not_pcm_is_not_taken_for_it() -> None:
+    async with running(FakeServer(content_type="audio/mpeg")) as server:
+        (record,), _ = await sent(Target(server.url), [0.0])
+    assert record.error == "not PCM: audio/mpeg"
+
+
 async def test_nobody_is_there() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -113,7 +119,7 @@ async def test_live_text_arrives_whole_and_is_timed() -> None:
     assert record.ttfa_ms > 100, "the words were written one after the other"
 
 
-@pytest.mark.parametrize(("fault", "kind"), [("event", "event broken"), ("short", "truncated")])
+@pytest.mark.parametrize(("fault", "kind"), [("event", "event broken"), ("short", "truncated"), ("odd", "protocol")])
 async def test_live_text_that_fails(fault: str, kind: str) -> None:
     order = Order("live_text", TEXT, {}, live=True)
     async with running(FakeServer(fault=fault)) as server:

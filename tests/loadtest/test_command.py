@@ -122,6 +122,13 @@ async def test_a_service_made_a_fifth_slower_is_caught_and_itself_is_not() -> No
     assert slow <= {found.figure for found in compare(before, worse) if found.regressed}
 
 
+def test_a_server_without_what_a_scenario_needs() -> None:
+    with in_a_thread(FakeServer()) as server:
+        result = _called("run", "--url", server.url, "--scenario", "clone_stored", "--rate", 1)
+    assert result.exit_code == 1
+    assert "POST /v1/audio/voices was answered with 405: 405: Method Not Allowed" in result.output
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from loadtest.knee import Judge, Promise, Trial, fewest_requests, find_knee
 from loadtest.summary import Run, distribution, summarise
+from loadtest.tables import knee_said
 from tests.loadtest.made_up import record
 
 _PROMISE = Promise(heard_p95_ms=500)
@@ -51,6 +52,19 @@ def test_a_service_that_is_faster_than_anyone_asked() -> None:
 def test_luck_in_one_attempt_is_not_the_result() -> None:
     knee = find_knee(Service(3.0, lucky=((0, 5.0),)), _PROMISE, lowest=1, highest=64, tolerance=0.1)
     assert 2.7 < knee.rate <= 3.0
+
+
+def test_a_generator_that_does_not_keep_up_is_no_limit_of_the_server() -> None:
+    tired = summarise([record(0)], [50.0], 0.9, 20)
+
+    def try_rate(rate: float, attempt: int) -> Trial:
+        run = _run(0.2) if rate < 4 else tired
+        return Trial(rate=rate, requests=1, kept=rate < 4, stopped=False, late=0, spoiled=0, run=run)
+
+    knee = find_knee(try_rate, _PROMISE, lowest=1, highest=64, tolerance=0.5)
+    assert knee.generators
+    assert knee_said(knee).startswith("NOT the server's knee")
+    assert not find_knee(Service(3.0), _PROMISE, lowest=1, highest=64, tolerance=0.5).generators
 
 
 def test_as_many_may_be_late_or_spoiled_as_was_promised() -> None:
