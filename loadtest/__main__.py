@@ -70,14 +70,10 @@ def run(
     given = {"rate": rate, "users": users}
     if given[wanted] is None or given[other] is not None:
         raise click.UsageError(f"--load {options['load']} needs --{wanted} and has no --{other}")
+    if repeat > 1 and _shard(shard) != (0, 1):
+        raise click.UsageError("shards are merged one run at a time: --shard has no --repeat")
     with at(url) as address:
-        bench = replace(
-            bench_of(address, options, users),
-            shard=_shard(shard),
-            start_at=start_at,
-            keep=keep,
-            requests=options["requests"],
-        )
+        bench = replace(bench_of(address, options, users), shard=_shard(shard), start_at=start_at, keep=keep)
         conditions = conditions_of(bench, label or f"{bench.scenario}, {bench.load}", rate)
         with orders_for(bench) as make:
             generated = [

@@ -31,7 +31,8 @@ class Caller(HttpUser):  # type: ignore[misc]  # locust is not installed where t
         body = {"model": "tts-1", "voice": self.voice, "response_format": "pcm"}
         listener, started = Listener(0.01), time.perf_counter()
         text = draw(self.rng, LANGUAGES).words
-        with self.client.post(_SPEECH, json=body | {"input": text}, stream=True, name="headers") as answer:
+        sent = self.client.post(_SPEECH, json=body | {"input": text}, stream=True, name="headers", catch_response=True)
+        with sent as answer:
             if not answer.ok:
                 return
             for data in answer.iter_content(chunk_size=None):

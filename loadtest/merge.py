@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from loadtest.record import Record
 from loadtest.result import Conditions, Result
@@ -25,16 +25,23 @@ def write_samples(samples: Samples, file: Path) -> None:
 
 
 def read_samples(file: Path) -> Samples:
-    return Samples.model_validate_json(file.read_bytes())
+    """Raises click.ClickException."""
+    try:
+        return Samples.model_validate_json(file.read_bytes())
+    except ValidationError:
+        raise click.ClickException(f"{file} is no samples.json of a run") from None
+
+
+def _of_the_run(conditions: Conditions) -> dict[str, object]:
+    """Without what each machine has for itself."""
+    return conditions.model_dump(exclude={"shard", "machine", "load_average", "command", "date", "label", "processes"})
 
 
 def merge(shards: Sequence[Samples], allowed_ms: float) -> tuple[Result, list[Record]]:
     """Raises click.ClickException unless these are all shards of one run."""
     first = shards[0].conditions
     for shard in shards:
-        mine = first.model_copy(update=dict.fromkeys(("shard", "machine", "command", "date", "label")))
-        its = shard.conditions.model_copy(update=dict.fromkeys(("shard", "machine", "command", "date", "label")))
-        if mine != its:
+        if _of_the_run(shard.conditions) != _of_the_run(first):
             raise click.ClickException("these are not shards of one run: their conditions differ")
     given = sorted(str(shard.conditions.shard) for shard in shards)
     wanted = sorted(f"{index}/{len(shards)}" for index in range(len(shards)))

@@ -24,6 +24,10 @@ _WORDS = (
     "(heard), until it arrived, and until the first byte did. A stream underran if it came later than it was played. "
     "Failed requests count as longer than any other; - stands for no answer."
 )
+_TRIALS = (
+    "A trial ends when it is certain that the promise is broken; its percentiles and shares are of the requests that "
+    "had ended by then."
+)
 
 
 def write_report(result: Result, file: Path) -> None:
@@ -57,7 +61,12 @@ def _knee(knee: Knee) -> list[str]:
     if knee.promise.spoiled_share is not None:
         spoiled.axhline(100 * knee.promise.spoiled_share, color="grey", linestyle=":", label="limit")
     _labelled(spoiled, "requests a second", "% of streams")
-    return [f"<p><b>{html.escape(knee_said(knee))}</b></p>", _table(TRIAL_HEADS, trial_rows(knee)), _image(figure)]
+    shown = [f"<p><b>{html.escape(knee_said(knee))}</b></p>", f"<p>{_TRIALS}</p>"]
+    shown += [_table(TRIAL_HEADS, trial_rows(knee)), _image(figure)]
+    for trial in knee.trials:
+        if trial.run.timeline:
+            shown += _run(trial.run, f"The last trial that was kept, {trial.rate:.3g} requests a second")
+    return shown
 
 
 def _run(run: Run, title: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Result files: what was measured, of what, with which command. JSON; small enough to be kept beside the sources."""
 
+import os
 import platform
 import shlex
 import sys
@@ -18,8 +19,9 @@ from loadtest.summary import Run
 
 
 class Conditions(BaseModel):
-    """Of what and how. `rate` is None in a closed loop and in the search for a knee, `users` in an open loop; `shard`
-    is i/n of a run on several machines."""
+    """Of what and how. `load_average` is the machine's over the minute before, which says how quiet it was. `rate` is
+    None in a closed loop and in the search for a knee, `users` in an open loop; `shard` is i/n of a run on several
+    machines."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,6 +29,7 @@ class Conditions(BaseModel):
     date: str
     command: str
     machine: str
+    load_average: float
     scenario: Scenario
     load: Load
     rate: float | None
@@ -73,6 +76,7 @@ def conditions_of(bench: Bench, label: str, rate: float | None) -> Conditions:
         date=datetime.now(UTC).date().isoformat(),
         command=shlex.join(["python", "-m", "loadtest", *_without_key(sys.argv[1:])]),
         machine=machine(),
+        load_average=round(os.getloadavg()[0], 2),
         scenario=bench.scenario,
         load=bench.load,
         rate=rate,

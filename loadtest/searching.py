@@ -3,7 +3,7 @@
 import click
 
 from loadtest.bench import Bench, orders_for, try_rate
-from loadtest.knee import Promise, Trial, fewest_requests, find_knee
+from loadtest.knee import Knee, Promise, Trial, fewest_requests, find_knee
 from loadtest.result import Result, conditions_of
 
 
@@ -23,7 +23,17 @@ def search(bench: Bench, promise: Promise, lowest: float, highest: float, tolera
             lambda rate, attempt: try_rate(bench, make, promise, rate, attempt),
             promise, lowest=lowest, highest=highest, tolerance=tolerance, seen=_say,
         )  # fmt: skip
-    return Result(conditions=conditions, knee=knee)
+    return Result(conditions=conditions, knee=_lighter(knee))
+
+
+def _lighter(knee: Knee) -> Knee:
+    """With the timeline of the last trial that was kept, and of no other: they are most of a result file."""
+    last = next((trial for trial in reversed(knee.trials) if trial.kept), None)
+    trials = [
+        trial if trial is last else trial.model_copy(update={"run": trial.run.model_copy(update={"timeline": []})})
+        for trial in knee.trials
+    ]
+    return knee.model_copy(update={"trials": trials})
 
 
 def _say(trial: Trial) -> None:

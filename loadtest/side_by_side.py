@@ -68,7 +68,7 @@ def side_by_side(
     with peer(peer_python, checkpoint, peer_dtype) as url:
         bench = replace(bench_of(url, options), requests=peer_requests)
         if ttfa_ms is None:
-            alone = replace(bench, load="closed", users=1, requests=_IDLE_REQUESTS)
+            alone = replace(bench, load="closed", users=1, requests=min(_IDLE_REQUESTS, peer_requests))
             with orders_for(alone) as make:
                 run = summed_up(alone, measure(alone, make, None, seed=alone.seed, description="peer, idle"))
             slowest = run.everything.heard_ms["p95"]

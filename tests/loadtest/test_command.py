@@ -1,7 +1,10 @@
 """The commands, against servers on real sockets."""
 
 import asyncio
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,21 +39,21 @@ def _called(*words: object) -> Result:
 def test_a_run_writes_what_it_found_and_compares_it(tmp_path: Path) -> None:
     with in_a_thread(FakeServer(lambda _: [Step(0.05, tone(0.1)), Step(0.05, tone(0.1))])) as server:
         words = ["run", "--url", server.url, "--rate", 40, *_QUICK, "--api-key", "secret", "--out"]
-        more = ["--repeat", 3, "--keep", 4, "--field", "stream=true", "--language", "german"]
+        more = ["--repeat", 2, "--keep", 4, "--field", "stream=true", "--language", "german"]
         first = _called(*words, tmp_path / "first", *more)
         assert first.exit_code == 0, first.output
         other = _called(*words, tmp_path / "other", "--baseline", tmp_path / "first" / "result.json")
-    assert {body["stream"] for body in server.bodies[:60]} == {True}
+    assert {body["stream"] for body in server.bodies[:40]} == {True}
     assert {body["voice"] for body in server.bodies} == {"someone"}
-    assert len(server.bodies) == 80
+    assert len(server.bodies) == 60
     result = read_result(tmp_path / "first" / "result.json")
-    assert [run.everything.requests for run in result.runs] == [20, 20, 20]
+    assert [run.everything.requests for run in result.runs] == [20, 20]
     assert result.runs[0].everything.errors == {}
     assert "secret" not in result.model_dump_json()
     page = (tmp_path / "first" / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 2
     assert "http://" not in page.replace(server.url, "")
-    assert len((tmp_path / "first" / "requests.csv").read_text().splitlines()) == 61
+    assert len((tmp_path / "first" / "requests.csv").read_text().splitlines()) == 41
     audio = tmp_path / "first" / "audio"
     texts = (audio / "texts.txt").read_text(encoding="utf-8").splitlines()
     assert len(texts) == len(list(audio.glob("*.wav"))) == 4
@@ -77,7 +80,9 @@ def test_a_knee_is_searched_for_on_a_server(tmp_path: Path) -> None:
     assert knee.rate <= 25
     assert knee.broken_at is not None
     assert knee.broken_at <= 50
-    assert "data:image/png;base64," in (tmp_path / "report.html").read_text()
+    kept = [trial for trial in knee.trials if trial.kept]
+    assert [trial for trial in knee.trials if trial.run.timeline] == kept[-1:]
+    assert (tmp_path / "report.html").read_text().count("data:image/png;base64,") == 1 + bool(kept)
 
 
 @contextmanager
@@ -122,6 +127,27 @@ async def test_a_service_made_a_fifth_slower_is_caught_and_itself_is_not() -> No
     assert slow <= {found.figure for found in compare(before, worse) if found.regressed}
 
 
+def test_shards_on_two_machines_are_merged(tmp_path: Path) -> None:
+    """Each is a process of its own, begun at the same moment."""
+    start = time.time() + 3
+    with in_a_thread(FakeServer()) as server:
+        command = [sys.executable, "-m", "loadtest", "run", "--url", server.url, "--rate", "40", *_QUICK]
+        shards = [
+            subprocess.Popen(
+                [*command, "--shard", f"{share}/2", "--start-at", str(start), "--out", str(tmp_path / str(share))]
+            )
+            for share in range(2)
+        ]
+        assert [shard.wait(60) for shard in shards] == [0, 0]
+    merged = _called(
+        "merge", *(tmp_path / str(share) / "samples.json" for share in range(2)), "--out", tmp_path / "both"
+    )
+    assert merged.exit_code == 0, merged.output
+    (run,) = read_result(tmp_path / "both" / "result.json").runs
+    assert run.everything.requests == len(server.bodies) == 20
+    assert run.everything.errors == {}
+
+
 def test_a_server_without_what_a_scenario_needs() -> None:
     with in_a_thread(FakeServer()) as server:
         result = _called("run", "--url", server.url, "--scenario", "clone_stored", "--rate", 1)
@@ -136,9 +162,11 @@ def test_a_server_without_what_a_scenario_needs() -> None:
         (["run", "--url", "http://127.0.0.1:9", "--load", "closed", "--rate", "3"], "needs --users and has no --rate"),
         (["run", "--url", "http://127.0.0.1:9", "--rate", "3"], "http://127.0.0.1:9: Cannot connect"),
         (["run", "--url", "http://127.0.0.1:9", "--rate", "3", "--shard", "2/2"], "--shard 2/2: give i/n"),
+        (["run", "--url", "http://127.0.0.1:9", "--rate", "3", "--shard", "0/2", "--repeat", "3"], "has no --repeat"),
         (["run", "--url", "http://127.0.0.1:9", "--rate", "3", "--field", "stream"], "--field stream: give NAME=VALUE"),
         (["knee", "--url", "http://127.0.0.1:9", "--load", "closed"], "a closed loop has no rate"),
         (["compare", "README.md", "README.md"], "README.md is not a result file"),
+        (["merge", "README.md"], "README.md is no samples.json"),
         (["peer", "qwen_tts", "--python", "nowhere/python"], "nowhere/python does not exist"),
     ],
 )

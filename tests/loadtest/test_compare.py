@@ -37,13 +37,13 @@ def _worse(baseline: Result, now: Result) -> set[str]:
 
 def test_a_build_is_as_good_as_itself_and_a_fifth_slower_is_found() -> None:
     false_alarms = caught = 0
-    for seed in range(6):
+    for seed in range(4):
         baseline = _result(seed)
         false_alarms += bool(_worse(baseline, _result(seed + 100)))
         worse = _worse(baseline, _result(seed + 200, slower=1.2))
         caught += {"heard p50 ms", "RTF p50", "gap p50 ms"} <= worse
     assert false_alarms <= 1
-    assert caught >= 5
+    assert caught >= 3
 
 
 def test_underruns_beyond_chance_are_found_and_single_ones_are_not() -> None:

@@ -19,9 +19,9 @@ from tests.loadtest.fake_server import silence, tone
 from tests.loadtest.made_up import record
 
 CONDITIONS = Conditions(
-    label="a test", date="2026-11-01", command="python -m loadtest run", machine="this one", scenario="custom_voice",
-    load="poisson", rate=2.0, users=None, requests=40, seed=1, processes=1, shard=None, languages=["english"],
-    model="tts-1", fields={}, start_buffer_ms=100, audible_rms=0.01, timeout_s=60,
+    label="a test", date="2026-11-01", command="python -m loadtest run", machine="this one", load_average=0.1,
+    scenario="custom_voice", load="poisson", rate=2.0, users=None, requests=40, seed=1, processes=1, shard=None,
+    languages=["english"], model="tts-1", fields={}, start_buffer_ms=100, audible_rms=0.01, timeout_s=60,
 )  # fmt: skip
 
 
