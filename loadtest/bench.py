@@ -85,7 +85,7 @@ def measure(
     description: str = "",
     enough: Callable[[Record], bool] = lambda _: False,
 ) -> Generated:
-    """Send it all, with a progress bar. `enough` may end it early."""
+    """Send it all, with a progress bar. `enough` may end it early. Raises click.ClickException."""
     planned = plan(bench, make, rate, seed)
     with tqdm(total=len(planned), unit="request", desc=description) as bar:
 
@@ -93,9 +93,13 @@ def measure(
             bar.update()
             return enough(record)
 
-        return generate(
-            bench.target, planned, processes=bench.processes, users=bench.users, enough=seen, start_at=bench.start_at
-        )
+        try:
+            return generate(
+                bench.target, planned, processes=bench.processes, users=bench.users, enough=seen,
+                start_at=bench.start_at,
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise click.ClickException(str(error)) from None
 
 
 def summed_up(bench: Bench, generated: Generated) -> Run:

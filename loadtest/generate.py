@@ -56,6 +56,7 @@ def generate(
     """Send everything that is planned, divided among `processes`. With `users` a closed loop, in which each sends the
     next of its process's when the last has ended. `enough` is shown every record and says whether to stop. All begin
     when all are ready, or at the epoch second `start_at`. Raises RuntimeError if a process dies."""
+    processes = processes if users is None else min(processes, users)  # none without a user to send its share
     context = multiprocessing.get_context("spawn")
     results: Queue[Record | Effort] = context.Queue()
     stop, together = context.Event(), context.Barrier(processes)

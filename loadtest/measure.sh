@@ -60,7 +60,7 @@ peer_06b() { # the peer takes a quarter of a minute for each request; hours
     done
 }
 
-noise() { # twice the same build, then the same build behind a proxy that makes it a fifth slower; 30 minutes
+noise() ( # twice the same build, then the same build behind a proxy that makes it a fifth slower; half an hour
     options=(--language english --rate 1 --requests 100 --repeat 5)
     .venv/bin/qwen-tts serve --port 8011 >"$work/serve.log" 2>&1 &
     service=$!
@@ -68,7 +68,7 @@ noise() { # twice the same build, then the same build behind a proxy that makes 
     same=$!
     $python -m tests.loadtest.slow_proxy http://127.0.0.1:8011 --port 8013 --slower 1.2 &
     slower=$!
-    trap 'kill $same $slower; kill -INT $service' EXIT
+    trap 'kill $same $slower $service; wait' EXIT
     until curl -sf http://127.0.0.1:8011/readyz >/dev/null; do sleep 1; done
     $python -m loadtest run --url http://127.0.0.1:8012 "${options[@]}" --label "baseline" --out "$work/baseline"
     keep baseline noise-baseline
@@ -76,7 +76,7 @@ noise() { # twice the same build, then the same build behind a proxy that makes 
         $python -m loadtest run --url "http://127.0.0.1:$port" "${options[@]}" --out "$work/$port" \
             --baseline "$work/baseline/result.json" | tee "$work/$port.txt" || echo "a regression was found"
     done
-}
+)
 
 mkdir -p "$work" "$docs"
 case "${1:-}" in

@@ -113,6 +113,8 @@ def test_users_of_a_closed_loop_send_one_after_the_other() -> None:
     under_way = [sum(other.sent_s <= record.sent_s < other.end_s for other in records) for record in records]
     assert max(under_way) <= 3
     assert all(record.late_ms == 0 for record in records)
+    with in_a_thread(FakeServer()) as server:
+        assert len(generate(Target(server.url), planned, processes=2, users=1).records) == 9
 
 
 @pytest.mark.parametrize(("block_s", "valid"), [(0.0, True), (0.2, False)])
