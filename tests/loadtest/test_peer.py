@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -25,7 +26,7 @@ class Reference:
     def get_supported_speakers(self) -> list[str]:
         return ["ryan"]
 
-    def generate_custom_voice(self, text: str, **options: object) -> tuple[list[np.ndarray], int]:
+    def generate_custom_voice(self, text: str, **options: object) -> tuple[list[NDArray[np.float32]], int]:
         with self._counting:
             self.at_once += 1
             self.most = max(self.most, self.at_once)
