@@ -85,7 +85,9 @@ def test_events(api: openai.OpenAI) -> None:
     assert same_samples(audio_of(found), say(api))
     assert {event["response_format"] for event in found[:-1]} == {"pcm"}
     usage = found[-1]["usage"]
-    assert found[-1] == {"type": "speech.audio.done", "usage": usage, "finish_reason": "length"}
+    segments = [{"text": "Hello", "start_ms": 0, "end_ms": 400}]
+    done = {"type": "speech.audio.done", "usage": usage, "finish_reason": "length", "segments": segments}
+    assert found[-1] == done
     assert usage["input_tokens"] > 0
     assert usage["output_tokens"] == 5
     assert usage["total_tokens"] == usage["input_tokens"] + 5
