@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from deployments.batcher import Batcher
+from deployments.decoding_pace import DecodingPace, Listener
 from deployments.messages import Load
-from deployments.playback import Playback
 from deployments.torch_replica import adopt_threads
 from qwen_tts.audio import to_pcm16
 from qwen_tts.codec.carry import Carry
@@ -26,7 +26,6 @@ from qwen_tts.recently_used import RecentlyUsed, content_key
 # What a batch may take, because whoever comes in the middle of it waits for its end; but fewer frames are not cheaper.
 _BATCH_S = FRAME_S / 2
 _LEAST_FRAMES = 8
-_WEIGHT = 0.1  # of the newest batch in the average
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,14 @@ class Stream:
         batcher: Batcher[_Piece, bytes],
         prime: Callable[[int, NDArray[np.int16]], Awaitable[None]],
         slot: int,
-        ahead_s: float,
+        pace: DecodingPace,
+        listener: Listener,
     ) -> None:
         self._batcher = batcher
         self._prime = prime
         self._slot = slot
-        self._playback = Playback(requested=time.monotonic(), ahead=ahead_s)
+        self._pace = pace
+        self._listener = listener
 
     async def prime(self, codes: NDArray[np.int16]) -> None:
         """Go on from the end of these frames, codes [F, G], of a stream that has decoded nothing yet."""
@@ -57,8 +58,12 @@ class Stream:
 
     async def decode(self, codes: NDArray[np.int16]) -> bytes:
         """The next frames, codes [F, G], as 16-bit PCM of F * 1920 samples."""
-        pcm = await self._batcher.submit(_Piece(self._slot, codes, self._playback.ends))
-        self._playback.send(len(codes) * FRAME_S, time.monotonic())
+        listener = self._listener
+        listener.waits = True
+        pcm = await self._batcher.submit(_Piece(self._slot, codes, listener.playback.ends))
+        listener.waits = False
+        listener.playback.send(len(codes) * FRAME_S, time.monotonic())
+        self._pace.admit()
         return pcm
 
 
@@ -79,36 +84,32 @@ class StreamDecoder:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-decoder", initializer=adopt_threads)
         self._max_batch = max_batch
         self._batcher = Batcher(self._decode, self._thread, self._next_batch)
-        self._frame_s = _BATCH_S  # that a frame takes, on average
-        self._room = asyncio.Semaphore(slots)
-        self._waiting = 0
+        self._pace = DecodingPace(slots)
 
     def load(self) -> Load:
-        return Load(slots=self._state.slots, used=self._state.used, waiting=self._waiting)
+        return Load(slots=self._state.slots, used=self._state.used, waiting=self._pace.waiting)
 
     @asynccontextmanager
     async def stream(self, ahead_s: float = 0.0) -> AsyncIterator[Stream]:
-        """A slot of the pool, waiting for one if need be. The listener has `ahead_s` of other audio to hear first."""
-        self._waiting += 1
-        try:
-            await self._room.acquire()
-        finally:
-            self._waiting -= 1
-        lease: Future[int | None] = self._thread.submit(self._state.lease)
-        try:
-            slot = await asyncio.wrap_future(lease)
-            assert slot is not None, "the semaphore and the pool disagree"
-            yield Stream(self._batcher, self._prime_on_thread, slot, ahead_s)
-        finally:
-            self._thread.submit(self._release, lease)
-            self._room.release()
+        """A slot of the pool, waiting for one if need be. The listener has `ahead_s` of other audio to hear first.
+        Raises Overloaded."""
+        async with self._pace.place(ahead_s) as listener:
+            lease: Future[int | None] = self._thread.submit(self._state.lease)
+            try:
+                slot = await asyncio.wrap_future(lease)
+                assert slot is not None, "the places and the pool disagree"
+                yield Stream(self._batcher, self._prime_on_thread, slot, self._pace, listener)
+            finally:
+                self._thread.submit(self._release, lease)
 
     def warm_up(self) -> None:
         slot = self._state.lease()
         assert slot is not None
         piece = _Piece(slot, np.zeros((1, self._decoder.config.num_quantizers), dtype=np.int16), 0.0)
-        for _ in range(2):  # the first time takes longer
-            self._decode([piece])
+        self._decode([piece])  # which takes longer than it will
+        began = time.monotonic()
+        self._decode([piece])
+        self._pace.begin(time.monotonic() - began)
         self._state.release(slot)
 
     def _next_batch(self, waiting: Sequence[_Piece]) -> list[int]:
@@ -116,7 +117,7 @@ class StreamDecoder:
         by_urgency = sorted(range(len(waiting)), key=lambda index: waiting[index].due)
         frames = len(waiting[by_urgency[0]].codes)
         alike = [index for index in by_urgency if len(waiting[index].codes) == frames]
-        in_time = max(_LEAST_FRAMES, int(_BATCH_S / self._frame_s))
+        in_time = max(_LEAST_FRAMES, int(_BATCH_S / self._pace.frame_s))
         return alike[: min(self._max_batch, max(1, in_time // frames))]
 
     async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16]) -> None:
@@ -147,5 +148,5 @@ class StreamDecoder:
         carry = self._state.gather(slots)
         samples = self._decoder(codes.to(self._device, torch.int64), carry).float().cpu()  # [B, S]
         self._state.scatter(slots, carry)
-        self._frame_s += _WEIGHT * ((time.monotonic() - began) / (len(pieces) * codes.shape[1]) - self._frame_s)
+        self._pace.observe((time.monotonic() - began) / (len(pieces) * codes.shape[1]))
         return [to_pcm16(row) for row in samples.numpy()]

@@ -150,7 +150,9 @@ def test_models(api: openai.OpenAI) -> None:
 
 
 def test_an_alias_is_the_voice_it_stands_for(api: openai.OpenAI, client: httpx.Client) -> None:
-    assert say(api, voice="alloy") == say(api, voice="Alloy") == say(api, voice="ryan")
+    heard = say(api, voice="ryan")
+    assert same_samples(say(api, voice="alloy"), heard)
+    assert same_samples(say(api, voice="Alloy"), heard)
     assert "alloy" in client.get("/v1/audio/voices").json()["voices"]
     assert "ryan" in fault(upload(client, "Alloy"), 400, "name")["message"]
 
