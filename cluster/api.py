@@ -92,6 +92,9 @@ class Api:
         self.host: str = connection.configuration.host
         self._served: dict[str, list[_ServedResource]] = {}
 
+    def close(self) -> None:
+        self._connection.close()
+
     def within(self, namespace: str) -> "Api":
         return Api(self._connection, namespace)
 

@@ -38,7 +38,10 @@ class Where:
     namespace: str | None
 
     def connect(self) -> Api:
-        return connect(self.kubeconfig, self.context, self.namespace)
+        """Until the command ends."""
+        api = connect(self.kubeconfig, self.context, self.namespace)
+        click.get_current_context().call_on_close(api.close)
+        return api
 
     def kubectl(self, namespace: str) -> str:
         """How a kubectl command for the same place begins."""
@@ -102,15 +105,16 @@ def apply_command(
     Takes what `helm template` prints and the files in k8s/. Objects are read, and tried on the server without effect,
     before the first one is changed; what is the same already stays as it is. Helm hooks (tests) are left out.
     """
+    source = getattr(file, "name", "standard input")
     try:
-        documents = read_manifest(file.read().decode("utf-8"), file.name)
+        documents = read_manifest(file.read().decode("utf-8"), source)
     except UnicodeDecodeError:
-        raise BadManifest(f"{file.name} is not UTF-8 text") from None
+        raise BadManifest(f"{source} is not UTF-8 text") from None
     api = where.connect()
     for hook in [document for document in documents if document.hook]:
         click.echo(f"{hook.kind} {hook.name} left out: a Helm hook ({hook.hook})")
     chosen = [document for document in documents if not document.hook]
-    targets = targets_of(api, chosen, file.name, where.namespace is not None)
+    targets = targets_of(api, chosen, source, where.namespace is not None)
     for target, outcome in apply_targets(api, targets, force_conflicts):
         click.echo(f"{target} {outcome}")
     if wait:

@@ -13,6 +13,7 @@ from cluster.report import progress_line
 
 _WATCH_S = 2  # pods are read anew as often, and at once when the RayService changes
 _BREATH_S = 0.2  # between two readings, however often it changes
+_TELL_AFTER_S = 5  # what passes sooner is how every start looks
 
 Show = Callable[[Snapshot, list[Cause]], None]
 
@@ -31,29 +32,50 @@ def wait_ready(api: Api, name: str, patience: Patience, show: Show, replaced: st
     A silent API server counts as a cause like others, once it has answered. Raises Stuck, ClusterError.
     """
     start = time.monotonic()
+    standing = _Standing()
     snapshot = _read(api, name)
-    since: dict[str, float] = {}
-    while True:
-        if snapshot.is_ready and snapshot.active != replaced:
-            show(snapshot, [])
-            return snapshot
-        causes = diagnose(snapshot, datetime.now(UTC))
-        if snapshot.is_ready:
-            causes.append(Cause("no new cluster", "KubeRay makes no new cluster. Is its ENABLE_ZERO_DOWNTIME false?"))
-        show(snapshot, causes)
-        _give_up(api, snapshot, causes, since, patience, start)
+    causes: list[Cause] = []
+    while not snapshot.is_ready or snapshot.active == replaced:
+        standing.note(causes)
+        show(snapshot, standing.lasting(_TELL_AFTER_S))
+        if standing.lasting(patience.stuck_after_s):
+            how = f"is not ready, and for {patience.stuck_after_s:.0f} s nothing has changed about this"
+            raise Stuck(f"RayService {name} {how}:\n{explain(api, causes)}")
+        if time.monotonic() - start >= patience.timeout_s:
+            reasons = explain(api, causes) or f"- {progress_line(snapshot)}"
+            raise Stuck(f"RayService {name} is not ready after {patience.timeout_s:.0f} s:\n{reasons}")
         try:
             api.wait_for_change(RAY_SERVICES, snapshot.service, _WATCH_S)
-            time.sleep(_BREATH_S)
             snapshot = _read(api, name)
-            since.pop("silent", None)
+            causes = diagnose(snapshot, datetime.now(UTC))
+            if snapshot.is_ready:
+                causes.append(
+                    Cause("no new cluster", "KubeRay makes no new cluster. Is its ENABLE_ZERO_DOWNTIME false?")
+                )
         except (Unreachable, ApiError) as error:
             if isinstance(error, ApiError) and error.status < 500 and error.status not in (410, 429):
                 raise
-            silent = Cause("silent", str(error))
-            show(snapshot, [silent])
-            _give_up(api, snapshot, [silent], since, patience, start)
-            time.sleep(_BREATH_S)
+            causes = [Cause("silent", str(error))]
+        time.sleep(_BREATH_S)
+    show(snapshot, [])
+    return snapshot
+
+
+class _Standing:
+    """For how long each cause has been seen without a break."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+        self._causes: list[Cause] = []
+
+    def note(self, causes: list[Cause]) -> None:
+        now = time.monotonic()
+        self._since = {cause.key: self._since.get(cause.key, now) for cause in causes}
+        self._causes = causes
+
+    def lasting(self, least_s: float) -> list[Cause]:
+        now = time.monotonic()
+        return [cause for cause in self._causes if now - self._since[cause.key] >= least_s]
 
 
 def wait_gone(api: Api, name: str, timeout_s: float) -> None:
@@ -68,10 +90,9 @@ def wait_gone(api: Api, name: str, timeout_s: float) -> None:
         pods = len(snapshot.pods)
         api.wait_for_change(RAY_SERVICES, snapshot.service, _WATCH_S)
         time.sleep(_BREATH_S)
-    held = f"{pods} pods are still there; "
     raise Stuck(
-        f"RayService {name} is not gone after {timeout_s:.0f} s: {held}the KubeRay operator takes its finalizer off "
-        "when its clusters are gone, and must be running for that."
+        f"RayService {name} is not gone after {timeout_s:.0f} s: {pods} pods are left. The KubeRay operator takes its "
+        "finalizer off when its clusters are gone, and must be running for that."
     )
 
 
@@ -80,23 +101,3 @@ def _read(api: Api, name: str) -> Snapshot:
         return read(api, name)
     except NotFound:
         raise ClusterError(f"RayService {name} is gone") from None
-
-
-def _give_up(
-    api: Api, snapshot: Snapshot, causes: list[Cause], since: dict[str, float], patience: Patience, start: float
-) -> None:
-    """Raise Stuck if one of the causes has stood too long, or time is up; since: when each was first seen."""
-    now = time.monotonic()
-    keys = {cause.key for cause in causes}
-    for key in since.keys() - keys:
-        del since[key]
-    for key in keys:
-        since.setdefault(key, now)
-    if any(now - first >= patience.stuck_after_s for first in since.values()):
-        how = f"is not ready, and for {patience.stuck_after_s:.0f} s nothing has changed about this"
-    elif now - start >= patience.timeout_s:
-        how = f"is not ready after {patience.timeout_s:.0f} s"
-    else:
-        return
-    reasons = explain(api, causes) if causes else f"- {progress_line(snapshot)}"
-    raise Stuck(f"RayService {snapshot.name} {how}:\n{reasons}")
