@@ -9,6 +9,7 @@ import contextlib
 import json
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
@@ -39,6 +40,12 @@ KUBERAY = [
 ]
 TOKEN = "a-token-of-the-tests"
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+_PATCHES = {
+    "application/apply-patch+yaml",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+}
 
 _Result = TypeVar("_Result")
 
@@ -94,6 +101,28 @@ class ApiServer:
         """As somebody else would, without a request."""
         writer = ("tests", "Update", "")
         return self.call(lambda store: store.create(self.kind(body["kind"]), namespace, body, writer, True, False))
+
+    def replace(self, body: Json, manager: str, subresource: str = "", namespace: str = "default") -> Json:
+        kind, name, writer = self.kind(body["kind"]), body["metadata"]["name"], (manager, "Update", subresource)
+        return self.call(lambda store: store.replace(kind, namespace, name, body, writer))
+
+    def delete(self, kind: str, name: str, namespace: str = "default") -> None:
+        self.call(lambda store: store.delete(self.kind(kind), namespace, name))
+
+    def find(self, kind: str, name: str, namespace: str = "default") -> Json:
+        """Raises Refused."""
+        return self.call(lambda store: store.get(self.kind(kind), namespace, name))
+
+    def find_all(self, kind: str, namespace: str = "default") -> list[Json]:
+        return self.call(lambda store: store.find(self.kind(kind), namespace))
+
+    def wait_for_request(self, part: str) -> None:
+        """Until a request with `part` in it has come. Raises TimeoutError."""
+        end = time.monotonic() + 10
+        while not any(part in request for request in self.requests):
+            if time.monotonic() > end:
+                raise TimeoutError(part)
+            time.sleep(0.02)
 
     async def _start(self) -> None:
         self.store = Store(self.kinds, RayServiceRules())
@@ -190,6 +219,8 @@ class ApiServer:
                 return _json(self.store.delete(kind, namespace, name))
             case "PUT":
                 return _json(self.store.replace(kind, namespace, name, await _body(request), writer, strict, dry))
+        if request.content_type not in _PATCHES:
+            raise Refused(415, "UnsupportedMediaType", f"the server does not know {request.content_type}")
         body = await _body(request)
         match request.content_type:
             case "application/apply-patch+yaml":
@@ -197,14 +228,11 @@ class ApiServer:
                 force = request.query.get("force") == "true"
                 now = self.store.apply(kind, namespace, name, body, writer[0], force, strict, dry)
                 return _json(now, 201 if is_new else 200)
-            case "application/merge-patch+json" | "application/strategic-merge-patch+json":
+            case _:
                 if "$" in json.dumps(list(_keys(body))):
                     raise Refused(415, "UnsupportedMediaType", "directives of strategic merge patches")
                 patched = merge_patch(self.store.get(kind, namespace, name), body)
                 return _json(self.store.replace(kind, namespace, name, patched, writer, strict, dry))
-        raise Refused(
-            415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {request.content_type}"
-        )
 
     async def _watch(
         self, request: web.Request, kind: Kind, namespace: str, labels: str, fields: str

