@@ -11,7 +11,7 @@ from cluster.errors import ApiError, ClusterError, NotFound, Stuck, Unreachable
 from cluster.rayservice import Snapshot, read
 from cluster.report import progress_line
 
-_WATCH_S = 2  # pods are read anew as often, and at once when the RayService changes
+_WATCH_S = 2  # pods are read anew at least as often, and at once when the RayService changes
 _BREATH_S = 0.2  # between two readings, however often it changes
 _TELL_AFTER_S = 5  # what passes sooner is how every start looks
 
@@ -35,17 +35,18 @@ def wait_ready(api: Api, name: str, patience: Patience, show: Show, replaced: st
     standing = _Standing()
     snapshot = _read(api, name)
     causes: list[Cause] = []
+    watch_s = max(1, min(_WATCH_S, int(patience.stuck_after_s)))
     while not snapshot.is_ready or snapshot.active == replaced:
         standing.note(causes)
         show(snapshot, standing.lasting(_TELL_AFTER_S))
         if standing.lasting(patience.stuck_after_s):
-            how = f"is not ready, and for {patience.stuck_after_s:.0f} s nothing has changed about this"
+            how = f"is not ready, and for {patience.stuck_after_s:g} s nothing has changed about this"
             raise Stuck(f"RayService {name} {how}:\n{explain(api, causes)}")
         if time.monotonic() - start >= patience.timeout_s:
             reasons = explain(api, causes) or f"- {progress_line(snapshot)}"
-            raise Stuck(f"RayService {name} is not ready after {patience.timeout_s:.0f} s:\n{reasons}")
+            raise Stuck(f"RayService {name} is not ready after {patience.timeout_s:g} s:\n{reasons}")
         try:
-            api.wait_for_change(RAY_SERVICES, snapshot.service, _WATCH_S)
+            api.wait_for_change(RAY_SERVICES, snapshot.service, watch_s)
             snapshot = _read(api, name)
             causes = diagnose(snapshot, datetime.now(UTC))
             if snapshot.is_ready:
@@ -91,7 +92,7 @@ def wait_gone(api: Api, name: str, timeout_s: float) -> None:
         api.wait_for_change(RAY_SERVICES, snapshot.service, _WATCH_S)
         time.sleep(_BREATH_S)
     raise Stuck(
-        f"RayService {name} is not gone after {timeout_s:.0f} s: {pods} pods are left. The KubeRay operator takes its "
+        f"RayService {name} is not gone after {timeout_s:g} s: {pods} pods are left. The KubeRay operator takes its "
         "finalizer off when its clusters are gone, and must be running for that."
     )
 

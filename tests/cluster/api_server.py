@@ -100,7 +100,10 @@ class ApiServer:
     def create(self, body: Json, namespace: str = "default") -> Json:
         """As somebody else would, without a request."""
         writer = ("tests", "Update", "")
-        return self.call(lambda store: store.create(self.kind(body["kind"]), namespace, body, writer, True, False))
+        made = self.call(lambda store: store.create(self.kind(body["kind"]), namespace, body, writer, True, False))
+        return (
+            self.replace(made | {"status": body["status"]}, "tests", "status", namespace) if "status" in body else made
+        )
 
     def replace(self, body: Json, manager: str, subresource: str = "", namespace: str = "default") -> Json:
         kind, name, writer = self.kind(body["kind"]), body["metadata"]["name"], (manager, "Update", subresource)
@@ -118,10 +121,14 @@ class ApiServer:
 
     def wait_for_request(self, part: str) -> None:
         """Until a request with `part` in it has come. Raises TimeoutError."""
-        end = time.monotonic() + 10
-        while not any(part in request for request in self.requests):
+        self.wait_until(lambda: any(part in request for request in self.requests))
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Raises TimeoutError."""
+        end = time.monotonic() + 20
+        while not holds():
             if time.monotonic() > end:
-                raise TimeoutError(part)
+                raise TimeoutError
             time.sleep(0.02)
 
     async def _start(self) -> None:

@@ -44,6 +44,12 @@ def value_at(body: object, path: Path) -> object:
     return body
 
 
+def differ(one: Json, other: Json, path: Path) -> bool:
+    """Whether two objects disagree about the leaf at `path`; two mappings do not, whatever is in them."""
+    values = value_at(one, path), value_at(other, path)
+    return values[0] != values[1] and not all(isinstance(value, dict) for value in values)
+
+
 def with_values(body: Json, source: Json, paths: Iterable[Path]) -> Json:
     """A copy of `body` with the leaves at `paths` as in `source`."""
     result = copy.deepcopy(body)
@@ -53,7 +59,9 @@ def with_values(body: Json, source: Json, paths: Iterable[Path]) -> Json:
             if not isinstance(parent.get(key), dict):
                 parent[key] = {}
             parent = parent[key]
-        parent[path[-1]] = copy.deepcopy(value_at(source, path))
+        value = value_at(source, path)
+        if not (value == {} and isinstance(parent.get(path[-1]), dict)):  # what others have in it stays
+            parent[path[-1]] = copy.deepcopy(value)
     return result
 
 

@@ -89,9 +89,10 @@ class Operator:
                 service, "Ready", "False", "ValidationFailed", "The RayService spec is invalid: headGroupSpec"
             )
             return
-        wanted = json.dumps(service["spec"]["rayClusterConfig"], sort_keys=True)
+        wanted = _without_replicas(service["spec"]["rayClusterConfig"])
         active = status.get("activeServiceStatus", {}).get("rayClusterName")
         if active and self._made_from[active] == wanted:
+            self._scale(service, active)
             await self._update_in_place(service)
         else:
             await self._new_cluster(service, wanted, active)
@@ -121,11 +122,8 @@ class Operator:
             message = 'Failed to create head Pod: pods "h" is forbidden: exceeded quota: gpus, requested: 4, limited: 2'
             self._warn(namespace, "RayCluster", cluster, "FailedToCreateHeadPod", message)
             return
-        groups = [("headgroup", "head", spec["headGroupSpec"], 1)]
-        groups += [(g["groupName"], "worker", g, g.get("replicas", 0)) for g in spec.get("workerGroupSpecs", [])]
-        for group, node_type, given, replicas in groups:
-            for index in range(replicas):
-                self._make_pod(service, cluster, group, node_type, given["template"], index)
+        self._make_pod(service, cluster, "headgroup", "head", spec["headGroupSpec"]["template"], 0)
+        self._scale(service, cluster)
         await asyncio.sleep(_STEP_S)
         if self.start in (Start.WELL, Start.DEPLOYMENT_FAILS, Start.DEPLOYMENT_RECOVERS):
             await self._serve(service, cluster, active)
@@ -153,6 +151,19 @@ class Operator:
         )
         if active:
             self._clear(service, [active])
+
+    def _scale(self, service: Json, cluster: str) -> None:
+        """As many workers as the specification says, and the same in the RayCluster."""
+        namespace, store, kind = service["metadata"]["namespace"], self._server.store, self._server.kind("Pod")
+        spec = copy.deepcopy(service["spec"]["rayClusterConfig"])
+        self._write(self._get("RayCluster", namespace, cluster) | {"spec": spec}, _WRITER)
+        for group in spec.get("workerGroupSpecs", []):
+            name, wanted = group["groupName"], group.get("replicas", 0)
+            present = store.find(kind, namespace, f"ray.io/cluster={cluster},ray.io/group={name}")
+            for index in range(len(present), wanted):
+                self._make_pod(service, cluster, name, "worker", group["template"], index)
+            for pod in present[wanted:]:
+                store.delete(kind, namespace, pod["metadata"]["name"])
 
     def _make_pod(self, service: Json, cluster: str, group: str, node_type: str, template: Json, index: int) -> None:
         name = f"{cluster}-{group}-{index}"
@@ -232,6 +243,15 @@ class Operator:
         body: Json = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.{reason.lower()}"}}
         body |= {"type": "Warning", "reason": reason, "message": message, "eventTime": _now(), "lastTimestamp": None}
         self._make(body | {"involvedObject": {"kind": kind, "name": name}}, namespace)
+
+
+def _without_replicas(spec: Json) -> str:
+    """What decides whether a new cluster is needed: KubeRay scales a group in place."""
+    groups = [
+        {key: value for key, value in group.items() if key not in ("replicas", "minReplicas", "maxReplicas")}
+        for group in spec.get("workerGroupSpecs", [])
+    ]
+    return json.dumps(spec | {"workerGroupSpecs": groups}, sort_keys=True)
 
 
 def _serve(application: str) -> Json:

@@ -14,6 +14,7 @@ from tests.cluster.fields import (
     Json,
     Owner,
     Owners,
+    differ,
     leaves,
     managed_fields,
     updated_owners,
@@ -99,6 +100,7 @@ class Store:
 
     def create(self, kind: Kind, namespace: str, body: Json, writer: Owner, strict: bool, dry_run: bool) -> Json:
         name = body["metadata"]["name"]
+        body = _of_subresource(kind, {}, body, "")
         if kind.key(namespace, name) in self._entries:
             raise Refused(409, "AlreadyExists", f'{kind.plural} "{name}" already exists')
         owners = updated_owners({}, {}, body, writer)
@@ -145,7 +147,7 @@ class Store:
         writer: Owner = (manager, "Apply", "")
         own = leaves({key: value for key, value in config.items() if key != "status" or not kind.has_status})
         disputed = {
-            owner: {path for path in paths & own if value_at(old, path) != value_at(config, path)}
+            owner: {path for path in paths & own if differ(old, config, path)}
             for owner, paths in owners.items()
             if owner != writer
         }

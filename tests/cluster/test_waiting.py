@@ -13,7 +13,7 @@ from tests.cluster.conftest import QWEN_TTS, Run, assert_refused, assert_said, w
 from tests.cluster.manifests import SERVE_CONFIG, ray_service, text_of
 from tests.cluster.operator import BROKEN, Operator, Start
 
-SOON = ("--timeout", "20", "--stuck-after", "1")
+SOON = ("--timeout", "20", "--stuck-after", "0.5")
 
 
 def test_apply_waits_until_the_service_is_ready(run: Run, operator: Operator) -> None:
@@ -31,6 +31,12 @@ def test_a_changed_application_is_waited_for_in_place(run: Run, server: ApiServe
     status = server.find("RayService", "qwen-tts")["status"]
     assert status["observedGeneration"] == 2
     assert status["activeServiceStatus"]["rayClusterName"] == active
+
+
+def test_more_replicas_are_added_in_place(run: Run, server: ApiServer, operator: Operator) -> None:
+    run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
+    assert_said(run("apply", "-", "--wait", *SOON, input=text_of(ray_service(replicas=3))), "configured", "ready")
+    assert_said(run("status"), "pods         talker 3/3 ready")
 
 
 def test_a_changed_cluster_is_waited_for(run: Run, server: ApiServer, operator: Operator) -> None:
@@ -65,7 +71,7 @@ def test_a_changed_cluster_is_waited_for(run: Run, server: ApiServer, operator: 
 def test_what_holds_it_up_is_explained(run: Run, operator: Operator, start: Start, words: tuple[str, ...]) -> None:
     operator.start = start
     result = run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
-    assert_refused(result, "RayService qwen-tts is not ready, and for 1 s nothing has changed", *words)
+    assert_refused(result, "RayService qwen-tts is not ready, and for 0.5 s nothing has changed", *words)
     assert_said(run("status"), "RayService qwen-tts: not ready", "What is wrong:", *words)
 
 
