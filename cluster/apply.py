@@ -61,6 +61,9 @@ def apply(api: Api, targets: list[Target], force_conflicts: bool) -> Iterator[tu
             _patch(api, target, force_conflicts, dry_run=True)
         except Conflict as error:
             conflicts += [f"{target}: {field}: {message}" for field, message in error.owned]
+        except NotFound as error:  # an apply makes what is not there, except for the namespace
+            hint = f"kubectl create namespace {target.namespace}"
+            raise ClusterError(f"{target} cannot be made: {error.detail}. To make the namespace: {hint}") from None
     if conflicts:
         raise ClusterError(
             "Others manage fields that this would change (nothing was changed):\n  "

@@ -10,7 +10,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self, TypeVar
 
 import trustme
@@ -30,6 +30,9 @@ KUBERNETES = [
     Kind("v1", "ConfigMap", "configmaps"),
     Kind("v1", "Secret", "secrets"),
     Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims", has_status=True),
+    Kind("v1", "ServiceAccount", "serviceaccounts"),
+    Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+    Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", has_status=True),
     Kind("networking.k8s.io/v1", "Ingress", "ingresses", has_status=True),
     Kind("gateway.networking.k8s.io/v1", "Gateway", "gateways", has_status=True),
     Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", has_status=True),
@@ -47,6 +50,7 @@ _PATCHES = {
     "application/strategic-merge-patch+json",
 }
 
+Send = Callable[[str, Json], Awaitable[None]]
 _Result = TypeVar("_Result")
 
 
@@ -174,8 +178,6 @@ class ApiServer:
             return _status(Refused(404, "NotFound", "the server could not find the requested resource"))
         except Refused as refused:
             return _status(refused)
-        except ConnectionResetError:  # who watched has seen enough
-            raise
         except Exception as fault:
             self._faults.append(fault)
             raise
@@ -251,14 +253,19 @@ class ApiServer:
             if type_ in ("BOOKMARK", "ERROR") or matches(body, labels, fields):
                 await response.write(json.dumps({"type": type_, "object": body}).encode() + b"\n")
 
+        with contextlib.suppress(ConnectionResetError):  # who watched has seen enough
+            await self._send_changes(request.query, kind, namespace, send)
+        return response
+
+    async def _send_changes(self, query: Mapping[str, str], kind: Kind, namespace: str, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        end = loop.time() + float(request.query.get("timeoutSeconds", 300))
-        seen = int(request.query.get("resourceVersion") or 0)
+        end = loop.time() + float(query.get("timeoutSeconds", 300))
+        seen = int(query.get("resourceVersion") or 0)
         if 0 < seen < self.store.forgotten:
             await send("ERROR", _status_body(Refused(410, "Expired", f"too old resource version: {seen}")))
-            return response
+            return
         bookmark: Json = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": {}}
-        if request.query.get("sendInitialEvents") == "true":
+        if query.get("sendInitialEvents") == "true":
             for body in self.store.find(kind, namespace):
                 await send("ADDED", body)
             seen = self.store.version
@@ -267,34 +274,33 @@ class ApiServer:
         while True:
             for change in list(self.store.changes_after(seen, kind, namespace)):
                 await send(change.type, change.body)
-            if self.store.version > seen and request.query.get("allowWatchBookmarks") == "true":
+            if self.store.version > seen and query.get("allowWatchBookmarks") == "true":
                 await send("BOOKMARK", bookmark | {"metadata": {"resourceVersion": str(self.store.version)}})
             seen = self.store.version
             if loop.time() >= end:
-                return response
+                return
             await self.store.next_change(end - loop.time())
 
     async def _log(self, request: web.Request) -> web.StreamResponse:
-        pod, namespace = request.match_info["name"], request.match_info["namespace"]
-        if ("get", "pods/log") in self.forbidden:
-            raise Refused(403, "Forbidden", 'pods "log" is forbidden: User "tester" cannot get resource "pods/log"')
+        pod, namespace, query = request.match_info["name"], request.match_info["namespace"], request.query
         body = self.store.get(self.kind("Pod"), namespace, pod)
-        container = request.query.get("container") or body["spec"]["containers"][0]["name"]
-        key = (pod, container, request.query.get("previous") == "true")
+        container = query.get("container") or body["spec"]["containers"][0]["name"]
+        key = (pod, container, query.get("previous") == "true")
         if key not in self.logs:
             what = "previous terminated container" if key[2] else "container"
             raise Refused(400, "BadRequest", f'{what} "{container}" in pod "{pod}" is waiting to start')
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
-        sent = max(0, len(self.logs[key]) - int(request.query.get("tailLines", 1_000_000)))
-        follows = request.query.get("follow") == "true"
-        while True:
-            lines = self.logs[key][sent:]
-            sent += len(lines)
-            await response.write("".join(f"{line}\n" for line in lines).encode())
-            if not follows or self.kind("Pod").key(namespace, pod) not in self.store:
-                return response
-            await self.store.next_change(0.2)
+        sent = max(0, len(self.logs[key]) - int(query.get("tailLines", 1_000_000)))
+        with contextlib.suppress(ConnectionResetError):  # who followed has seen enough
+            while True:
+                lines = self.logs[key][sent:]
+                sent += len(lines)
+                await response.write("".join(f"{line}\n" for line in lines).encode())
+                if query.get("follow") != "true" or self.kind("Pod").key(namespace, pod) not in self.store:
+                    break
+                await self.store.next_change(0.2)
+        return response
 
 
 def _keys(value: object) -> Any:

@@ -18,7 +18,7 @@ from tests.cluster.store import Refused
 _WRITER = ("kuberay-operator", "Update", "")
 _STATUS_WRITER = ("kuberay-operator", "Update", "status")
 _FINALIZER = "ray.io/rayservice-finalizer"
-_STEP_S = 0.05
+_STEP_S = 0.02
 DEPLOYMENTS = ("Talker", "CodecDecoder")
 BROKEN = "The deployment failed to start 3 times in a row: RuntimeError: CUDA out of memory"
 NO_GPU = (
@@ -64,13 +64,14 @@ class Operator:
     async def _run(self) -> None:
         store, kind = self._server.store, self._server.kind("RayService")
         while True:
+            before = store.version
             for service in [] if self.stopped else store.find(kind, ""):
                 try:
                     await self._reconcile(service["metadata"]["namespace"], service["metadata"]["name"])
                 except Refused as refused:
                     if refused.status != 404:  # deleted meanwhile
                         raise
-            await store.next_change(0.2)
+            await store.next_change(0 if store.version > before else 0.2)
 
     async def _reconcile(self, namespace: str, name: str) -> None:
         service = self._get("RayService", namespace, name)

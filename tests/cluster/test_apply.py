@@ -138,7 +138,7 @@ def test_another_namespace_than_the_given_is_refused(run: Run, server: ApiServer
 
 
 def test_a_missing_namespace_is_said(run: Run) -> None:
-    assert_refused(run("apply", "-", "-n", "nowhere", input=text_of(settings())), 'namespaces "nowhere" not found')
+    assert_refused(run("apply", "-", "-n", "nowhere", input=text_of(settings())), "kubectl create namespace nowhere")
 
 
 def test_a_missing_file_is_said(run: Run) -> None:

@@ -15,7 +15,7 @@ import yaml
 from tests.cluster.fields import Json
 from tests.cluster.store import Kind
 
-_RESTATED = """
+RESTATED = """
 type: object
 properties:
   spec:
@@ -72,7 +72,7 @@ def ray_service_schema() -> Json:
     """JSON schema of a RayService, unknown fields refused."""
     path = os.environ.get("QWEN_TTS_KUBERAY_CRD")
     if path is None:
-        return _closed(yaml.safe_load(_RESTATED))
+        return _closed(yaml.safe_load(RESTATED))
     definition = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)  # nothing but data
     (version,) = [found for found in definition["spec"]["versions"] if found["name"] == "v1"]
     return _closed(version["schema"]["openAPIV3Schema"])
