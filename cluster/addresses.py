@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cluster.api import GATEWAYS, HTTP_ROUTES, INGRESSES, SERVICES, Api
+from cluster.api import Api
 from cluster.errors import ClusterError, NotFound
 from cluster.objects import Gateway, HttpRoute, Ingress, LoadBalancerAddress, LoadBalancerStatus, Service
 from cluster.rayservice import Snapshot
+from cluster.resources import GATEWAYS, HTTP_ROUTES, INGRESSES, SERVICES
 
 _SERVE_PORT = 8000
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import urllib3
 import yaml
@@ -18,6 +18,7 @@ from kubernetes.client.exceptions import ApiException
 
 from cluster.errors import ApiError, ClusterError, Conflict, NotFound, Unreachable
 from cluster.objects import Object
+from cluster.resources import PODS, Resource
 
 FIELD_MANAGER = "qwen-tts"
 _CONNECT_S = 5.0
@@ -27,32 +28,6 @@ INSTALL_OPERATOR = (
     "helm install kuberay-operator kuberay-operator --repo https://ray-project.github.io/kuberay-helm/"
     " --namespace kuberay-system --create-namespace"
 )
-
-
-@dataclass(frozen=True)
-class Resource:
-    """A kind as the server serves it: `plural` of `api_version`."""
-
-    api_version: str
-    kind: str
-    plural: str
-    namespaced: bool = True
-
-    def path(self, namespace: str, name: str = "") -> str:
-        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
-        scope = f"/namespaces/{quote(namespace)}" if self.namespaced else ""
-        return f"{root}{scope}/{self.plural}" + (f"/{quote(name)}" if name else "")
-
-
-RAY_SERVICES = Resource("ray.io/v1", "RayService", "rayservices")
-RAY_CLUSTERS = Resource("ray.io/v1", "RayCluster", "rayclusters")
-NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
-PODS = Resource("v1", "Pod", "pods")
-EVENTS = Resource("v1", "Event", "events")
-SERVICES = Resource("v1", "Service", "services")
-INGRESSES = Resource("networking.k8s.io/v1", "Ingress", "ingresses")
-HTTP_ROUTES = Resource("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
-GATEWAYS = Resource("gateway.networking.k8s.io/v1", "Gateway", "gateways")
 
 
 _Shape = TypeVar("_Shape", bound=Object)

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from cluster.api import NAMESPACES, RAY_SERVICES, Api, Resource, operator_missing
+from cluster.api import Api, operator_missing
 from cluster.errors import BadManifest, ClusterError, Conflict, NotFound
 from cluster.manifest import Document
 from cluster.objects import Object
+from cluster.resources import NAMESPACES, RAY_SERVICES, Resource
 
 Outcome = Literal["created", "configured", "unchanged"]
 

@@ -11,7 +11,7 @@ from typing import BinaryIO, Concatenate, ParamSpec
 import click
 
 from cluster.addresses import addresses
-from cluster.api import RAY_SERVICES, Api, connect
+from cluster.api import Api, connect
 from cluster.apply import apply as apply_targets
 from cluster.apply import targets_of
 from cluster.diagnosis import diagnose, explain
@@ -22,6 +22,7 @@ from cluster.manifest import read_manifest
 from cluster.rayservice import choose, read
 from cluster.removal import plan_removal, remove
 from cluster.report import headline, status_text
+from cluster.resources import RAY_SERVICES
 from cluster.rollout import restart
 from cluster.waiting import Patience, wait_gone, wait_ready
 

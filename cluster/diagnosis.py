@@ -24,7 +24,9 @@ _IMAGE = {
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _RESTARTS = 3  # a container that has failed as often is crashing, also while it runs once more
 _LOG_LINES = 15
-_EVENT_AGE = timedelta(minutes=10)  # who still fails has said so since
+# Who still fails has said so since: kubelets repeat themselves every two minutes, the operator sooner at first. A warning
+# that was given once (the dashboard was not up yet, say) is forgotten before anyone gives up because of it.
+_EVENT_AGE = timedelta(minutes=3)
 _FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 # Ray Serve's words for replicas that no node has room for (serve/_private/deployment_state.py, Ray 2.60).
 _NO_ROOM = "to be scheduled"
@@ -47,8 +49,14 @@ class Cause:
 
 def diagnose(snapshot: Snapshot, now: datetime) -> list[Cause]:
     """All causes, the most telling first; of pods of one group that share one, a single cause. now: with time zone."""
+    warnings = [event for event in snapshot.warnings if now - datetime.fromisoformat(last_seen(event)) < _EVENT_AGE]
     found: dict[str, Cause] = {}
-    for cause in (*_of_service(snapshot), *_of_pods(snapshot), *_of_serve(snapshot), *_of_warnings(snapshot, now)):
+    for cause in (
+        *_of_service(snapshot),
+        *_of_pods(snapshot, warnings),
+        *_of_serve(snapshot),
+        *_of_warnings(snapshot, warnings),
+    ):
         found.setdefault(cause.key, cause)
     return list(found.values())
 
@@ -92,7 +100,7 @@ def _of_service(snapshot: Snapshot) -> Iterator[Cause]:
         )
 
 
-def _of_pods(snapshot: Snapshot) -> Iterator[Cause]:
+def _of_pods(snapshot: Snapshot, warnings: list[Event]) -> Iterator[Cause]:
     for pod in snapshot.pods:
         if pod["metadata"].get("deletionTimestamp"):  # it ends because it is told to
             continue
@@ -102,7 +110,7 @@ def _of_pods(snapshot: Snapshot) -> Iterator[Cause]:
             text = f"{_title(pod)} failed: {status['reason']}: {status.get('message', '')}"
             causes.append(Cause(f"failed {group_of(pod)}", text))
         if not causes and status.get("phase") == "Pending":
-            named = [e for e in snapshot.warnings if e["involvedObject"].get("name") == pod["metadata"]["name"]]
+            named = [e for e in warnings if e["involvedObject"].get("name") == pod["metadata"]["name"]]
             causes += [_warning(event, _title(pod), group_of(pod)) for event in named[-1:]]
         yield from causes
 
@@ -171,7 +179,8 @@ def _of_serve(snapshot: Snapshot) -> Iterator[Cause]:
         told = False
         for deployment, state in (application.get("serveDeploymentStatuses") or {}).items():
             status, message = state.get("status"), state.get("message", "")
-            if status in _FAILED or (status == "UPDATING" and _NO_ROOM in message):
+            no_room = status == "UPDATING" and _NO_ROOM in message and _has_its_nodes(snapshot)
+            if status in _FAILED or no_room:
                 told = True
                 yield Cause(f"deployment {name} {deployment}", f"Deployment {deployment} is {status}: {message}")
         if application.get("status") in _FAILED and not told:
@@ -179,11 +188,17 @@ def _of_serve(snapshot: Snapshot) -> Iterator[Cause]:
             yield Cause(f"application {name}", text)
 
 
-def _of_warnings(snapshot: Snapshot, now: datetime) -> Iterator[Cause]:
-    """What the operator could not do, lately: quotas, admission webhooks, pod security."""
-    for event in reversed(snapshot.warnings):
+def _has_its_nodes(snapshot: Snapshot) -> bool:
+    """Whether all pods run that the clusters are to have: no more room will come by waiting for them."""
+    desired = sum(group.desired or 0 for group in snapshot.groups)
+    return len(snapshot.pods) >= desired and all(p.get("status", {}).get("phase") == "Running" for p in snapshot.pods)
+
+
+def _of_warnings(snapshot: Snapshot, warnings: list[Event]) -> Iterator[Cause]:
+    """What the operator could not do: quotas, admission webhooks, pod security."""
+    for event in [] if snapshot.is_ready else reversed(warnings):
         kind = event["involvedObject"].get("kind", "")
-        if kind in ("RayService", "RayCluster") and now - datetime.fromisoformat(last_seen(event)) < _EVENT_AGE:
+        if kind in ("RayService", "RayCluster"):
             yield _warning(event, f"{kind} {event['involvedObject'].get('name')}", kind)
 
 

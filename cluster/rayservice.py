@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cluster.api import EVENTS, NAMESPACES, PODS, RAY_CLUSTERS, RAY_SERVICES, Api, operator_missing
+from cluster.api import Api, operator_missing
 from cluster.errors import ApiError, ClusterError, NotFound
 from cluster.objects import (
     ApplicationStatus,
@@ -15,6 +15,7 @@ from cluster.objects import (
     RayServiceStatus,
     ServiceStatus,
 )
+from cluster.resources import EVENTS, NAMESPACES, PODS, RAY_CLUSTERS, RAY_SERVICES
 
 HEAD = "head"
 _CLUSTER, _GROUP, _NODE_TYPE = "ray.io/cluster", "ray.io/group", "ray.io/node-type"

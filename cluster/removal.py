@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from cluster.api import RAY_SERVICES, Api, Resource
+from cluster.api import Api
 from cluster.errors import ClusterError, NotFound
 from cluster.objects import Object
+from cluster.resources import RAY_SERVICES, Resource
 
 _INSTANCE = "app.kubernetes.io/instance"
 _HELM_RELEASE = "meta.helm.sh/release-name"

@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime
 
-from cluster.api import RAY_SERVICES, Api
+from cluster.api import Api
 from cluster.errors import ClusterError
 from cluster.rayservice import read
+from cluster.resources import RAY_SERVICES
 
 _ANNOTATION = "qwen-tts/restarted-at"
 # Another manager than that of `apply`, so that the next apply neither removes the annotation nor argues about it.

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cluster.api import RAY_SERVICES, Api
+from cluster.api import Api
 from cluster.diagnosis import Cause, diagnose, explain
 from cluster.errors import ApiError, ClusterError, NotFound, Stuck, Unreachable
 from cluster.rayservice import Snapshot, read
 from cluster.report import progress_line
+from cluster.resources import RAY_SERVICES
 
 _WATCH_S = 2  # pods are read anew at least as often, and at once when the RayService changes
 _BREATH_S = 0.2  # between two readings, however often it changes

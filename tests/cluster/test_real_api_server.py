@@ -99,7 +99,7 @@ def test_a_service_is_applied_looked_at_and_deleted(kubeconfig: Path) -> None:
         run(kubeconfig, "apply", "-", text=text), "ConfigMap qwen-tts-settings unchanged", "RayService qwen-tts unch"
     )
     changed = text_of(settings(text="b"), ray_service(replicas=3))
-    assert_said(run(kubeconfig, "apply", "-", text=changed), "qwen-tts-settings configured", "RayService qwen-tts conf")
+    assert_said(run(kubeconfig, "apply", "-", text=changed), "qwen-tts-settings configured", "qwen-tts configured")
     assert_said(
         run(kubeconfig, "status"), "The KubeRay operator has not acted on it yet (generation 2, last seen none)"
     )

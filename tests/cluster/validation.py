@@ -5,6 +5,7 @@ without it, from the few fields restated here.
 """
 
 import copy
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ properties:
 """
 
 
+@functools.cache
 def ray_service_schema() -> Json:
     """JSON schema of a RayService, unknown fields refused."""
     path = os.environ.get("QWEN_TTS_KUBERAY_CRD")
