@@ -263,7 +263,7 @@ def connect(kubeconfig: Path | None, context: str | None, namespace: str | None)
         config.load_kube_config(file, context, client_configuration=settings)
     except (config.ConfigException, OSError, yaml.YAMLError) as error:
         raise ClusterError(f"The kubeconfig cannot be used: {' '.join(str(error).split())}") from None
-    except (TypeError, KeyError, AttributeError):  # how the client fails on YAML of another shape
+    except (TypeError, KeyError, AttributeError, ValueError):  # how the client fails on YAML of another shape
         raise ClusterError("The kubeconfig cannot be used: it has not the shape of one") from None
     return Api(client.ApiClient(settings), namespace or chosen["context"].get("namespace") or "default")
 

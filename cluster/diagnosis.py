@@ -24,8 +24,8 @@ _IMAGE = {
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _RESTARTS = 3  # a container that has failed as often is crashing, also while it runs once more
 _LOG_LINES = 15
-# Who still fails has said so since: kubelets repeat themselves every two minutes, the operator sooner at first. A warning
-# that was given once (the dashboard was not up yet, say) is forgotten before anyone gives up because of it.
+# Who still fails has said so since: kubelets repeat themselves every two minutes, the operator sooner at first. A
+# warning given once (the dashboard was not up yet, say) is forgotten before anyone gives up because of it.
 _EVENT_AGE = timedelta(minutes=3)
 _FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 # Ray Serve's words for replicas that no node has room for (serve/_private/deployment_state.py, Ray 2.60).

@@ -1,25 +1,19 @@
-"""A Kubernetes API server on a real socket: discovery, objects, server-side apply, watches, logs; memory for etcd.
-
-What it does it does as documented (Kubernetes API concepts); what it does not it refuses: JSON patches, strategic
-merges of lists, other API groups. For kubectl and for the `kubernetes` client.
-"""
+"""A Kubernetes API server on a real socket, for kubectl and for the `kubernetes` client, with memory for etcd."""
 
 import asyncio
 import contextlib
-import json
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 import trustme
-import yaml
 from aiohttp import web
 
-from tests.cluster import discovery
-from tests.cluster.fields import Json, merge_patch
-from tests.cluster.store import Kind, Refused, Store, matches
+from tests.cluster.fields import Json
+from tests.cluster.handlers import Handlers
+from tests.cluster.store import Kind, Store
 from tests.cluster.validation import RayServiceRules
 
 KUBERNETES = [
@@ -41,16 +35,6 @@ KUBERAY = [
     Kind("ray.io/v1", "RayService", "rayservices", has_status=True),
     Kind("ray.io/v1", "RayCluster", "rayclusters", has_status=True),
 ]
-TOKEN = "a-token-of-the-tests"
-_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-
-_PATCHES = {
-    "application/apply-patch+yaml",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-}
-
-Send = Callable[[str, Json], Awaitable[None]]
 _Result = TypeVar("_Result")
 
 
@@ -61,21 +45,21 @@ class ApiServer:
     """
 
     def __init__(self, kuberay: bool = True) -> None:
-        self.kinds = KUBERNETES + (KUBERAY if kuberay else [])
-        self.logs: dict[tuple[str, str, bool], list[str]] = {}
-        self.forbidden: set[tuple[str, str]] = set()
-        self.requests: list[str] = []
+        self.store = Store(KUBERNETES + (KUBERAY if kuberay else []), RayServiceRules())
+        self._handlers = Handlers(self.store)
+        self.logs = self._handlers.logs
+        self.forbidden = self._handlers.forbidden
+        self.requests = self._handlers.requests
         self.url = ""
-        self._faults: list[Exception] = []
         self._authority = trustme.CA()
         self.authority_pem: bytes = self._authority.cert_pem.bytes()  # kubectl shows its token over TLS only
-        self.store: Store
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="api-server")
 
     def __enter__(self) -> Self:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}, "")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,8 +67,8 @@ class ApiServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
-        if self._faults:
-            raise self._faults[0]
+        if self._handlers.faults:
+            raise self._handlers.faults[0]
 
     def call(self, function: Callable[[Store], _Result]) -> _Result:
         """Run `function` on the store, in the thread that it belongs to."""
@@ -99,15 +83,15 @@ class ApiServer:
         return asyncio.run_coroutine_threadsafe(run(), self._loop)  # type: ignore[return-value]
 
     def kind(self, name: str) -> Kind:
-        return next(kind for kind in self.kinds if kind.kind == name)
+        return self.store.kind(name)
 
     def create(self, body: Json, namespace: str = "default") -> Json:
         """As somebody else would, without a request."""
         writer = ("tests", "Update", "")
         made = self.call(lambda store: store.create(self.kind(body["kind"]), namespace, body, writer, True, False))
-        return (
-            self.replace(made | {"status": body["status"]}, "tests", "status", namespace) if "status" in body else made
-        )
+        if "status" not in body:
+            return made
+        return self.replace(made | {"status": body["status"]}, "tests", "status", namespace)
 
     def replace(self, body: Json, manager: str, subresource: str = "", namespace: str = "default") -> Json:
         kind, name, writer = self.kind(body["kind"]), body["metadata"]["name"], (manager, "Update", subresource)
@@ -136,18 +120,7 @@ class ApiServer:
             time.sleep(0.02)
 
     async def _start(self) -> None:
-        self.store = Store(self.kinds, RayServiceRules())
-        default: Json = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}
-        self.store.create(self.kinds[0], "", default, ("kube-apiserver", "Update", ""), True, False)
-        app = web.Application(middlewares=[self._errors])
-        app.add_routes(discovery.routes(self.kinds))
-        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
-        for root in ("/api/{version:v1}", "/apis/{group}/{version}"):
-            for scope in (root, root + "/namespaces/{namespace}"):
-                app.router.add_route("*", scope + "/{plural}", self._collection)
-                app.router.add_route("*", scope + "/{plural}/{name}", self._object)
-                app.router.add_route("*", scope + "/{plural}/{name}/{subresource:status}", self._object)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(self._handlers.app(), shutdown_timeout=0.1)
         await self._runner.setup()
         encryption = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert("127.0.0.1").configure_cert(encryption)
@@ -165,181 +138,3 @@ class ApiServer:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-
-    @web.middleware
-    async def _errors(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
-        self.requests.append(f"{request.method} {request.path_qs}")
-        try:
-            if request.headers.get("Authorization") != f"Bearer {TOKEN}":
-                raise Refused(401, "Unauthorized", "Unauthorized")
-            response: web.StreamResponse = await handler(request)
-            return response
-        except web.HTTPNotFound:
-            return _status(Refused(404, "NotFound", "the server could not find the requested resource"))
-        except Refused as refused:
-            return _status(refused)
-        except Exception as fault:
-            self._faults.append(fault)
-            raise
-
-    def _kind_of(self, request: web.Request, verb: str) -> Kind:
-        group, plural = request.match_info.get("group"), request.match_info["plural"]
-        api_version = request.match_info["version"] if group is None else f"{group}/{request.match_info['version']}"
-        found = next((kind for kind in self.kinds if (kind.api_version, kind.plural) == (api_version, plural)), None)
-        if found is None:
-            raise Refused(404, "NotFound", "the server could not find the requested resource")
-        if (verb, plural) in self.forbidden:
-            namespace = request.match_info.get("namespace", "")
-            raise Refused(
-                403,
-                "Forbidden",
-                f'{plural} is forbidden: User "tester" cannot {verb} resource "{plural}" in API group "{group or ""}" '
-                f'in the namespace "{namespace}"',
-            )
-        return found
-
-    async def _collection(self, request: web.Request) -> web.StreamResponse:
-        watches = request.query.get("watch") in ("true", "1")
-        kind = self._kind_of(request, "watch" if watches else {"GET": "list", "POST": "create"}.get(request.method, ""))
-        namespace = request.match_info.get("namespace", "")
-        labels, fields = request.query.get("labelSelector", ""), request.query.get("fieldSelector", "")
-        if request.method == "POST":
-            body = await _body(request)
-            writer = (_manager(request), "Update", "")
-            return _json(self.store.create(kind, namespace, body, writer, _strict(request), _dry(request)), 201)
-        if request.method != "GET":
-            raise Refused(405, "MethodNotAllowed", f"{request.method} of a collection")
-        if watches:
-            return await self._watch(request, kind, namespace, labels, fields)
-        items = self.store.find(kind, namespace, labels, fields)
-        metadata = {"resourceVersion": str(self.store.version)}
-        return _json({"apiVersion": kind.api_version, "kind": f"{kind.kind}List", "metadata": metadata, "items": items})
-
-    async def _object(self, request: web.Request) -> web.Response:
-        kind = self._kind_of(request, _VERBS[request.method])
-        name, subresource = request.match_info["name"], request.match_info.get("subresource", "")
-        namespace = request.match_info.get("namespace", "")
-        writer = (_manager(request), "Update", subresource)
-        strict, dry = _strict(request), _dry(request)
-        match request.method:
-            case "GET":
-                return _json(self.store.get(kind, namespace, name))
-            case "DELETE":
-                return _json(self.store.delete(kind, namespace, name))
-            case "PUT":
-                return _json(self.store.replace(kind, namespace, name, await _body(request), writer, strict, dry))
-        if request.content_type not in _PATCHES:
-            raise Refused(415, "UnsupportedMediaType", f"the server does not know {request.content_type}")
-        body = await _body(request)
-        match request.content_type:
-            case "application/apply-patch+yaml":
-                is_new = kind.key(namespace, name) not in self.store
-                force = request.query.get("force") == "true"
-                now = self.store.apply(kind, namespace, name, body, writer[0], force, strict, dry)
-                return _json(now, 201 if is_new else 200)
-            case _:
-                if "$" in json.dumps(list(_keys(body))):
-                    raise Refused(415, "UnsupportedMediaType", "directives of strategic merge patches")
-                patched = merge_patch(self.store.get(kind, namespace, name), body)
-                return _json(self.store.replace(kind, namespace, name, patched, writer, strict, dry))
-
-    async def _watch(
-        self, request: web.Request, kind: Kind, namespace: str, labels: str, fields: str
-    ) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
-
-        async def send(type_: str, body: Json) -> None:
-            if type_ in ("BOOKMARK", "ERROR") or matches(body, labels, fields):
-                await response.write(json.dumps({"type": type_, "object": body}).encode() + b"\n")
-
-        with contextlib.suppress(ConnectionResetError):  # who watched has seen enough
-            await self._send_changes(request.query, kind, namespace, send)
-        return response
-
-    async def _send_changes(self, query: Mapping[str, str], kind: Kind, namespace: str, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + float(query.get("timeoutSeconds", 300))
-        seen = int(query.get("resourceVersion") or 0)
-        if 0 < seen < self.store.forgotten:
-            await send("ERROR", _status_body(Refused(410, "Expired", f"too old resource version: {seen}")))
-            return
-        bookmark: Json = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": {}}
-        if query.get("sendInitialEvents") == "true":
-            for body in self.store.find(kind, namespace):
-                await send("ADDED", body)
-            seen = self.store.version
-            bookmark["metadata"] = {"annotations": {"k8s.io/initial-events-end": "true"}, "resourceVersion": str(seen)}
-            await send("BOOKMARK", bookmark)
-        while True:
-            for change in list(self.store.changes_after(seen, kind, namespace)):
-                await send(change.type, change.body)
-            if self.store.version > seen and query.get("allowWatchBookmarks") == "true":
-                await send("BOOKMARK", bookmark | {"metadata": {"resourceVersion": str(self.store.version)}})
-            seen = self.store.version
-            if loop.time() >= end:
-                return
-            await self.store.next_change(end - loop.time())
-
-    async def _log(self, request: web.Request) -> web.StreamResponse:
-        pod, namespace, query = request.match_info["name"], request.match_info["namespace"], request.query
-        body = self.store.get(self.kind("Pod"), namespace, pod)
-        container = query.get("container") or body["spec"]["containers"][0]["name"]
-        key = (pod, container, query.get("previous") == "true")
-        if key not in self.logs:
-            what = "previous terminated container" if key[2] else "container"
-            raise Refused(400, "BadRequest", f'{what} "{container}" in pod "{pod}" is waiting to start')
-        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await response.prepare(request)
-        sent = max(0, len(self.logs[key]) - int(query.get("tailLines", 1_000_000)))
-        with contextlib.suppress(ConnectionResetError):  # who followed has seen enough
-            while True:
-                lines = self.logs[key][sent:]
-                sent += len(lines)
-                await response.write("".join(f"{line}\n" for line in lines).encode())
-                if query.get("follow") != "true" or self.kind("Pod").key(namespace, pod) not in self.store:
-                    break
-                await self.store.next_change(0.2)
-        return response
-
-
-def _keys(value: object) -> Any:
-    if isinstance(value, dict):
-        for key, below in value.items():
-            yield key
-            yield from _keys(below)
-
-
-async def _body(request: web.Request) -> Json:
-    try:
-        body = yaml.safe_load(await request.text())  # JSON is YAML
-    except yaml.YAMLError as error:
-        raise Refused(400, "BadRequest", f"the object provided is unrecognized: {error}") from None
-    if not isinstance(body, dict):
-        raise Refused(400, "BadRequest", "the object provided is no mapping")
-    return body
-
-
-def _manager(request: web.Request) -> str:
-    return request.query.get("fieldManager") or request.headers.get("User-Agent", "unknown").split("/")[0]
-
-
-def _strict(request: web.Request) -> bool:
-    return request.query.get("fieldValidation") == "Strict"
-
-
-def _dry(request: web.Request) -> bool:
-    return request.query.get("dryRun") == "All"
-
-
-def _json(body: Json, status: int = 200) -> web.Response:
-    return web.json_response(body, status=status)
-
-
-def _status(refused: Refused) -> web.Response:
-    return web.json_response(_status_body(refused), status=refused.status)
-
-
-def _status_body(refused: Refused) -> Json:
-    body: Json = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": refused.status}
-    return body | {"reason": refused.reason, "message": refused.message, "details": {"causes": refused.causes}}

@@ -16,7 +16,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from deployments.cli import main
-from tests.cluster.api_server import TOKEN, ApiServer
+from tests.cluster.api_server import ApiServer
+from tests.cluster.handlers import TOKEN
 from tests.cluster.operator import Operator
 
 QWEN_TTS = (sys.executable, "-c", "from deployments.cli import main; main()")

@@ -77,7 +77,10 @@ class Operator:
         service = self._get("RayService", namespace, name)
         metadata, status = service["metadata"], service.get("status", {})
         if "deletionTimestamp" in metadata:
-            self._clear(service, [*self._clusters(status)])
+            both = [
+                status.get(which, {}).get("rayClusterName") for which in ("activeServiceStatus", "pendingServiceStatus")
+            ]
+            self._clear(service, [cluster for cluster in both if cluster])
             self._write(service | {"metadata": metadata | {"finalizers": []}}, _WRITER)
             return
         if _FINALIZER not in metadata.get("finalizers", []):

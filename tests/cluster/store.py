@@ -84,6 +84,9 @@ class Store:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._next_change.wait(), timeout_s)
 
+    def kind(self, name: str) -> Kind:
+        return next(kind for kind in self.kinds if kind.kind == name)
+
     def __contains__(self, key: Key) -> bool:
         return key in self._entries
 

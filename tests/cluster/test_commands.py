@@ -261,7 +261,15 @@ def test_a_context_that_is_not_there_is_said(run: Run) -> None:
     assert_refused(run("status", "--context", "prod"), "has no context prod; it has: speech, tests")
 
 
-@pytest.mark.parametrize("text", ["", "a: [", "apiVersion: v1\nkind: Config\n", "- a\n"])
+NOT_BASE64 = """\
+current-context: a
+contexts: [{name: a, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:9", certificate-authority-data: abc}}]
+users: [{name: u, user: {token: t}}]
+"""
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "apiVersion: v1\nkind: Config\n", "- a\n", NOT_BASE64])
 def test_a_kubeconfig_that_is_none_is_said(run: Run, tmp_path: Path, text: str) -> None:
     file = tmp_path / "kubeconfig"
     file.write_text(text, encoding="utf-8")

@@ -14,9 +14,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from deployments.cli import main
-from tests.cluster.api_server import TOKEN
 from tests.cluster.conftest import assert_refused, assert_said
 from tests.cluster.fields import Json
+from tests.cluster.handlers import TOKEN
 from tests.cluster.manifests import ray_service, settings, text_of
 from tests.cluster.validation import RESTATED
 
