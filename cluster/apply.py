@@ -35,13 +35,13 @@ def targets_of(api: Api, documents: list[Document], source: str, namespace_given
         if resource is None and document.kind == RAY_SERVICES.kind:
             raise operator_missing(api.host)
         if resource is None:
-            faults.append(f"{api.host} does not know the kind {document.kind} of {document.body['apiVersion']}")
+            kind = f"{document.kind} of {document.body['apiVersion']}"
+            faults.append(f"{source}:{document.line}: {api.host} does not know the kind {kind}")
         elif resource.namespaced and namespace_given and own not in (None, api.namespace):
-            faults.append(f"{document.kind} {document.name} is for namespace {own}, not for {api.namespace}")
+            what = f"{document.kind} {document.name}"
+            faults.append(f"{source}:{document.line}: {what} is for namespace {own}, not for {api.namespace}")
         else:
             targets.append(Target(document, resource, own or api.namespace))
-            continue
-        faults[-1] = f"{source}:{document.line}: {faults[-1]}"
     if faults:
         raise BadManifest("\n".join(faults))
     return targets

@@ -35,7 +35,7 @@ def wait_ready(api: Api, name: str, patience: Patience, show: Show, replaced: st
     start = time.monotonic()
     standing = _Standing()
     snapshot = _read(api, name)
-    causes: list[Cause] = []
+    causes = _causes(snapshot)
     watch_s = max(1, min(_WATCH_S, int(patience.stuck_after_s)))
     while not snapshot.is_ready or snapshot.active == replaced:
         standing.note(causes)
@@ -49,11 +49,7 @@ def wait_ready(api: Api, name: str, patience: Patience, show: Show, replaced: st
         try:
             api.wait_for_change(RAY_SERVICES, snapshot.service, watch_s)
             snapshot = _read(api, name)
-            causes = diagnose(snapshot, datetime.now(UTC))
-            if snapshot.is_ready:
-                causes.append(
-                    Cause("no new cluster", "KubeRay makes no new cluster. Is its ENABLE_ZERO_DOWNTIME false?")
-                )
+            causes = _causes(snapshot)
         except (Unreachable, ApiError) as error:
             if isinstance(error, ApiError) and error.status < 500 and error.status not in (410, 429):
                 raise
@@ -61,6 +57,14 @@ def wait_ready(api: Api, name: str, patience: Patience, show: Show, replaced: st
         time.sleep(_BREATH_S)
     show(snapshot, [])
     return snapshot
+
+
+def _causes(snapshot: Snapshot) -> list[Cause]:
+    """Of a service that is waited for."""
+    causes = diagnose(snapshot, datetime.now(UTC))
+    if snapshot.is_ready:  # but not from another cluster
+        causes.append(Cause("no new cluster", "KubeRay makes no new cluster. Is its ENABLE_ZERO_DOWNTIME false?"))
+    return causes
 
 
 class _Standing:

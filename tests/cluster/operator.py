@@ -8,47 +8,30 @@ import copy
 import json
 import random
 from datetime import UTC, datetime
-from enum import Enum
 from typing import Literal
 
 from tests.cluster.api_server import ApiServer
 from tests.cluster.fields import Json
+from tests.cluster.starts import POD_TROUBLE, Start, running, serve_status
 from tests.cluster.store import Refused
 
 _WRITER = ("kuberay-operator", "Update", "")
 _STATUS_WRITER = ("kuberay-operator", "Update", "status")
 _FINALIZER = "ray.io/rayservice-finalizer"
 _STEP_S = 0.02
-DEPLOYMENTS = ("Talker", "CodecDecoder")
-BROKEN = "The deployment failed to start 3 times in a row: RuntimeError: CUDA out of memory"
-NO_GPU = (
-    "0/3 nodes are available: 1 node(s) had untolerated taint {nvidia.com/gpu: present}, 2 Insufficient nvidia.com/gpu."
-)
-NO_CLAIM = "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims."
-NO_IMAGE = 'Back-off pulling image "registry.example/qwen-tts:0.1": ErrImagePull: not found'
-
-
-class Start(Enum):
-    """How the next cluster's start goes."""
-
-    WELL = "well"
-    IMAGE_MISSING = "image missing"
-    NO_GPU = "no GPU"
-    NO_CLAIM = "claim not bound"
-    CRASH = "crash"
-    NO_SECRET = "secret missing"
-    DEPLOYMENT_FAILS = "deployment fails"
-    DEPLOYMENT_RECOVERS = "deployment fails, then is healthy"
-    QUOTA = "quota exceeded"
-    INVALID = "refused by the operator"
 
 
 class Operator:
-    """Runs beside an ApiServer while it is entered. start: may be changed at any time; stopped: it does nothing."""
+    """Runs beside an ApiServer while it is entered.
+
+    start: how the next one goes, to be changed at any time; stopped: it does nothing; replaces: whether it makes a new
+    cluster for a changed specification.
+    """
 
     def __init__(self, server: ApiServer, start: Start = Start.WELL) -> None:
         self.start = start
         self.stopped = False
+        self.replaces = True
         self._server = server
         self._made_from: dict[str, str] = {}  # cluster -> the specification it was made from
 
@@ -95,7 +78,7 @@ class Operator:
             return
         wanted = _without_replicas(service["spec"]["rayClusterConfig"])
         active = status.get("activeServiceStatus", {}).get("rayClusterName")
-        if active and self._made_from[active] == wanted:
+        if active and (self._made_from[active] == wanted or not self.replaces):
             self._scale(service, active)
             await self._update_in_place(service)
         else:
@@ -103,7 +86,9 @@ class Operator:
 
     async def _update_in_place(self, service: Json) -> None:
         for application in ("DEPLOYING", "RUNNING"):
-            service = self._set_status(service, "activeServiceStatus", {"applicationStatuses": _serve(application)})
+            service = self._set_status(
+                service, "activeServiceStatus", {"applicationStatuses": serve_status(application)}
+            )
             await asyncio.sleep(_STEP_S)
 
     async def _new_cluster(self, service: Json, wanted: str, active: str | None) -> None:
@@ -137,7 +122,7 @@ class Operator:
         for application in ("DEPLOYING", "DEPLOY_FAILED", "RUNNING"):
             if application == "DEPLOY_FAILED" and self.start is Start.WELL:
                 continue
-            part = {"rayClusterName": cluster, "applicationStatuses": _serve(application)}
+            part = {"rayClusterName": cluster, "applicationStatuses": serve_status(application)}
             service = self._set_status(service, "pendingServiceStatus", part)
             await asyncio.sleep(_STEP_S)
             if application == "DEPLOY_FAILED" and self.start is Start.DEPLOYMENT_FAILS:
@@ -145,7 +130,7 @@ class Operator:
         ports = [{"name": "serve", "port": 8000}]
         with_owner = {"name": f"{name}-serve-svc", "ownerReferences": [{"kind": "RayService", "name": name}]}
         self._make({"apiVersion": "v1", "kind": "Service", "metadata": with_owner, "spec": {"ports": ports}}, namespace)
-        running = {"rayClusterName": cluster, "applicationStatuses": _serve("RUNNING")}
+        running = {"rayClusterName": cluster, "applicationStatuses": serve_status("RUNNING")}
         service = self._set_status(service, "activeServiceStatus", running)
         service = self._set_status(service, "pendingServiceStatus", {})
         service = self._set_status(service, "numServeEndpoints", 2)
@@ -182,8 +167,8 @@ class Operator:
         namespace = service["metadata"]["namespace"]
         pod = self._make(body | {"spec": template["spec"]}, namespace)
         container = template["spec"]["containers"][0]
-        healthy = node_type == "head" or self.start not in _POD_TROUBLE
-        status = _running(container) if healthy else _POD_TROUBLE[self.start](container)
+        healthy = node_type == "head" or self.start not in POD_TROUBLE
+        status = running(container) if healthy else POD_TROUBLE[self.start](container)
         self._server.logs[name, container["name"], False] = [f"ray start: {group} of {cluster}"]
         if not healthy and self.start is Start.CRASH:
             self._server.logs[name, container["name"], True] = ["loading ...", "ValueError: no such checkpoint"]
@@ -256,47 +241,6 @@ def _without_replicas(spec: Json) -> str:
         for group in spec.get("workerGroupSpecs", [])
     ]
     return json.dumps(spec | {"workerGroupSpecs": groups}, sort_keys=True)
-
-
-def _serve(application: str) -> Json:
-    """One application; of its deployments one fails with it."""
-    state = {"RUNNING": "HEALTHY", "DEPLOYING": "UPDATING", "DEPLOY_FAILED": "HEALTHY"}[application]
-    deployments = {name: {"status": state} for name in DEPLOYMENTS}
-    if application == "DEPLOY_FAILED":
-        deployments["Talker"] = {"status": "DEPLOY_FAILED", "message": BROKEN}
-    return {"qwen-tts": {"status": application, "serveDeploymentStatuses": deployments}}
-
-
-def _running(container: Json) -> Json:
-    ready = {"type": "Ready", "status": "True"}
-    running = {"name": container["name"], "image": container["image"], "restartCount": 0, "state": {"running": {}}}
-    return {"phase": "Running", "conditions": [ready], "containerStatuses": [running]}
-
-
-def _waiting(container: Json, reason: str, message: str, **more: object) -> Json:
-    state = {"waiting": {"reason": reason, "message": message}}
-    of = {"name": container["name"], "image": container["image"], "restartCount": 0, "state": state} | more
-    return {"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [of]}
-
-
-def _unschedulable(message: str) -> Json:
-    blocked = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-    return {"phase": "Pending", "conditions": [blocked]}
-
-
-_POD_TROUBLE = {
-    Start.IMAGE_MISSING: lambda container: _waiting(container, "ImagePullBackOff", NO_IMAGE),
-    Start.NO_GPU: lambda container: _unschedulable(NO_GPU),
-    Start.NO_CLAIM: lambda container: _unschedulable(NO_CLAIM),
-    Start.NO_SECRET: lambda container: _waiting(container, "ContainerCreating", ""),
-    Start.CRASH: lambda container: _waiting(
-        container,
-        "CrashLoopBackOff",
-        "back-off 40s restarting failed container",
-        restartCount=4,
-        lastState={"terminated": {"exitCode": 1, "reason": "Error"}},
-    ),
-}
 
 
 def _now() -> str:

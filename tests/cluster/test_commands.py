@@ -71,6 +71,12 @@ def test_rollout_refuses_what_would_not_happen(run: Run, server: ApiServer, acti
     assert_refused(run("rollout", "other"), "serves nothing yet")
 
 
+def test_rollout_says_when_no_new_cluster_is_made(run: Run, server: ApiServer, active: str, operator: Operator) -> None:
+    operator.replaces = False
+    assert_refused(run("rollout", "--stuck-after", "0.5"), "KubeRay makes no new cluster", "ENABLE_ZERO_DOWNTIME")
+    assert active_cluster(server) == active
+
+
 def test_logs_of_all_and_of_a_group(run: Run, active: str) -> None:
     head, talker = f"{active}-headgroup-0", f"{active}-talker-"
     assert_said(run("logs"), f"[{head}] ray start", f"[{talker}0] ray start", f"[{talker}1] ray start")

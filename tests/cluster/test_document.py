@@ -10,7 +10,8 @@ import pytest
 from tests.cluster.api_server import ApiServer
 from tests.cluster.conftest import Run
 from tests.cluster.manifests import ray_service, settings, text_of
-from tests.cluster.operator import Operator, Start
+from tests.cluster.operator import Operator
+from tests.cluster.starts import Start
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cluster.md"
 PARTS = re.compile(r"^<!-- from here on: (\w+) -->$|^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)

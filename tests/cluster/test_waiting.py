@@ -11,7 +11,8 @@ import pytest
 from tests.cluster.api_server import ApiServer
 from tests.cluster.conftest import QWEN_TTS, Run, assert_refused, assert_said, write_kubeconfig
 from tests.cluster.manifests import SERVE_CONFIG, ray_service, text_of
-from tests.cluster.operator import BROKEN, Operator, Start
+from tests.cluster.operator import Operator
+from tests.cluster.starts import BROKEN, Start
 
 SOON = ("--timeout", "20", "--stuck-after", "0.5")
 
