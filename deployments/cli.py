@@ -1,4 +1,4 @@
-"""The command `qwen-tts`: serve, api-key, say, make-checkpoint, evaluate."""
+"""The command `qwen-tts`: serve, api-key, say, make-checkpoint, evaluate, cluster."""
 
 import os
 import re
@@ -175,6 +175,33 @@ def evaluate(texts: Path, output: Path, **options: Unpack["EvaluationOptions"]) 
 
     click.echo(run(texts, output, **options))
     click.echo(f"Wrote results.json, table.md and plot.png to {output}", err=True)
+
+
+class _ClusterCommands(click.Group):
+    """The commands of the package `cluster`, imported when one of them is asked for: it needs an extra of its own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self._group().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._group().get_command(ctx, cmd_name)
+
+    def _group(self) -> click.Group:
+        try:
+            from cluster.commands import cluster
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"qwen-tts cluster needs {error.name}: pip install 'qwen-tts-serve[cluster]'"
+            ) from None
+        return cluster
+
+
+@main.group("cluster", cls=_ClusterCommands)
+def cluster_commands() -> None:
+    """The service on Kubernetes, run by the KubeRay operator.
+
+    NAME is a RayService; it may be left out where the namespace has just one.
+    """
 
 
 def _model(text: str) -> dict[str, str]:

@@ -79,11 +79,12 @@ class CodecDecoder:
 
         Raises what the talker raises, before the first chunk unless it dies later.
         """
+        decoder = self._decoders[model]
         chunks = open_stream(self._talkers[model], "generate", request, rest)
         try:
-            with self._metrics.stream(model, self._decoders[model].sample_rate_hz) as leave:
+            with self._metrics.stream(model, decoder.sample_rate_hz, request.ahead_s) as leave:
                 first: FrameChunk = await anext(chunks)
-                async with self._decoders[model].stream() as stream:
+                async with decoder.stream(request.ahead_s) as stream:
                     if isinstance(request.voice, ClonedVoice) and request.voice.prompt.ref_codes is not None:
                         await stream.prime(request.voice.prompt.ref_codes)
                     yield leave(await _audio(stream, first))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from deployments.batcher import Batcher
+from deployments.batcher import Batcher, first_come
 from deployments.embedded import checkpoint_of
 from deployments.settings import CodecEncoderArgs, ModelArgs
 from deployments.torch_replica import adopt_threads, apart, prepare_torch
@@ -44,7 +44,7 @@ class CodecEncoder:
                 self._encoders[model.name] = apart(partial(load_voice_encoder, directory, device))
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="audio-reader")
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-encoder", initializer=adopt_threads)
-        self._batcher = Batcher(self._encode, thread, args.max_batch)
+        self._batcher = Batcher(self._encode, thread, first_come(args.max_batch))
         self._batch_sizes: deque[int] = deque(maxlen=_BATCHES_REMEMBERED)
         self._max_waiting = args.max_waiting
         self._under_way = 0

@@ -96,8 +96,8 @@ class EngineThread:
         self._work.set()
         try:
             sent = 0
-            playback = Playback(requested=self._clock())
-            for size in chunk_sizes(self._chunk_schedule, request.first_chunk_frames):
+            playback = Playback(requested=self._clock(), ahead=request.ahead_s)
+            for size in chunk_sizes(self._chunk_schedule, self._first_size(request)):
                 while not sequence.finished and not self._due(len(sequence.frames) - sent, size, playback):
                     if sequence.paused and len(sequence.frames) > sent:
                         break
@@ -124,6 +124,16 @@ class EngineThread:
             self.engine.cancel(sequence)
             self._work.set()  # a paused one leaves its slot too
             del self._listeners[sequence]
+
+    def _first_size(self, request: SpeechRequest) -> int:
+        """Of the first chunk. Who is not alone begins with a frame more in hand: the next one may come late, after
+        others'. Who has other audio to hear first is in no hurry."""
+        if request.first_chunk_frames is not None:
+            return request.first_chunk_frames
+        if request.ahead_s:
+            return self._chunk_schedule[-1]
+        alone = self.engine.running + self.engine.waiting == 1
+        return self._chunk_schedule[0] + (0 if alone else 1)
 
     def _due(self, held: int, size: int, playback: Playback) -> bool:
         """Whether `held` frames must leave: they are a chunk of `size`, or the listener cannot wait for one."""

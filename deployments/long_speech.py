@@ -78,14 +78,15 @@ class LongSpeech:
     def __init__(
         self,
         pieces: Sequence[Piece],
-        open_piece: Callable[[int], Awaitable[ResponseStream]],
+        open_piece: Callable[[int, float], Awaitable[ResponseStream]],
         has_room: Callable[[], Awaitable[bool]],
         args: LongTextArgs,
         *,
         sample_rate_hz: int,
         max_frames: int | None,
     ) -> None:
-        """`has_room` says whether a replica is half idle; `max_frames` bounds the speech of all pieces together."""
+        """`open_piece` is told which, and how many seconds of audio are to be heard before it; `has_room` says whether
+        a replica is half idle; `max_frames` bounds the speech of all pieces together."""
         self._parts = [_Part(piece) for piece in pieces]
         self._open = open_piece
         self._has_room = has_room
@@ -165,7 +166,7 @@ class LongSpeech:
         for index in range(1, len(self._parts)):
             await self._places.acquire()
             try:
-                while self._ahead_s() > self._args.ahead_s and not await self._has_room():  # noqa: ASYNC110  # of other processes
+                while self._ahead_s(index) > self._args.ahead_s and not await self._has_room():  # noqa: ASYNC110  # of other processes
                     await asyncio.sleep(_ASK_AGAIN_S)
             except Exception as error:  # the listener's to hear
                 self._parts[index].arrived.put_nowait(error)
@@ -176,9 +177,10 @@ class LongSpeech:
         self._parts[index].begun = True
         self._own(self._speak(index, self._parts[index]))
 
-    def _ahead_s(self) -> float:
+    def _ahead_s(self, index: int) -> float:
+        """Audio to be heard before a piece."""
         in_hand = self._playback.headroom(time.monotonic()) if self._playback.first_sent is not None else 0.0
-        return in_hand + sum(part.coming_s(self._bytes_per_s) for part in self._parts)
+        return max(0.0, in_hand + sum(part.coming_s(self._bytes_per_s) for part in self._parts[:index]))
 
     async def _speak(self, index: int, part: _Part) -> None:
         try:
@@ -191,7 +193,7 @@ class LongSpeech:
         give_up, lost = time.monotonic() + _PATIENCE_S, False
         while True:
             try:
-                stream = await self._open(index)
+                stream = await self._open(index, self._ahead_s(index))
                 try:
                     async for chunk in stream:
                         part.add(chunk)

@@ -61,12 +61,20 @@ def cloning_model(order: SpeechRequest, card: ModelCard, cards: Mapping[str, Mod
     return next(able, None)
 
 
-def order_of_piece(order: SpeechRequest, piece: Piece, index: int, voice: Voice) -> SpeechRequest:
+def order_of_piece(order: SpeechRequest, piece: Piece, index: int, voice: Voice, ahead_s: float = 0.0) -> SpeechRequest:
     """Every piece has a seed of its own, the first one the request's; but a description sounds alike only with one."""
     seed = order.seed if isinstance(voice, DesignedVoice) else (order.seed + index) % (MAX_SEED + 1)
     limit = None if order.max_frames is None else min(order.max_frames, frames_for_text(piece.text))
     first = None if index else order.first_chunk_frames
-    return replace(order, text=piece.text, voice=voice, seed=seed, max_frames=limit, first_chunk_frames=first)
+    return replace(
+        order,
+        text=piece.text,
+        voice=voice,
+        seed=seed,
+        max_frames=limit,
+        first_chunk_frames=first,
+        ahead_s=ahead_s,
+    )
 
 
 class _Script:
@@ -91,14 +99,14 @@ class _Script:
         self._cast: tuple[str, Voice] | None = None  # who speaks after the first piece
         self._casting = asyncio.Lock()
 
-    async def open(self, index: int) -> ResponseStream:
+    async def open(self, index: int, ahead_s: float) -> ResponseStream:
         if len(self._pieces) == 1:
             return self._stream(self._card.name, self._order)
         if index:
             async with self._casting:
                 self._cast = self._cast or await self._choose()
             model, voice = self._cast
-            return self._stream(model, order_of_piece(self._order, self._pieces[index], index, voice))
+            return self._stream(model, order_of_piece(self._order, self._pieces[index], index, voice, ahead_s))
         stream = self._stream(self._card.name, order_of_piece(self._order, self._pieces[0], 0, self._order.voice))
         if self._cloning is not None:
             stream = self._first = _Recording(stream)

@@ -42,10 +42,11 @@ class StreamMetrics:
         )
 
     @contextmanager
-    def stream(self, model: str, sample_rate_hz: int) -> Iterator[Callable[[AudioChunk], AudioChunk]]:
-        """For one stream: gives what every chunk is passed through as it leaves."""
+    def stream(self, model: str, sample_rate_hz: int, ahead_s: float) -> Iterator[Callable[[AudioChunk], AudioChunk]]:
+        """For one stream: gives what every chunk is passed through as it leaves. Its listener has `ahead_s` of other
+        audio to hear before it; with any, its first audio does not count as one that is waited for."""
         tags = {"model": model}
-        playback, reason = Playback(requested=time.monotonic()), "cancelled"
+        playback, reason = Playback(requested=time.monotonic(), ahead=ahead_s), "cancelled"
 
         def leave(chunk: AudioChunk) -> AudioChunk:
             nonlocal reason
@@ -69,9 +70,9 @@ class StreamMetrics:
 
     def _observe(self, playback: Playback, audio_s: float, tags: dict[str, str]) -> None:
         now, underruns, silence = time.monotonic(), playback.underruns, playback.silence
-        if playback.first_sent is None:
+        if playback.first_sent is None and not playback.ahead:
             self._ttfa.observe(1000 * (now - playback.requested), tags)
-        else:
+        elif playback.first_sent is not None:
             self._headroom.observe(1000 * max(0.0, playback.headroom(now)), tags)
         if (gap := playback.send(audio_s, now)) is not None:
             self._gap.observe(1000 * gap, tags)

@@ -8,6 +8,7 @@ class Playback:
     """Times in seconds, on the clock that `now` is read from."""
 
     requested: float
+    ahead: float = 0.0  # other audio in the listener's hands, to be heard before this
     first_sent: float | None = None
     sent: float = 0.0  # audio
     underruns: int = 0
@@ -16,8 +17,13 @@ class Playback:
 
     def headroom(self, now: float) -> float:
         """Audio in the listener's hands that is not played yet; below 0, for how long there has been none."""
-        assert self.first_sent is not None, "nothing has been sent"
-        return self.first_sent + self.silence + self.sent - now
+        return self.ends - now
+
+    @property
+    def ends(self) -> float:
+        """When the last of it is played; while nothing has been sent, when the first is wanted."""
+        began = self.requested if self.first_sent is None else self.first_sent
+        return began + self.ahead + self.silence + self.sent
 
     def send(self, audio: float, now: float) -> float | None:
         """A chunk of `audio` leaves. Returns the time since the one before (None: it is the first)."""

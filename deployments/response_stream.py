@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, cast
 from ray.serve.handle import DeploymentHandle
 
 from deployments.http_errors import HttpError
-from deployments.messages import AudioChunk
+from deployments.messages import AudioChunk, TextTiming
 
 
 class ResponseStream(Protocol):
@@ -29,11 +29,13 @@ def open_stream(handle: DeploymentHandle[Any], method: str, *args: object) -> Re
 
 
 class PcmStream:
-    """The samples of a stream of AudioChunks, piece by piece. `last` is its last chunk, which says how it ended."""
+    """The samples of a stream of AudioChunks, piece by piece. `last` is its last chunk, which says how it ended;
+    `timings` say what was spoken when, as far as that has come."""
 
     def __init__(self, chunks: AsyncIterator[AudioChunk]) -> None:
         self._chunks = chunks
         self._last: AudioChunk | None = None
+        self.timings: list[TextTiming] = []
 
     @property
     def last(self) -> AudioChunk:
@@ -47,6 +49,8 @@ class PcmStream:
         chunk = await anext(self._chunks)
         if chunk.finish_reason is not None:
             self._last = chunk
+        if chunk.timing is not None:
+            self.timings.append(chunk.timing)
         return chunk.pcm
 
 

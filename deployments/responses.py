@@ -53,9 +53,9 @@ def file_response(file: AudioFile, headers: dict[str, str]) -> Response:
 
 
 async def stream_response(
-    chunks: ResponseStream, encoder: AudioEncoder, headers: dict[str, str], *, events: bool
+    chunks: ResponseStream, encoder: AudioEncoder, headers: dict[str, str], events_of: str | None = None
 ) -> Response:
-    """Audio as it comes, as bytes or as server-sent events.
+    """Audio as it comes, as bytes, or, with the text that is spoken, as server-sent events.
 
     Awaits the first chunk, so what the request can be refused for is raised here. `chunks` is cancelled and `encoder`
     freed when the response ends, however it ends.
@@ -69,11 +69,11 @@ async def stream_response(
         raise
     headers = {**headers, "X-Sample-Rate": str(encoder.sample_rate_hz)}
     audio = _audio(first, pieces, stream)
-    if not events:
+    if events_of is None:
         return _AudioStream(audio, pieces, chunks, encoder.media_type, headers)
     # What stands between must not collect events.
     headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    body = sse.speech_events(audio, encoder.audio_format, stream)
+    body = sse.speech_events(audio, encoder.audio_format, stream, events_of, encoder.speed)
     return _AudioStream(body, pieces, chunks, sse.MEDIA_TYPE, headers)
 
 

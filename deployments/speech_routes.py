@@ -60,7 +60,7 @@ class SpeechRoutes(Edge):
         with renamed_fields(body.sent_as):
             if not body.stream:
                 return file_response(await audio_file(chunks, encoder), headers)
-            return await stream_response(chunks, encoder, headers, events=events)
+            return await stream_response(chunks, encoder, headers, order.text if events else None)
 
     @app.post(
         "/v1/audio/speech/batch",

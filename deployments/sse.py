@@ -12,8 +12,11 @@ from deployments.response_stream import PcmStream
 MEDIA_TYPE = "text/event-stream"
 
 
-async def speech_events(audio: AsyncIterator[bytes], audio_format: str, stream: PcmStream) -> AsyncIterator[bytes]:
-    """An event for every piece of `audio`, a file of that format made of `stream`, and one of how it ended."""
+async def speech_events(
+    audio: AsyncIterator[bytes], audio_format: str, stream: PcmStream, text: str, speed: float
+) -> AsyncIterator[bytes]:
+    """An event for every piece of `audio`, a file of that format made of `stream`, and one of how it ended: with the
+    pieces of `text` and when they are heard at `speed`."""
     try:
         async for piece in audio:
             encoded = base64.b64encode(piece).decode()
@@ -25,7 +28,17 @@ async def speech_events(audio: AsyncIterator[bytes], audio_format: str, stream: 
     last = stream.last
     assert last.usage is not None, "the last chunk of a stream has its usage"
     usage = usage_object(last.usage).model_dump()
-    yield _event({"type": "speech.audio.done", "usage": usage, "finish_reason": last.finish_reason})
+    segments = [
+        {
+            "text": text[timing.start : timing.end],
+            "start_ms": round(timing.start_ms / speed),
+            "end_ms": round(timing.end_ms / speed),
+        }
+        for timing in stream.timings
+    ]
+    yield _event(
+        {"type": "speech.audio.done", "usage": usage, "finish_reason": last.finish_reason, "segments": segments}
+    )
 
 
 def _event(event: Mapping[str, object]) -> bytes:

@@ -1,6 +1,8 @@
-"""Decoding many streams on one codec: a slot each, whichever are ready decoded together."""
+"""Decoding many streams on one codec: a slot each, those whose listeners soonest have nothing left to hear decoded
+first, and together."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -11,19 +13,26 @@ import torch
 from numpy.typing import NDArray
 
 from deployments.batcher import Batcher
+from deployments.decoding_pace import DecodingPace, Listener
 from deployments.messages import Load
 from deployments.torch_replica import adopt_threads
 from qwen_tts.audio import to_pcm16
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.state import DecoderState
+from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.recently_used import RecentlyUsed, content_key
+
+# What a batch may take, because whoever comes in the middle of it waits for its end; but fewer frames are not cheaper.
+_BATCH_S = FRAME_S / 2
+_LEAST_FRAMES = 8
 
 
 @dataclass(frozen=True)
 class _Piece:
     slot: int
     codes: NDArray[np.int16]  # [F, G]
+    due: float  # when its listener has nothing left to hear
 
 
 class Stream:
@@ -34,10 +43,14 @@ class Stream:
         batcher: Batcher[_Piece, bytes],
         prime: Callable[[int, NDArray[np.int16]], Awaitable[None]],
         slot: int,
+        pace: DecodingPace,
+        listener: Listener,
     ) -> None:
         self._batcher = batcher
         self._prime = prime
         self._slot = slot
+        self._pace = pace
+        self._listener = listener
 
     async def prime(self, codes: NDArray[np.int16]) -> None:
         """Go on from the end of these frames, codes [F, G], of a stream that has decoded nothing yet."""
@@ -45,7 +58,13 @@ class Stream:
 
     async def decode(self, codes: NDArray[np.int16]) -> bytes:
         """The next frames, codes [F, G], as 16-bit PCM of F * 1920 samples."""
-        return await self._batcher.submit(_Piece(self._slot, codes))
+        listener = self._listener
+        listener.waits = True
+        pcm = await self._batcher.submit(_Piece(self._slot, codes, listener.playback.ends))
+        listener.waits = False
+        listener.playback.send(len(codes) * FRAME_S, time.monotonic())
+        self._pace.admit()
+        return pcm
 
 
 class StreamDecoder:
@@ -63,35 +82,43 @@ class StreamDecoder:
         self._state = DecoderState(decoder, slots)
         self._primed = RecentlyUsed[Carry](primed_cache_bytes)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-decoder", initializer=adopt_threads)
-        self._batcher = Batcher(self._decode, self._thread, max_batch, size=lambda piece: len(piece.codes))
-        self._room = asyncio.Semaphore(slots)
-        self._waiting = 0
+        self._max_batch = max_batch
+        self._batcher = Batcher(self._decode, self._thread, self._next_batch)
+        self._pace = DecodingPace(slots)
 
     def load(self) -> Load:
-        return Load(slots=self._state.slots, used=self._state.used, waiting=self._waiting)
+        return Load(slots=self._state.slots, used=self._state.used, waiting=self._pace.waiting)
 
     @asynccontextmanager
-    async def stream(self) -> AsyncIterator[Stream]:
-        """A slot of the pool, waiting for one if need be."""
-        self._waiting += 1
-        try:
-            await self._room.acquire()
-        finally:
-            self._waiting -= 1
-        lease: Future[int | None] = self._thread.submit(self._state.lease)
-        try:
-            slot = await asyncio.wrap_future(lease)
-            assert slot is not None, "the semaphore and the pool disagree"
-            yield Stream(self._batcher, self._prime_on_thread, slot)
-        finally:
-            self._thread.submit(self._release, lease)
-            self._room.release()
+    async def stream(self, ahead_s: float = 0.0) -> AsyncIterator[Stream]:
+        """A slot of the pool, waiting for one if need be. The listener has `ahead_s` of other audio to hear first.
+        Raises Overloaded."""
+        async with self._pace.place(ahead_s) as listener:
+            lease: Future[int | None] = self._thread.submit(self._state.lease)
+            try:
+                slot = await asyncio.wrap_future(lease)
+                assert slot is not None, "the places and the pool disagree"
+                yield Stream(self._batcher, self._prime_on_thread, slot, self._pace, listener)
+            finally:
+                self._thread.submit(self._release, lease)
 
     def warm_up(self) -> None:
         slot = self._state.lease()
         assert slot is not None
-        self._decode([_Piece(slot, np.zeros((1, self._decoder.config.num_quantizers), dtype=np.int16))])
+        piece = _Piece(slot, np.zeros((1, self._decoder.config.num_quantizers), dtype=np.int16), 0.0)
+        self._decode([piece])  # which takes longer than it will
+        began = time.monotonic()
+        self._decode([piece])
+        self._pace.begin(time.monotonic() - began)
         self._state.release(slot)
+
+    def _next_batch(self, waiting: Sequence[_Piece]) -> list[int]:
+        """The most urgent piece, and as many others of its length as there is time for."""
+        by_urgency = sorted(range(len(waiting)), key=lambda index: waiting[index].due)
+        frames = len(waiting[by_urgency[0]].codes)
+        alike = [index for index in by_urgency if len(waiting[index].codes) == frames]
+        in_time = max(_LEAST_FRAMES, int(_BATCH_S / self._pace.frame_s))
+        return alike[: min(self._max_batch, max(1, in_time // frames))]
 
     async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._prime, slot, codes)
@@ -115,9 +142,11 @@ class StreamDecoder:
     @torch.inference_mode()
     def _decode(self, pieces: Sequence[_Piece]) -> list[bytes]:
         """Pieces of one length."""
+        began = time.monotonic()
         slots = [piece.slot for piece in pieces]
         codes = torch.from_numpy(np.stack([piece.codes for piece in pieces]))
         carry = self._state.gather(slots)
-        samples = self._decoder(codes.to(self._device, torch.int64), carry)  # [B, S]
+        samples = self._decoder(codes.to(self._device, torch.int64), carry).float().cpu()  # [B, S]
         self._state.scatter(slots, carry)
-        return [to_pcm16(row) for row in samples.float().cpu().numpy()]
+        self._pace.observe((time.monotonic() - began) / (len(pieces) * codes.shape[1]))
+        return [to_pcm16(row) for row in samples.numpy()]

@@ -101,7 +101,8 @@ class SpeechRequest:
     code's.)
 
     `max_frames` is the caller's own bound (one frame is 80 ms); None leaves it to `frame_limit`. `first_chunk_frames`
-    leave together when the speech is streamed; None leaves that to the server. It changes no code.
+    leave together when the speech is streamed; None leaves that to the server. It changes no code. Neither does
+    `ahead_s`: the seconds of other audio that the listener has yet to hear before this one's; who has less comes first.
     Raises InvalidRequest naming the field.
     """
 
@@ -115,6 +116,7 @@ class SpeechRequest:
     seed: int = field(default_factory=draw_seed)
     max_frames: int | None = None
     first_chunk_frames: int | None = None
+    ahead_s: float = 0.0
 
     def __post_init__(self) -> None:
         for param, text in self.texts.items():
@@ -131,6 +133,7 @@ class SpeechRequest:
             _check_range("max_new_tokens", self.max_frames, 1, MAX_FRAMES, whole=True)
         if (first := self.first_chunk_frames) is not None:
             _check_range("initial_codec_chunk_frames", first, 1, MAX_FIRST_CHUNK_FRAMES, whole=True)
+        assert self.ahead_s >= 0.0
 
     @property
     def texts(self) -> dict[str, str]:

@@ -39,8 +39,8 @@ class Plan:
 
 
 class Scheduler:
-    """First come, first served over `slots`. One newcomer at a time reads its prompt, `prefill_rows` of it a step, so
-    that running rows never wait for more.
+    """First come, first served over `slots`, but whoever has other audio to hear first comes later by that. One
+    newcomer at a time reads its prompt, `prefill_rows` of it a step, so that running rows never wait for more.
 
     The lowest free slot is given first, which keeps the running rows packed at the start of the pools.
     """
@@ -106,14 +106,14 @@ class Scheduler:
     def schedule(self) -> Plan:
         self._drop_cancelled()
         if self._newcomer is None and self.waiting and self._free and self._in_time():
-            first = self.waiting[0]
+            first = min(self.waiting, key=lambda sequence: sequence.due_s)
             first.slot = heapq.heappop(self._free)
             first.status = Status.RUNNING
             first.started_s = self.clock()
             first.rows_read = first.rows_reused = self._begin(first)
             self.running.append(first)
             self._newcomer = first
-            self.waiting.popleft()  # last: interrupted anywhere above, `abort` still finds it
+            self.waiting.remove(first)  # last: interrupted anywhere above, `abort` still finds it
         newcomer = self._newcomer
         paused = tuple(s for s in self.running if s.paused)  # asked once: text may come at any moment
         running = tuple(s for s in self.running if s is not newcomer and s not in paused)

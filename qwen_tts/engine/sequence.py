@@ -99,7 +99,13 @@ class Sequence:
 
     def headroom(self, now: float) -> float:
         """Seconds of audio that the listener has not played; below 0, for how long he has had none."""
-        return 0.0 if self._began_s is None else len(self.frames) * FRAME_S - (now - self._began_s)
+        played_s = 0.0 if self._began_s is None else now - self._began_s
+        return self.request.ahead_s + len(self.frames) * FRAME_S - played_s
+
+    @property
+    def due_s(self) -> float:
+        """When its listener wants the first frame."""
+        return self.queued_s + self.request.ahead_s
 
     @property
     def finished(self) -> bool:

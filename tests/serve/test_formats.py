@@ -4,6 +4,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from numpy.typing import NDArray
 
 from tests.audio_files import decoded, same_samples
 from tests.serve.calls import fault
@@ -38,12 +39,21 @@ def test_whole_and_streamed_hold_the_same_samples(client: httpx.Client, name: st
         assert {"x-model", "x-seed"} <= answer.headers.keys()
     # Encoders give the same for the same samples (tests/unit/test_audio_encoder.py); these differ by rounding.
     assert len(streamed.samples) == len(whole.samples)
-    difference = streamed.samples.astype(np.int32) - whole.samples
-    assert np.abs(difference).mean() < 0.1 * np.abs(whole.samples).mean()
+    if name == "aac":  # which keeps how loud noise is, and not its waves
+        np.testing.assert_allclose(levels(streamed.samples), levels(whole.samples), rtol=0.2)
+    else:
+        difference = streamed.samples.astype(np.int32) - whole.samples
+        assert np.abs(difference).mean() < 0.1 * np.abs(whole.samples).mean()
     assert streamed.channels == 1
     assert 0 <= streamed.seconds - SECONDS <= 0.0801
     assert "content-length" not in answers[0].headers
     assert answers[1].headers["x-finish-reason"] == "length"
+
+
+def levels(samples: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Of every 80 ms."""
+    pieces = np.array_split(samples.astype(np.float64), FRAMES)
+    return np.array([np.sqrt(np.mean(piece**2)) for piece in pieces])
 
 
 def test_speed(client: httpx.Client) -> None:

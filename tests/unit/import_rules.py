@@ -37,6 +37,7 @@ NO_TORCH = (
 )
 NEVER = ("pickle", "cloudpickle", "torch.load")  # nothing is ever unpickled
 NEVER_IN_LIBRARY = ("ray", "fastapi", "starlette", "pydantic", "deployments", "loadtest")
+NEVER_IN_CLUSTER = ("torch", "ray", "qwen_tts", "deployments")  # it speaks to the Kubernetes API only
 ENVIRONMENT = ("os.environ", "os.environb", "os.getenv")
 READS_ENVIRONMENT = "deployments.settings"
 
@@ -72,6 +73,8 @@ def _may_import(module: str, name: str) -> bool:
         return False
     if within(module, "loadtest"):
         return not within(name, "qwen_tts") and not within(name, "deployments")
+    if within(module, "cluster"):
+        return not any(within(name, banned) for banned in NEVER_IN_CLUSTER)
     if not within(module, "qwen_tts"):
         return True
     if any(within(name, banned) for banned in NEVER_IN_LIBRARY):

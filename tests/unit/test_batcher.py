@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from deployments.batcher import Batcher
+from deployments.batcher import Batcher, first_come
 
 BAD = 13
 PATIENCE_S = 30.0
@@ -51,7 +51,7 @@ async def submit(batcher: Batcher[int, int], *items: int) -> list[asyncio.Task[i
 
 async def test_items_that_arrive_while_a_batch_runs_are_the_next_batch(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, 10)
+    batcher = Batcher(doubler.run, executor, first_come(10))
     first = await submit(batcher, 1)
     await doubler.batch_started()
     later = await submit(batcher, 2, 3)
@@ -64,7 +64,7 @@ async def test_items_that_arrive_while_a_batch_runs_are_the_next_batch(executor:
 async def test_a_batch_starts_without_company_when_the_worker_is_free(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
     doubler.let_go(2)
-    batcher = Batcher(doubler.run, executor, 10)
+    batcher = Batcher(doubler.run, executor, first_come(10))
     assert await batcher.submit(1) == 2
     assert await batcher.submit(2) == 4, "the worker starts again after it had nothing to do"
     assert doubler.batches == [[1], [2]]
@@ -72,7 +72,7 @@ async def test_a_batch_starts_without_company_when_the_worker_is_free(executor: 
 
 async def test_max_batch_in_order_of_arrival(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, 3)
+    batcher = Batcher(doubler.run, executor, first_come(3))
     tasks = await submit(batcher, *range(7))
     doubler.let_go(3)
     assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8, 10, 12]
@@ -81,7 +81,7 @@ async def test_max_batch_in_order_of_arrival(executor: ThreadPoolExecutor) -> No
 
 async def test_an_exception_fails_its_own_batch_only(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, 2)
+    batcher = Batcher(doubler.run, executor, first_come(2))
     tasks = await submit(batcher, 1, 2, 3, BAD, 5)
     doubler.let_go(3)
     one, two, three, bad, five = await asyncio.gather(*tasks, return_exceptions=True)
@@ -92,7 +92,7 @@ async def test_an_exception_fails_its_own_batch_only(executor: ThreadPoolExecuto
 
 async def test_an_item_cancelled_in_the_queue_is_not_run(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, 2)
+    batcher = Batcher(doubler.run, executor, first_come(2))
     running, *waiting = await submit(batcher, 1) + await submit(batcher, 2, 3, 4)
     await doubler.batch_started()
     waiting[0].cancel()
@@ -105,7 +105,7 @@ async def test_an_item_cancelled_in_the_queue_is_not_run(executor: ThreadPoolExe
 
 async def test_an_item_cancelled_while_it_runs_leaves_its_companions(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, 2)
+    batcher = Batcher(doubler.run, executor, first_come(2))
     gone, stays = await submit(batcher, 1, BAD + 1)
     await doubler.batch_started()
     gone.cancel()
@@ -115,18 +115,18 @@ async def test_an_item_cancelled_while_it_runs_leaves_its_companions(executor: T
     assert gone.cancelled()
 
 
-async def test_batches_are_of_one_size_and_the_smallest_goes_first(executor: ThreadPoolExecutor) -> None:
-    """Sizes are tens here. Nobody is passed over for ever."""
+async def test_who_is_chosen_goes_and_the_others_keep_their_order(executor: ThreadPoolExecutor) -> None:
+    """Here the largest, and whoever ends in the same digit."""
+
+    def choose(waiting: Sequence[int]) -> list[int]:
+        largest = max(waiting)
+        return [index for index, item in enumerate(waiting) if (largest - item) % 10 == 0]
+
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, 10, size=lambda item: item // 10)
-    tasks = await submit(batcher, 1)
+    batcher = Batcher(doubler.run, executor, choose)
+    tasks = await submit(batcher, 5)
     await doubler.batch_started()
-    tasks += await submit(batcher, 80, 21, 81, 22)
-    for small in range(2, 7):
-        tasks += await submit(batcher, small)
-        doubler.let_go()
-        await doubler.batch_started()
-    doubler.let_go(3)
-    assert await asyncio.gather(*tasks) == [2, 160, 42, 162, 44, 4, 6, 8, 10, 12]
-    assert doubler.batches[:5] == [[1], [2], [3], [4], [80, 81]]
-    assert [21, 22] in doubler.batches
+    tasks += await submit(batcher, 12, 31, 22, 21, 14)
+    doubler.let_go(4)
+    assert await asyncio.gather(*tasks) == [10, 24, 62, 44, 42, 28]
+    assert doubler.batches == [[5], [31, 21], [12, 22], [14]]

@@ -141,6 +141,20 @@ async def test_the_first_chunk_is_as_large_as_the_request_says(threads: Threads,
     assert frames(chunks) == codes(tiny_engine(custom_voice), request)
 
 
+async def test_who_is_not_alone_begins_with_one_frame_more(threads: Threads) -> None:
+    thread = threads.start(slots=2, max_waiting=2, clock=lambda: 0.0)
+    other = generate(thread, ENDLESS)
+    assert len((await anext(other)).codes) == 1
+    chunks = await listen(thread, custom(max_frames=16))
+    await other.aclose()
+    assert [len(chunk.codes) for chunk in chunks] == [2, 4, 8, 2]
+
+
+async def test_who_has_other_audio_to_hear_first_gets_large_chunks(threads: Threads) -> None:
+    chunks = await listen(threads.start(clock=lambda: 0.0), replace(custom(max_frames=20), ahead_s=0.5))
+    assert [len(chunk.codes) for chunk in chunks] == [8, 8, 4]
+
+
 async def test_the_last_chunk_has_the_usage(threads: Threads, custom_voice: Path) -> None:
     request = custom("Hello there.", instructions="softly", max_frames=9)
     chunks = await listen(threads.start(), request)

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.import_rules import NO_TORCH, faults, imports
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("qwen_tts", "deployments", "loadtest")
+PACKAGES = ("qwen_tts", "deployments", "cluster", "loadtest")
 
 
 def module_name(path: Path) -> str:
@@ -26,7 +26,13 @@ def test_module_keeps_the_rules(module: str) -> None:
 
 
 def test_every_package_was_read() -> None:
-    assert {"qwen_tts", "qwen_tts.codec.state", "deployments.settings", "loadtest.probe"} <= SOURCES.keys()
+    assert {
+        "qwen_tts",
+        "qwen_tts.codec.state",
+        "deployments.settings",
+        "cluster.api",
+        "loadtest.probe",
+    } <= SOURCES.keys()
 
 
 def imported_by_way_of(module: str) -> set[str]:
@@ -76,6 +82,8 @@ def test_torch_is_found_by_way_of_others() -> None:
         ("deployments.app", "import os\nport = os.getenv('PORT')"),
         ("deployments.app", "from os import environ"),
         ("loadtest.probe", "from qwen_tts import api"),
+        ("cluster.commands", "from deployments.settings import AppArgs"),
+        ("cluster.api", "import torch"),
     ],
 )
 def test_a_breach_is_found(module: str, source: str) -> None:

@@ -69,9 +69,11 @@ class Speaking:
         **args: float,
     ) -> None:
         self.opened: list[int] = []
+        self.ahead_s: list[float] = []
         self.streams: list[Stream] = []
 
-        async def open_piece(index: int) -> Stream:
+        async def open_piece(index: int, ahead_s: float) -> Stream:
+            self.ahead_s.append(ahead_s)
             stream = streams(index, self.opened.count(index))
             self.opened.append(index)
             self.streams.append(stream)
@@ -116,6 +118,19 @@ async def test_pieces_are_heard_in_order_with_pauses_whichever_is_ready_first() 
     assert times == [TextTiming(100 * n, 100 * n + 30, 490 * n, 490 * n + 240) for n in range(6)]
     await settle()
     assert all(stream.cancelled for stream in speaking.streams)
+
+
+async def test_every_piece_is_told_how_much_is_heard_before_it() -> None:
+    """30 letters are 2 s until they are made: the first ones were 240 ms."""
+    go_on = asyncio.Event()
+    speaking = Speaking(4, lambda n, _: Stream(spoken(1000 + n), go_on if n else None))
+    await anext(speaking.speech)
+    await settle()
+    go_on.set()
+    await collect(speaking.speech)
+    first, *others = speaking.ahead_s
+    assert first == 0.0
+    assert others == pytest.approx([0.24, 2.24, 4.24], abs=0.1)
 
 
 async def test_one_piece_is_the_stream_itself() -> None:

@@ -13,6 +13,15 @@ def test_chunks_in_time_leave_audio_in_hand() -> None:
     assert (playback.underruns, playback.silence) == (0, 0.0)
 
 
+def test_other_audio_is_heard_first() -> None:
+    playback = Playback(requested=5.0, ahead=2.0)
+    assert playback.ends == 7.0, "when the first of it is wanted"
+    playback.send(0.5, 6.0)
+    assert playback.headroom(6.0) == pytest.approx(2.5)
+    playback.send(0.5, 8.0)
+    assert playback.underruns == 0
+
+
 def test_a_late_chunk_is_heard_as_silence_once() -> None:
     playback = Playback(requested=0.0)
     playback.send(0.08, 1.0)

@@ -69,7 +69,7 @@ async def test_a_failure_on_the_way(stream: bool) -> None:
     async def answer() -> None:
         source = cast("ResponseStream", chunks)
         if stream:
-            response = await stream_response(source, encoder, {}, events=False)
+            response = await stream_response(source, encoder, {})
         else:
             response = file_response(await audio_file(source, encoder), {})
         await response({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
@@ -84,7 +84,7 @@ async def test_a_failure_on_the_way(stream: bool) -> None:
 
 async def test_a_listener_who_leaves() -> None:
     chunks, encoder = Chunks(), AudioEncoder("mp3", 24000)
-    response = await stream_response(cast("ResponseStream", chunks), encoder, {}, events=False)
+    response = await stream_response(cast("ResponseStream", chunks), encoder, {})
     assert not chunks.cancelled
 
     async def send(message: object) -> None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from deployments.messages import AudioChunk, Usage
+from deployments.messages import AudioChunk, TextTiming, Usage
 from deployments.response_stream import PcmStream
 from deployments.sse import speech_events
 from qwen_tts.errors import EngineStopped
@@ -21,11 +21,17 @@ async def chunks(*items: AudioChunk | Exception) -> AsyncIterator[AudioChunk]:
 async def events(*items: AudioChunk | Exception) -> list[dict[str, Any]]:
     source: Any = chunks(*items)
     stream = PcmStream(source)
-    return [json.loads(event.removeprefix(b"data: ")) async for event in speech_events(stream, "pcm", stream)]
+    return [
+        json.loads(event.removeprefix(b"data: "))
+        async for event in speech_events(stream, "pcm", stream, "One. Two.", 2.0)
+    ]
 
 
 async def test_pieces_and_then_the_usage() -> None:
-    one, two, done = await events(AudioChunk(b"ab", None), AudioChunk(b"cd", "stop", Usage(3, 4, 5)))
+    one, two, done = await events(
+        AudioChunk(b"ab", None, timing=TextTiming(0, 4, 0, 600)),
+        AudioChunk(b"cd", "stop", Usage(3, 4, 5), TextTiming(5, 9, 850, 1451)),
+    )
     assert [base64.b64decode(event["audio"]) for event in (one, two)] == [b"ab", b"cd"]
     assert {event["type"] for event in (one, two)} == {"speech.audio.delta"}
     assert done == {
@@ -37,6 +43,10 @@ async def test_pieces_and_then_the_usage() -> None:
             "input_token_details": {"text_tokens": 3, "audio_tokens": 4},
         },
         "finish_reason": "stop",
+        "segments": [
+            {"text": "One.", "start_ms": 0, "end_ms": 300},
+            {"text": "Two.", "start_ms": 425, "end_ms": 726},
+        ],
     }
 
 

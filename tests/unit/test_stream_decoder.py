@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deployments.messages import Load
-from deployments.stream_decoder import StreamDecoder
+from deployments.stream_decoder import StreamDecoder, _Piece
 from qwen_tts.audio import to_pcm16
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder
@@ -58,8 +58,8 @@ def assert_sounds_like(pcm: bytes, decoder: CodecDecoder, codes: Tensor) -> None
 
 
 async def test_streams_of_all_chunkings_sound_as_alone(streams: StreamDecoder, decoder: CodecDecoder) -> None:
-    """Seven streams for three slots, two at a time in a batch: slots are waited for and change hands."""
-    schedules = [[1], [2], [3], [7], [1, 2, 4, 8], [8, 1], [50]]
+    """Six streams for three slots, two at a time in a batch: slots are waited for and change hands."""
+    schedules = [[1], [2], [7], [1, 2, 4, 8], [8, 1], [50]]
     spoken = [random_codes(20 + 3 * seed, seed=seed)[0] for seed in range(len(schedules))]
     heard = await asyncio.gather(
         *(speak(streams, codes, sizes) for codes, sizes in zip(spoken, schedules, strict=True))
@@ -121,7 +121,7 @@ async def test_streams_cancelled_before_they_have_a_slot_take_none(streams: Stre
     streams._thread.submit(gate.wait, PATIENCE_S)
     tasks = [asyncio.create_task(speak(streams, random_codes(2)[0], [1])) for _ in range(SLOTS)]
     await asyncio.sleep(0)
-    asked_for_all = streams._room.locked()
+    asked_for_all = len(streams._pace._listeners) == SLOTS
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
@@ -137,6 +137,59 @@ async def test_a_code_out_of_range_ends_its_stream_alone(streams: StreamDecoder,
     with pytest.raises(IndexError):
         await speak(streams, codes + 10_000, [2])
     assert_sounds_like(await speak(streams, codes, [2]), decoder, codes)
+
+
+async def decoded(
+    streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch, lengths: list[int], aheads_s: list[float]
+) -> list[list[int]]:
+    """Streams that all want a piece while the decoder is busy: which of them, by number, were decoded together."""
+    batches: list[list[int]] = []
+    decode, gate = streams._decode, threading.Event()
+    numbers: dict[int, int] = {}
+
+    def noted(pieces: Sequence[_Piece]) -> list[bytes]:
+        batches.append([numbers[piece.slot] for piece in pieces])
+        return decode(pieces)
+
+    monkeypatch.setattr(streams._batcher, "_run", noted)
+
+    async def one(number: int) -> None:
+        async with streams.stream(aheads_s[number]) as stream:
+            numbers[stream._slot] = number
+            opened.release()
+            await everyone.wait()
+            await stream.decode(random_codes(lengths[number])[0].short().numpy())
+
+    opened, everyone = asyncio.Semaphore(0), asyncio.Event()
+    tasks = [asyncio.create_task(one(number)) for number in range(len(lengths))]
+    for _ in lengths:
+        await opened.acquire()
+    streams._thread.submit(gate.wait, PATIENCE_S)
+    everyone.set()
+    await asyncio.sleep(0.05)  # until all of them wait
+    gate.set()
+    await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
+    return batches
+
+
+async def test_whose_audio_ends_first_is_decoded_first(streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first to come is under way when the others do."""
+    assert await decoded(streams, monkeypatch, [2, 3, 4], [0.0, 9.0, 1.0]) == [[0], [2], [1]]
+
+
+async def test_pieces_of_one_length_are_decoded_together(
+    streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await decoded(streams, monkeypatch, [2, 3, 3], [0.0, 9.0, 1.0]) == [[0], [1, 2]]
+
+
+@pytest.mark.parametrize(("frame_s", "batches"), [(1e-6, [[0], [1, 2]]), (1.0, [[0], [2], [1]])])
+async def test_a_batch_takes_no_longer_than_half_a_frame(
+    streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch, frame_s: float, batches: list[list[int]]
+) -> None:
+    monkeypatch.setattr("deployments.decoding_pace._WEIGHT", 0.0)
+    streams._pace.frame_s = frame_s
+    assert await decoded(streams, monkeypatch, [1, 5, 5], [0.0, 9.0, 1.0]) == batches
 
 
 async def cloned(streams: StreamDecoder, reference: Tensor, codes: Tensor) -> bytes:

