@@ -71,7 +71,7 @@ def test_a_knee_is_searched_for_on_a_server(tmp_path: Path) -> None:
                 return await super().speech(request)
 
     with in_a_thread(OneAtATime(lambda _: [Step(0.02, tone(0.1))])) as server:
-        words = ["--url", server.url, *_QUICK, "--ttfa-ms", 150, "--lowest", 25, "--tolerance", 1.0, "--out", tmp_path]
+        words = ["--url", server.url, *_QUICK, "--ttfa-ms", 150, "--lowest", 30, "--tolerance", 1.0, "--out", tmp_path]
         found = _called("knee", *words)
     assert found.exit_code == 0, found.output
     assert "note: with 20 requests" in found.output
@@ -119,7 +119,7 @@ async def test_a_service_made_a_fifth_slower_is_caught_and_itself_is_not() -> No
             runs.append(summarise(records, [], 0.0, 1000))
         return Measured(conditions=CONDITIONS, runs=runs)
 
-    async with running(FakeServer(lambda _: [Step(0.1, tone(0.1))] * 4)) as server:
+    async with running(FakeServer(lambda _: [Step(0.1, tone(0.1))] * 3)) as server:
         with _slower(server.url, 1.0) as same, _slower(server.url, 1.2) as slower:
             before, again, worse = await measured(same), await measured(same), await measured(slower)
     slow = {"heard p50 ms", "first byte p50 ms", "gap p50 ms", "RTF p50"}
