@@ -34,12 +34,12 @@ def preset(name: str) -> Path:
 
 
 def helm_template(
-    presets: tuple[str, ...], *options: str, helm: Path | None = None
+    presets: tuple[str, ...], *options: str, release: str = RELEASE, helm: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """`helm template` of the chart with `presets`, in order, and further options."""
     program = helm or find_program("helm", CACHE)
     values = [option for name in presets for option in ("-f", str(preset(name)))]
-    command = [str(program), "template", RELEASE, str(CHART), "--namespace", NAMESPACE, *values, *options]
+    command = [str(program), "template", release, str(CHART), "--namespace", NAMESPACE, *values, *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # the program found
 
 
