@@ -25,7 +25,9 @@ class Image(Settings):
     repository: Annotated[str, Field(min_length=1)]
     target: Literal["cpu", "cuda"]
     # "latest" is whatever was built last: two pods of one cluster may differ.
-    tag: Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", json_schema_extra={"not": {"const": "latest"}})]
+    tag: Annotated[
+        str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", json_schema_extra={"not": {"const": "latest"}})
+    ]
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")]
     pullPolicy: Literal["IfNotPresent", "Always", "Never"]
     pullSecrets: list[Name]
@@ -49,10 +51,10 @@ class WorkerGroup(Settings):
     minReplicas: PositiveInt
     maxReplicas: PositiveInt
     resources: Resources
-    rayResources: dict[str, Quantity] = {}
+    rayResources: dict[str, Quantity] = Field({})
     mps: bool = False
-    nodeSelector: dict[str, str] = {}
-    tolerations: list[Fragment] = []
+    nodeSelector: dict[str, str] = Field({})
+    tolerations: list[Fragment] = Field([])
 
 
 class SecretKey(Settings):

@@ -16,28 +16,8 @@ HARDWARE = ("cpu-demo", "l4", "a10", "l40s", "a100", "h100")
 MODELS = ("one-model", "three-families")
 PRESETS = (*HARDWARE, *MODELS)
 
-# Every optional object and every optional field.
-EVERYTHING: Object = {
-    "image": {"digest": f"sha256:{'0' * 64}", "pullSecrets": ["registry"]},
-    "models": {"tokenSecret": {"name": "hub"}, "claim": {"enabled": True, "storageClassName": "shared"}},
-    "voices": {"claim": {"enabled": True, "existing": "voices"}},
-    "apiKeys": {"secretName": "api-keys"},
-    "env": {"AWS_ENDPOINT_URL": "https://objects.example.com"},
-    "envFromSecrets": ["objects"],
-    "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/voices"}},
-    "head": {"nodeSelector": {"pool": "cpu"}, "tolerations": [{"key": "cpu", "operator": "Exists"}]},
-    "gcsFaultTolerance": {"redisAddress": "redis:6379", "passwordSecret": {"name": "redis"}},
-    "auth": {"secretName": "ray"},
-    "networkPolicy": {
-        "serveFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}],
-        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
-    },
-    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-    "dashboard": {"enabled": True},
-    "ingress": {"enabled": True, "tlsSecretName": "speech-tls", "annotations": {"cert-manager.io/issuer": "ours"}},
-    "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["speech.example.com"]},
-    "test": {"apiKeySecret": {"name": "test-key"}},
-}
+# Every optional object and every optional field; `make lint-manifests` renders it too.
+EVERYTHING: Object = yaml.safe_load((Path(__file__).parent / "everything.yaml").read_text(encoding="utf-8"))
 NOTHING: Object = {
     "auth": {"enabled": False},
     "networkPolicy": {"enabled": False},

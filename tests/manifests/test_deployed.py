@@ -31,6 +31,8 @@ from tests.manifests.local_ray import LocalRay, free_ports, local_ray
 
 DEMO = Combination(("cpu-demo",))
 HEALTHY_S = 150
+# Counters of what need not have happened: a listener waited, a prompt came twice.
+RARE = ("underruns", "underrun_ms", "prefixes_reused", "prefix_rows_reused")
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,10 @@ def test_without_the_token_the_dashboard_is_closed(deployed: Deployed) -> None:
 def test_the_dashboard_asks_for_metrics_that_there_are(deployed: Deployed) -> None:
     wanted = set(re.findall(r"ray_qwen_tts_\w+", (CHART / "files" / "dashboard.json").read_text(encoding="utf-8")))
     deadline = time.monotonic() + 30
+    rare = {f"ray_qwen_tts_{name}_total" for name in RARE}
     while True:  # they are exported every few seconds
         text = httpx.get(f"http://127.0.0.1:{deployed.ray.metrics}/metrics", trust_env=False, timeout=10).text
         there = set(re.findall(r"^(ray_qwen_tts_\w+)\{", text, re.MULTILINE))
-        # Counted only where it happens: no listener waited, and no prompt came twice.
-        rare = {f"ray_qwen_tts_{name}_total" for name in ("underruns", "underrun_ms", "prefixes_reused", "prefix_rows_reused")}
         if wanted - rare <= there:
             return
         assert time.monotonic() < deadline, wanted - rare - there

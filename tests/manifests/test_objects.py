@@ -9,7 +9,17 @@ import pytest
 import yaml
 
 from manifests.render import CHART, preset
-from tests.manifests.charts import COMBINATIONS, PRESETS, Combination, Object, mapping, ray_service, render, templates
+from tests.manifests.charts import (
+    COMBINATIONS,
+    PRESETS,
+    Combination,
+    Object,
+    items,
+    mapping,
+    ray_service,
+    render,
+    templates,
+)
 from tests.manifests.crd import ray_service_schema, ray_service_validator
 
 KUBERNETES = ("1.29", "1.37")
@@ -38,8 +48,7 @@ def as_kubernetes_sees(one: Object, combination: Combination, helm: Path) -> lis
     if one["kind"] != "RayService":
         return []
     return [
-        {"apiVersion": "v1", "kind": "Pod", **template}
-        for template in templates(render(combination, helm)).values()
+        {"apiVersion": "v1", "kind": "Pod", **template} for template in templates(render(combination, helm)).values()
     ]
 
 
@@ -59,9 +68,10 @@ def test_every_ray_service_is_what_kuberay_defines(helm: Path) -> None:
 def test_kuberays_definition_refuses_what_it_does_not_know(helm: Path) -> None:
     spec = mapping(ray_service(render(COMBINATIONS[0], helm)), "spec")
     cluster = mapping(spec, "rayClusterConfig")
+    groups = [{**group, "minReplica": 1} for group in items(cluster, "workerGroupSpecs")]
+    misspelt = {**spec, "rayClusterConfig": {**cluster, "workerGroupSpecs": groups}}
     with pytest.raises(jsonschema.ValidationError, match="minReplica'"):
-        groups = [{**group, "minReplica": 1} for group in cluster["workerGroupSpecs"]]  # type: ignore[attr-defined]
-        ray_service_validator().validate({**spec, "rayClusterConfig": {**cluster, "workerGroupSpecs": groups}})
+        ray_service_validator().validate(misspelt)
 
 
 def test_the_restatement_is_a_part_of_kuberays_definition() -> None:

@@ -133,14 +133,16 @@ def test_selectors_match_pods_and_only_those_meant(helm: Path, combination: Comb
     def matched(selector: dict[str, object]) -> set[str]:
         return {group for group, has in labels.items() if selector.items() <= has.items()}
 
+    (test,) = of_kind(objects, "Pod")
     groups = set(labels)
+    labels["test"] = mapping(test, "metadata", "labels")
     for budget in of_kind(objects, "PodDisruptionBudget"):
         (group,) = matched(mapping(budget, "spec", "selector", "matchLabels"))
         assert str(at(budget, "metadata", "name")).endswith(f"-{group}")
     policies = of_kind(objects, "NetworkPolicy")
     covered = [matched(mapping(policy, "spec", "podSelector", "matchLabels")) for policy in policies]
-    assert covered == ([{"head"}, groups - {"head"}] if policies else [])
-    for policy in policies:
+    assert covered == ([{"head"}, groups - {"head"}, {"test"}] if policies else [])
+    for policy in policies[:2]:
         ours = mapping(items(items(policy, "spec", "ingress")[0], "from")[0], "podSelector", "matchLabels")
         assert matched(ours) == groups
     for monitor in of_kind(objects, "PodMonitor"):
@@ -149,8 +151,6 @@ def test_selectors_match_pods_and_only_those_meant(helm: Path, combination: Comb
         spec = mapping(template, "spec")
         for spread in items(spec, "topologySpreadConstraints") if "topologySpreadConstraints" in spec else []:
             assert matched(mapping(spread, "labelSelector", "matchLabels")) == {group}
-    (test,) = of_kind(objects, "Pod")
-    assert matched(mapping(test, "metadata", "labels")) == set()
 
 
 @ALL
@@ -162,7 +162,9 @@ def test_pods_wear_no_label_that_a_release_changes(helm: Path, combination: Comb
 
 
 def test_the_dashboard_and_gcs_are_closed_to_all_but_cluster_and_operator(helm: Path) -> None:
-    for policy in of_kind(render(FULL, helm), "NetworkPolicy"):
+    *nodes, test = of_kind(render(FULL, helm), "NetworkPolicy")
+    assert "ingress" not in mapping(test, "spec"), "nobody speaks to the test"
+    for policy in nodes:
         cluster, *rest = items(policy, "spec", "ingress")
         assert "ports" not in cluster
         for rule in rest:

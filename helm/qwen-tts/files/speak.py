@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import wave
+from typing import Any
 
 TEXT = "One two three four five six seven."
 # Seven words take two to four seconds.
@@ -23,27 +24,29 @@ QUIETEST = 0.003
 WIDTHS = (2048, 1024, 256, 128)
 
 
-def request(url, body=None):
+def request(url: str, body: dict[str, Any] | None = None) -> bytes:
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get("QWEN_TTS_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=120) as answer:
-        return answer.read()
+        content: bytes = answer.read()
+        return content
 
 
-def wait_ready(url, seconds):
+def wait_ready(url: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return request(f"{url}/readyz")
+            request(f"{url}/readyz")
+            return
         except OSError as error:
             if time.monotonic() > deadline:
                 sys.exit(f"{url} was not ready within {seconds} s: {error}")
         time.sleep(2)
 
 
-def voices(url, model):
+def voices(url: str, model: dict[str, str]) -> list[dict[str, Any]]:
     """Fields that make `model` speak; the first that it takes counts."""
     if model["type"] == "voice_design":
         return [{"instructions": "A calm, low voice."}]
@@ -53,7 +56,7 @@ def voices(url, model):
     return [{"voice": voice["id"]} for voice in known if voice.get("model") == model["id"]][:1]
 
 
-def speak(url, model):
+def speak(url: str, model: dict[str, str]) -> bytes:
     refusal = "it has no voice"
     for voice in voices(url, model):
         body = {"model": model["id"], "input": TEXT, "language": "english", "seed": 7, "response_format": "wav"}
@@ -61,10 +64,10 @@ def speak(url, model):
             return request(f"{url}/v1/audio/speech", {**body, **voice, "stream": False})
         except urllib.error.HTTPError as error:
             refusal = f"{error.code} {error.read().decode(errors='replace')[:500]}"
-    return sys.exit(f"{model['id']} did not speak: {refusal}")
+    sys.exit(f"{model['id']} did not speak: {refusal}")
 
 
-def judge(name, wav):
+def judge(name: str, wav: bytes) -> None:
     with wave.open(io.BytesIO(wav)) as file:
         samples = array.array("h", file.readframes(file.getnframes()))
         seconds = file.getnframes() / file.getframerate()
@@ -76,7 +79,7 @@ def judge(name, wav):
         sys.exit(f"{name}: silence")
 
 
-def main():
+def main() -> None:
     url, seconds = sys.argv[1], float(sys.argv[2])
     wait_ready(url, seconds)
     for model in json.loads(request(f"{url}/v1/models"))["data"]:
