@@ -1,14 +1,17 @@
 """Device memory of a talker and of a codec decoder, from the dimensions of the released models.
 
-Arithmetic, not measurement: weights and pools are exact, what CUDA and its graphs take besides is an allowance.
+Arithmetic, not measurement: weights and pools are exact; what CUDA, its graphs and activations take is allowed for.
 `python -m manifests.memory` prints the table of the chart's README.
 """
 
 from dataclasses import dataclass
 
 import torch
+import yaml
 from torch import nn
 
+from deployments.settings import AppArgs
+from manifests.render import preset
 from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.state import DecoderState
 from qwen_tts.config import ModelType, codec_config, model_config
@@ -17,9 +20,11 @@ from qwen_tts.seeded import SHAPES, codec_json, model_json
 from qwen_tts.seeded_tokenizer import SpecialIds
 
 GB = 1e9
+# Device memory of the presets' GPUs: the data sheets', less what the driver keeps.
+GPU_BYTES = {"l4": 22.5 * GB, "a10": 22.5 * GB, "l40s": 45 * GB, "a100": 79 * GB, "h100": 79 * GB}
 # A process's CUDA context, its libraries and the private pools of its graphs.
 ALLOWANCE_BYTES = int(1.5 * GB)
-# Of a batch that is decoded: the activations of one stream's longest piece (25 frames at 24 kHz, float32).
+# Per stream of a batch that is decoded: activations of its piece.
 ACTIVATIONS_BYTES_PER_STREAM = int(0.1 * GB)
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -73,13 +78,29 @@ def _weights(module: nn.Module, item: int) -> int:
     return sum(parameter.numel() for parameter in module.parameters()) * item
 
 
-def main() -> None:
-    decoder = decoder_memory()
-    print(f"codec decoder: weights {decoder.weights / GB:.2f} GB, state {decoder.per_slot / GB * 1000:.1f} MB a slot")
-    for size in ("0.6B", "1.7B"):
-        talker = talker_memory(size, 2048)
-        print(f"talker {size}: weights {talker.weights / GB:.2f} GB, {talker.per_slot / GB:.3f} GB a slot")
+def table() -> str:
+    """Of every preset with a GPU, what a talker of the 1.7B model and a decoder take of their shares."""
+    lines = ["| preset | replica | share | slots | weights | slots' memory | batch | allowance | total |"]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
+    for gpu, gpu_bytes in GPU_BYTES.items():
+        args = AppArgs.model_validate(yaml.safe_load(preset(gpu).read_text(encoding="utf-8"))["app"])
+        talker, decoder = talker_memory("1.7B", args.talker.positions), decoder_memory()
+        parts = (
+            ("talker", args.talker, talker.weights, args.talker.slots * talker.per_slot, 0),
+            (
+                "decoder",
+                args.codec_decoder,
+                decoder.weights,
+                args.codec_decoder.slots * decoder.per_slot,
+                args.codec_decoder.max_batch * ACTIVATIONS_BYTES_PER_STREAM,
+            ),
+        )
+        for name, section, *amounts in parts:
+            share = f"{section.num_gpus:g} = {section.num_gpus * gpu_bytes / GB:.1f}"
+            sizes = [f"{amount / GB:.1f}" for amount in (*amounts, ALLOWANCE_BYTES, sum(amounts) + ALLOWANCE_BYTES)]
+            lines.append(f"| {gpu} | {name} | {share} | {section.slots} | {' | '.join(sizes)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    print(table())

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from deployments.settings import AppArgs, ReplicaArgs
-from manifests.memory import GB, decoder_memory, talker_memory
+from manifests.memory import GPU_BYTES, decoder_memory, table, talker_memory
+from manifests.render import CHART
 from tests.manifests.charts import HARDWARE, Combination, items, mapping, ray_service, render, serve_config
+from tests.unit.released_tensors import model_tensors
 
 GPUS = HARDWARE[1:]
-# Of the data sheets, less what the driver keeps.
-GPU_BYTES = {"l4": 22.5 * GB, "a10": 22.5 * GB, "l40s": 45 * GB, "a100": 79 * GB, "h100": 79 * GB}
 ONE_MODEL = [Combination(("cpu-demo",)), *(Combination((gpu, "one-model")) for gpu in GPUS)]
 THREE_FAMILIES = [Combination((gpu, "three-families")) for gpu in GPUS]
 
@@ -106,7 +106,11 @@ def test_key_value_rows_are_what_the_dimensions_say() -> None:
     assert talker_memory("1.7B", 1, "float32").weights == 2 * talker_memory("1.7B", 1).weights
 
 
-def test_released_sizes_are_what_their_files_are() -> None:
-    """Within a percent: model.safetensors of 1.7B-Base has 3.86 GB, of 0.6B-Base 1.83 GB (in bfloat16)."""
-    for size, wanted in (("0.6B", 1.83), ("1.7B", 3.86)):
-        assert talker_memory(size, 1).weights / GB == pytest.approx(wanted, rel=0.01)
+@pytest.mark.parametrize(("size", "hidden", "intermediate"), [("0.6B", 1024, 3072), ("1.7B", 2048, 6144)])
+def test_weights_are_those_of_the_released_files(size: str, hidden: int, intermediate: int) -> None:
+    released = model_tensors(hidden, intermediate, speaker_encoder=True)
+    assert talker_memory(size, 1).weights == 2 * sum(math.prod(shape) for shape in released.values())
+
+
+def test_the_readme_has_the_table() -> None:
+    assert table() in (CHART / "README.md").read_text(encoding="utf-8"), "python -m manifests.memory"

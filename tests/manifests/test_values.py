@@ -1,6 +1,8 @@
 """The chart's values: what is misspelt or impossible is refused, and what is generated is what is committed."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +109,15 @@ def test_presets_set_the_settings_they_say(helm: Path, name: str) -> None:
             assert value.items() <= args[section].items()
         else:
             assert value == args[section]
+
+
+def test_the_commands_of_the_readme_are_understood(helm: Path) -> None:
+    """Each that installs or upgrades the chart, as `helm template` with the same flags."""
+    readme = (CHART / "README.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line)[1:] for line in re.findall(r"^\$ (helm .* helm/qwen-tts .*)$", readme, re.MULTILINE)]
+    assert [command[0] for command in commands] == ["install", "install", "install", "upgrade", "upgrade"]
+    for _, *rest in commands:
+        flags = [flag for flag in rest if flag not in ("--create-namespace", "--reset-then-reuse-values")]
+        said = subprocess.run([str(helm), "template", *flags], cwd=ROOT, capture_output=True, text=True)
+        assert said.returncode == 0, said.stderr
+        assert "kind: RayService" in said.stdout

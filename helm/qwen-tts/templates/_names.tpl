@@ -1,9 +1,9 @@
-{{/* Name of the RayService, and of what belongs to it. KubeRay allows 50 characters. */}}
+{{/* Name of the RayService, and of what belongs to it. KubeRay allows 47 characters. */}}
 {{- define "qwen-tts.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 47 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 47 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
