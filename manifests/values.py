@@ -101,8 +101,7 @@ class Autoscaler(Settings):
 
 
 class GcsFaultTolerance(Settings):
-    redisAddress: str
-    redisPort: Port
+    redisAddress: Annotated[str, Field(pattern=r"^((rediss?://)?[^:/]+:[0-9]+)?$")]
     passwordSecret: SecretKey
 
 

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,15 +19,14 @@ from tests.manifests.charts import (
     at,
     items,
     mapping,
-    of_kind,
     ray_service,
     render,
     serve_config,
     templates,
 )
+from tests.manifests.hearing import DEMO, run_test_pod
 from tests.manifests.local_ray import LocalRay, free_ports, local_ray
 
-DEMO = Combination(("cpu-demo",))
 HEALTHY_S = 150
 # Counters of what need not have happened: a listener waited, a prompt came twice.
 RARE = ("underruns", "underrun_ms", "prefixes_reused", "prefix_rows_reused")
@@ -94,23 +91,6 @@ def test_helm_test_hears_every_model(deployed: Deployed, helm: Path) -> None:
     *heard, last = said.stdout.splitlines()
     assert last == "passed"
     assert [line.split(":")[0] for line in heard] == ["demo-custom-voice", "demo-base", "demo-voice-design"]
-
-
-def test_helm_test_fails_where_nobody_answers(helm: Path) -> None:
-    (port,) = free_ports(1)
-    said = run_test_pod(helm, f"http://127.0.0.1:{port}", seconds="0")
-    assert said.returncode == 1
-    assert "was not ready" in said.stderr
-
-
-def run_test_pod(helm: Path, url: str, seconds: str = "60") -> subprocess.CompletedProcess[str]:
-    (pod,) = of_kind(render(DEMO, helm), "Pod")
-    (container,) = items(pod, "spec", "containers")
-    assert at(container, "command") == ["python", "-c"]
-    script, address, _ = at(container, "args")  # type: ignore[misc]
-    assert address == f"http://{at(pod, 'metadata', 'name').removesuffix('-test')}-serve-svc:8000"  # type: ignore[attr-defined]
-    command = [sys.executable, "-W", "error", "-c", script, url, seconds]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_the_probes_of_kuberay_and_the_chart_are_answered(deployed: Deployed, helm: Path) -> None:

@@ -179,6 +179,14 @@ def test_the_dashboard_and_gcs_are_closed_to_all_but_cluster_and_operator(helm: 
             assert peers, "a rule without peers is a rule for everyone"
 
 
+def test_the_head_reaches_its_redis(helm: Path) -> None:
+    objects = render(FULL, helm)
+    options = mapping(ray_service(objects), "spec", "rayClusterConfig", "gcsFaultToleranceOptions")
+    head = next(one for one in of_kind(objects, "NetworkPolicy") if str(at(one, "metadata", "name")).endswith("-head"))
+    out = [port["port"] for rule in items(head, "spec", "egress") if "ports" in rule for port in items(rule, "ports")]
+    assert int(str(options["redisAddress"]).rpartition(":")[2]) in out
+
+
 def test_ports_that_others_ask_for_are_open(helm: Path) -> None:
     objects = render(FULL, helm)
     ports = {

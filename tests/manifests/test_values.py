@@ -66,6 +66,7 @@ def test_the_defaults_are_complete_and_valid() -> None:
         ("upgradeStrategy.incremental.stepSize=5", "stepSize"),
         ("longestStreamSeconds=5", "longestStreamSeconds"),
         ("podMonitor.interval=often", "podMonitor/interval"),
+        ("gcsFaultTolerance.redisAddress=redis", "gcsFaultTolerance/redisAddress"),
         # What the chart derives is not said twice.
         *((f"app.talker.{DERIVED[0]}=5", DERIVED[0]), (f"app.{DERIVED[1]}.file=x", DERIVED[1])),
         # What no schema can say.

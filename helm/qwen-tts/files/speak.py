@@ -87,4 +87,7 @@ def main() -> None:
     print("passed")
 
 
-main()
+try:
+    main()
+except OSError as error:
+    sys.exit(f"the service could not be asked: {error}")
