@@ -23,7 +23,9 @@ def wav(seconds: float, loudness: float) -> bytes:
     noise = np.random.default_rng(0).standard_normal(int(seconds * RATE_HZ)) * loudness * 32767
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
-        out.setnchannels(1), out.setsampwidth(2), out.setframerate(RATE_HZ)
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(RATE_HZ)
         out.writeframes(noise.clip(-32768, 32767).astype("<i2").tobytes())
     return file.getvalue()
 

@@ -230,7 +230,7 @@ def test_only_checkpoints_of_the_hub_are_downloaded(helm: Path) -> None:
     models = [{"name": f"m{n}", "checkpoint": name, "type": "base"} for n, name in enumerate(names)]
     objects = render(Combination(options=json.dumps({"app": {"models": models}})), helm)
     (init,) = items(templates(objects)["speech"], "spec", "initContainers")
-    assert items(init, "args")[1:] == ["Qwen/Qwen3-TTS-12Hz-1.7B-Base", "owner-less"]
+    assert [str(argument) for argument in items(init, "args")[1:]] == ["Qwen/Qwen3-TTS-12Hz-1.7B-Base", "owner-less"]
     (worker,) = items(templates(objects)["speech"], "spec", "containers")
     assert environment(worker)["HF_HUB_OFFLINE"] == "1"
     assert environment(worker)["HF_HOME"] == environment(init)["HF_HOME"]

@@ -14,7 +14,7 @@ from deployments.settings import AppArgs
 from manifests.render import CHART, ROOT, SCHEMA, helm_template, plain_manifests
 from manifests.schema import DERIVED, values_schema_text
 from manifests.values import Values
-from tests.manifests.charts import PRESETS, Combination, Refused, render, serve_config
+from tests.manifests.charts import PRESETS, Combination, Refused, items, mapping, render, serve_config
 
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 (GROUP,) = DEFAULTS["workerGroups"]
@@ -103,11 +103,11 @@ def test_what_excludes_each_other_is_refused_together(helm: Path, options: objec
 def test_presets_set_the_settings_they_say(helm: Path, name: str) -> None:
     """Nothing of a preset is lost on its way into the application's arguments."""
     wanted = yaml.safe_load((CHART / f"values-{name}.yaml").read_text(encoding="utf-8"))["app"]
-    (application,) = serve_config(render(Combination((name,)), helm))["applications"]  # type: ignore[misc]
-    args = application["args"]
+    (application,) = items(serve_config(render(Combination((name,)), helm)), "applications")
+    args = mapping(application, "args")
     for section, value in wanted.items():
         if isinstance(value, dict):
-            assert value.items() <= args[section].items()
+            assert value.items() <= mapping(args, section).items()
         else:
             assert value == args[section]
 

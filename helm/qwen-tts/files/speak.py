@@ -13,7 +13,6 @@ import time
 import urllib.error
 import urllib.request
 import wave
-from typing import Any
 
 TEXT = "One two three four five six seven."
 # Seven words take two to four seconds.
@@ -24,7 +23,7 @@ QUIETEST = 0.003
 WIDTHS = (2048, 1024, 256, 128)
 
 
-def request(url: str, body: dict[str, Any] | None = None) -> bytes:
+def request(url: str, body: dict[str, object] | None = None) -> bytes:
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get("QWEN_TTS_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
@@ -46,7 +45,7 @@ def wait_ready(url: str, seconds: float) -> None:
         time.sleep(2)
 
 
-def voices(url: str, model: dict[str, str]) -> list[dict[str, Any]]:
+def voices(url: str, model: dict[str, str]) -> list[dict[str, object]]:
     """Fields that make `model` speak; the first that it takes counts."""
     if model["type"] == "voice_design":
         return [{"instructions": "A calm, low voice."}]
