@@ -20,7 +20,7 @@ SHORTEST_S, LONGEST_S = 1.0, 20.0
 # Of full scale; noise floors of recordings are far below, speech is at 0.02 to 0.2.
 QUIETEST = 0.003
 # Widths of speaker embeddings (1.7B, 0.6B, the demo): a voice that needs no recording.
-WIDTHS = (2048, 1024, 256, 128)
+WIDTHS = (2048, 1024, 256)
 
 
 def request(url: str, body: dict[str, object] | None = None) -> bytes:
