@@ -3,10 +3,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench bench-gpu bench-serve loadtest probe evaluation demo-checkpoint clean
+.PHONY: help setup serve test check bench bench-gpu bench-serve loadtest probe evaluation demo-checkpoint manifests \
+        lint-manifests clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.11 ..."; exit 1; }
@@ -56,5 +57,15 @@ demo-checkpoint: evaluation  ## Train the demo checkpoints from nothing (hours; 
 	$(BIN)/python -m demo --work demo-work
 	mkdir -p qwen_tts/checkpoints && cp -r demo-work/checkpoints/. qwen_tts/checkpoints/
 
-clean:  ## Remove .venv
-	rm -rf .venv
+manifests: $(INSTALLED)  ## Make the chart's schema from the settings, and k8s/ from the chart
+	$(BIN)/python -m manifests.render
+
+lint-manifests: $(INSTALLED)  ## Ask checkov, in an environment of its own, about the manifests and the Dockerfile
+	test -x .cache/checkov/bin/checkov || { $(PYTHON) -m venv .cache/checkov && .cache/checkov/bin/pip install --quiet checkov==3.3.30; }
+	$(BIN)/python -m manifests.render --check
+	$(BIN)/python -m manifests.lint .cache/lint/objects.yaml
+	.cache/checkov/bin/checkov --config-file .checkov.yaml --directory .cache/lint
+	.cache/checkov/bin/checkov --config-file .checkov.yaml --file Dockerfile
+
+clean:  ## Remove .venv and .cache
+	rm -rf .venv .cache

@@ -1,0 +1,39 @@
+{{/* Name of the RayService, and of what belongs to it. KubeRay allows 47 characters. */}}
+{{- define "qwen-tts.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 47 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 47 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Service that KubeRay makes. */}}
+{{- define "qwen-tts.serveService" -}}
+{{ include "qwen-tts.name" . }}-serve-svc
+{{- end -}}
+
+{{/* What tells this release from others. On Ray's pods nothing else: another label there is another cluster. */}}
+{{- define "qwen-tts.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "qwen-tts.labels" -}}
+{{ include "qwen-tts.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{- define "qwen-tts.metadata" -}}
+name: {{ include "qwen-tts.name" . }}
+namespace: {{ .Release.Namespace }}
+labels:
+  {{- include "qwen-tts.labels" . | nindent 2 }}
+{{- end -}}
+
+{{- define "qwen-tts.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default (printf "%s-%s" $.Chart.AppVersion .target) }}{{ end }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,111 @@
+{{/* Parts of Ray's pods, which need no privilege and write to their volumes only. */}}
+{{- define "qwen-tts.podSecurity" -}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "qwen-tts.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "qwen-tts.container" -}}
+image: {{ include "qwen-tts.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  {{- include "qwen-tts.containerSecurity" . | nindent 2 }}
+{{- end -}}
+
+{{- define "qwen-tts.env" -}}
+- {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ include "qwen-tts.drainSeconds" . | quote }}}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+- {name: HOME, value: /home/qwen-tts}
+{{- end -}}
+
+{{/* Ray writes below /tmp/ray, compilers below /tmp. */}}
+{{- define "qwen-tts.scratchMounts" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: home, mountPath: /home/qwen-tts}
+{{- end -}}
+{{- define "qwen-tts.scratchVolumes" -}}
+- {name: tmp, emptyDir: {}}
+- {name: home, emptyDir: {}}
+{{- end -}}
+
+{{/* A claim's volume source: the one that exists, the chart's, or none. Takes the claim and the chart's name for it. */}}
+{{- define "qwen-tts.claimSource" -}}
+{{- if .claim.enabled -}}
+persistentVolumeClaim: {claimName: {{ .claim.existing | default .name }}}
+{{- else -}}
+emptyDir: {}
+{{- end -}}
+{{- end -}}
+
+{{- define "qwen-tts.workerVolumes" -}}
+{{ include "qwen-tts.scratchVolumes" . }}
+- name: models
+  {{- include "qwen-tts.claimSource" (dict "claim" .Values.models.claim "name" (printf "%s-models" (include "qwen-tts.name" .))) | nindent 2 }}
+{{- if .Values.voices.claim.enabled }}
+- name: voices
+  {{- include "qwen-tts.claimSource" (dict "claim" .Values.voices.claim "name" (printf "%s-voices" (include "qwen-tts.name" .))) | nindent 2 }}
+{{- end }}
+{{- with .Values.apiKeys.secretName }}
+- name: api-keys
+  secret: {secretName: {{ . }}}
+{{- end }}
+{{- end -}}
+
+{{- define "qwen-tts.workerMounts" -}}
+{{ include "qwen-tts.scratchMounts" . }}
+- {name: models, mountPath: /models}
+{{- if .Values.voices.claim.enabled }}
+- {name: voices, mountPath: /voices}
+{{- end }}
+{{- if .Values.apiKeys.secretName }}
+- {name: api-keys, mountPath: /etc/qwen-tts, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{/* Downloads the checkpoints, so that a worker is not started before they are there. */}}
+{{- define "qwen-tts.download" -}}
+- name: download-models
+  {{- include "qwen-tts.container" . | nindent 2 }}
+  command: [python, -c]
+  args:
+    - |
+      import sys
+      from qwen_tts.checkpoint import resolve_checkpoint
+      for name in sys.argv[1:]:
+          print(name, "is in", resolve_checkpoint(name), flush=True)
+    {{- range splitList "\n" (include "qwen-tts.hubIds" . | trim) }}
+    - {{ . }}
+    {{- end }}
+  env:
+    - {name: HOME, value: /home/qwen-tts}
+    - {name: HF_HOME, value: /models}
+    {{- with .Values.models.tokenSecret }}
+    {{- if .name }}
+    - name: HF_TOKEN
+      valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .key }}}}
+    {{- end }}
+    {{- end }}
+  resources:
+    requests: {cpu: 200m, memory: 1Gi}
+    limits: {cpu: "1", memory: 2Gi}
+  volumeMounts:
+    {{- include "qwen-tts.scratchMounts" . | nindent 4 }}
+    - {name: models, mountPath: /models}
+{{- end -}}
