@@ -15,6 +15,9 @@ from qwen_tts.errors import Overloaded
 _SHARE = 0.7
 _LEAST_HEADROOM_S = 3 * FRAME_S
 _WEIGHT = 0.1  # of the newest batch in the average
+# What a batch may take, because whoever comes in the middle of it waits for its end; but fewer frames are not cheaper.
+_BATCH_S = FRAME_S / 2
+_LEAST_FRAMES = 8
 
 
 @dataclass(eq=False)
@@ -38,6 +41,11 @@ class DecodingPace:
     @property
     def waiting(self) -> int:
         return len(self._queue)
+
+    @property
+    def frames_at_once(self) -> int:
+        """How many frames a batch may have."""
+        return max(_LEAST_FRAMES, int(_BATCH_S / self.frame_s))
 
     def begin(self, frame_s: float) -> None:
         """A frame alone takes so long. Where not even two streams would be in time, none waits for others."""

