@@ -1,5 +1,4 @@
-"""Who may have a place on a codec decoder: as many streams as it can decode in time, and others as they have audio in
-hand."""
+"""Who may have a place on a codec decoder: another stream, as long as nobody will run out of audio for it."""
 
 import asyncio
 import time
@@ -11,9 +10,11 @@ from deployments.playback import Playback
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.errors import Overloaded
 
-# Streams beyond what this share of the time can decode begin only where the others have so much audio in hand.
-_SHARE = 0.7
-_LEAST_HEADROOM_S = 3 * FRAME_S
+# What is wanted within each of these times may take this share of it to decode.
+_HORIZONS_S = tuple(frames * FRAME_S for frames in (2, 4, 8, 12))
+_SHARE = 0.5
+# A stream that begins wants so much more, to have that in hand.
+_START_S = 2 * FRAME_S
 _WEIGHT = 0.1  # of the newest batch in the average
 # What a batch may take, because whoever comes in the middle of it waits for its end; but fewer frames are not cheaper.
 _BATCH_S = FRAME_S / 2
@@ -26,6 +27,12 @@ class Listener:
 
     playback: Playback
     waits: bool = True
+
+    def in_hand(self, now: float) -> float:
+        """Seconds of audio that he has yet to hear."""
+        if self.playback.first_sent is None:
+            return self.playback.ahead - _START_S
+        return self.playback.ends - now
 
 
 class DecodingPace:
@@ -78,19 +85,26 @@ class DecodingPace:
 
     def admit(self) -> None:
         """Let in whoever may begin now, the most urgent first: after every batch, and when a stream has ended."""
-        while self._queue and self._has_room():
+        while self._queue:
             entry = min(self._queue, key=lambda entry: entry[0].playback.ends)
-            self._queue.remove(entry)
             listener, turn = entry
+            if not self._has_room(listener):
+                return
+            self._queue.remove(entry)
             if not turn.done():  # he may have left just now
                 self._listeners.add(listener)
                 turn.set_result(None)
 
-    def _has_room(self) -> bool:
+    def _has_room(self, newcomer: Listener) -> bool:
         if len(self._listeners) >= self._slots:
             return False
         now = time.monotonic()
         busy = [listener for listener in self._listeners if listener.waits or listener.playback.ends > now]
-        if not self._kept or (len(busy) + 1) * self.frame_s <= _SHARE * FRAME_S:
+        if not self._kept or not busy:
             return True
-        return all(listener.playback.ends - now >= _LEAST_HEADROOM_S for listener in busy)
+        in_hand_s = [listener.in_hand(now) for listener in (newcomer, *busy)]
+        wanted_s = [sum(max(0.0, horizon - seconds) for seconds in in_hand_s) for horizon in _HORIZONS_S]
+        return all(
+            seconds / FRAME_S * self.frame_s <= _SHARE * horizon
+            for horizon, seconds in zip(_HORIZONS_S, wanted_s, strict=True)
+        )

@@ -69,48 +69,62 @@ async def settle() -> None:
 
 @pytest.fixture
 async def streams(clock: Clock) -> Streams:
-    """A decoder that has time for two."""
+    """A decoder of which a stream wants an eighth of the time; two can begin at a time."""
     pace = DecodingPace(SLOTS)
-    pace.begin(0.3 * FRAME_S)
+    pace.begin(0.12 * FRAME_S)
     return Streams(pace, clock)
 
 
-async def test_others_begin_where_those_there_have_audio_in_hand(streams: Streams) -> None:
+async def test_others_begin_when_those_before_have_audio_in_hand(streams: Streams) -> None:
     for name in "abc":
         await streams.ask(name)
     assert streams.admitted == ["a", "b"]
+    await streams.hear("a", FRAME_S)
+    assert streams.admitted == ["a", "b"]
     await streams.hear("a", PLENTY_S)
-    assert streams.admitted == ["a", "b"], "b has nothing yet"
-    await streams.hear("b", PLENTY_S)
     assert streams.admitted == ["a", "b", "c"]
     await streams.ask("d")
-    assert streams.pace.waiting == 1, "c has nothing yet"
+    assert streams.pace.waiting == 1, "b and c have nothing yet"
     await streams.leave("c")
     assert streams.admitted[3:] == ["d"]
 
 
+async def test_with_audio_in_hand_more_have_a_place_than_can_be_decoded_for_ever(streams: Streams) -> None:
+    for number in range(SLOTS):
+        await streams.ask(str(number))
+        await streams.hear(str(number), PLENTY_S)
+    assert len(streams.admitted) == SLOTS
+
+
 async def test_audio_that_has_been_played_is_not_in_hand(streams: Streams, clock: Clock) -> None:
-    for name in "ab":
+    for name in "abcd":
         await streams.ask(name)
         await streams.hear(name, PLENTY_S)
     clock.now += PLENTY_S - FRAME_S
-    await streams.ask("c")
+    await streams.ask("e")
     assert streams.pace.waiting == 1
     clock.now += 2 * FRAME_S  # they have nothing left and want nothing: their writers pause
     streams.pace.admit()
     await settle()
-    assert streams.admitted == ["a", "b", "c"]
+    assert streams.admitted == ["a", "b", "c", "d", "e"]
 
 
 async def test_the_most_urgent_goes_first(streams: Streams) -> None:
     for name in "ab":
         await streams.ask(name)
-    await streams.ask("later", ahead_s=9.0)
+    await streams.ask("later", ahead_s=0.1)
     await streams.ask("now")
     await streams.leave("a")
     assert streams.admitted == ["a", "b", "now"]
     await streams.leave("b")
     assert streams.admitted[3:] == ["later"]
+
+
+async def test_who_has_other_audio_to_hear_first_takes_nobodys_time(streams: Streams) -> None:
+    for name in "ab":
+        await streams.ask(name)
+    await streams.ask("c", ahead_s=9.0)
+    assert streams.admitted == ["a", "b", "c"]
 
 
 async def test_who_leaves_the_queue_is_passed_over(streams: Streams) -> None:
@@ -145,7 +159,7 @@ async def test_only_slots_are_waited_for(clock: Clock, frame_s: float) -> None:
 
 async def test_what_a_frame_takes_is_learned(streams: Streams) -> None:
     for _ in range(100):
-        streams.pace.observe(0.1 * FRAME_S)
-    for number in range(7):
+        streams.pace.observe(0.06 * FRAME_S)
+    for number in range(SLOTS):
         await streams.ask(str(number))
-    assert len(streams.admitted) == 6
+    assert len(streams.admitted) == 4
