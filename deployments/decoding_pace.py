@@ -44,6 +44,7 @@ class DecodingPace:
         self._kept = False
         self._listeners: set[Listener] = set()
         self._queue: list[tuple[Listener, asyncio.Future[None]]] = []
+        self._again: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
@@ -84,11 +85,16 @@ class DecodingPace:
             self.admit()
 
     def admit(self) -> None:
-        """Let in whoever may begin now, the most urgent first: after every batch, and when a stream has ended."""
+        """Let in whoever may begin now, the most urgent first: after every batch, when a stream has ended, and soon
+        again while somebody waits, because those who keep him out may have ceased to want anything."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         while self._queue:
             entry = min(self._queue, key=lambda entry: entry[0].playback.ends)
             listener, turn = entry
             if not self._has_room(listener):
+                self._again = asyncio.get_running_loop().call_later(FRAME_S, self.admit)
                 return
             self._queue.remove(entry)
             if not turn.done():  # he may have left just now
