@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+UNTIMED := tests/unit tests/parity tests/manifests tests/cluster
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test check bench bench-gpu bench-serve loadtest probe evaluation demo-checkpoint manifests \
@@ -29,7 +30,9 @@ check: $(INSTALLED)  ## Lint, format and types
 	$(BIN)/mypy
 
 test: check  ## Everything CI runs
-	$(BIN)/pytest
+	@# Two at a time where nothing listens to the clock.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(UNTIMED)
+	$(BIN)/pytest $(addprefix --ignore=,$(UNTIMED))
 
 bench: $(INSTALLED)  ## The engine beside PyPI's qwen-tts on the same random weights (0.6B shape; some minutes)
 	$(BIN)/python -m benchmarks
