@@ -18,7 +18,9 @@ from tests.cluster.api_server import ApiServer
 from tests.cluster.handlers import TOKEN
 from tests.cluster.operator import Operator
 
-QWEN_TTS = (sys.executable, "-c", "from deployments.cli import main; main()")
+# Ctrl-C is heard also where the tests run in the background, whose shell has it ignored by all that it starts.
+_MAIN = "import signal; signal.signal(2, signal.default_int_handler); from deployments.cli import main; main()"
+QWEN_TTS = (sys.executable, "-c", _MAIN)
 Run = Callable[..., Result]
 Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
 
