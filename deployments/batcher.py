@@ -6,17 +6,10 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, eq=False)
-class _Entry(Generic[Item, Result]):
-    item: Item
-    future: "asyncio.Future[Result]"
 
 
 class Batcher(Generic[Item, Result]):
@@ -35,13 +28,13 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         self._executor = executor
         self._choose = choose
-        self._waiting: list[_Entry[Item, Result]] = []
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
         """The result for `item`. Cancelling takes it out of the queue; a batch under way is finished without it."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Entry(item, future))
+        self._waiting.append((item, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await future
@@ -50,19 +43,19 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         while batch := self._next_batch():
             try:
-                results = await loop.run_in_executor(self._executor, self._run, [entry.item for entry in batch])
+                results = await loop.run_in_executor(self._executor, self._run, [item for item, _ in batch])
             except Exception as error:  # the submitters' to handle
-                for entry in batch:
-                    if not entry.future.done():
-                        entry.future.set_exception(error)
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
                 continue
-            for entry, result in zip(batch, results, strict=True):
-                if not entry.future.done():
-                    entry.future.set_result(result)
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
 
-    def _next_batch(self) -> list[_Entry[Item, Result]]:
-        live = [entry for entry in self._waiting if not entry.future.done()]
-        chosen = set(self._choose([entry.item for entry in live])) if live else set()
+    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        live = [entry for entry in self._waiting if not entry[1].done()]
+        chosen = set(self._choose([item for item, _ in live])) if live else set()
         self._waiting = [entry for index, entry in enumerate(live) if index not in chosen]
         return [entry for index, entry in enumerate(live) if index in chosen]
 

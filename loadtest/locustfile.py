@@ -26,7 +26,7 @@ class Caller(HttpUser):  # type: ignore[misc]  # locust is not installed where t
         self.rng = np.random.default_rng()
         self.voice = self.client.get("/v1/audio/voices").json()["voices"][0]
 
-    @task  # type: ignore[untyped-decorator]
+    @task  # type: ignore[untyped-decorator]  # of locust, as above
     def speak(self) -> None:
         body = {"model": "tts-1", "voice": self.voice, "response_format": "pcm"}
         listener, started = Listener(0.01), time.perf_counter()

@@ -80,7 +80,7 @@ class ApiServer:
 
     def start_task(self, run: Callable[[], Any]) -> "asyncio.Future[None]":
         """A coroutine beside the server, for a controller. Cancelled by its owner or at the end."""
-        return asyncio.run_coroutine_threadsafe(run(), self._loop)  # type: ignore[return-value]
+        return asyncio.run_coroutine_threadsafe(run(), self._loop)  # type: ignore[return-value]  # the future's own result
 
     def kind(self, name: str) -> Kind:
         return self.store.kind(name)

@@ -20,7 +20,7 @@ def service(message: str = "") -> RayService:
     applications = {"qwen-tts": {"status": "DEPLOYING", "serveDeploymentStatuses": deployments}}
     pending = {"rayClusterName": CLUSTER, "applicationStatuses": applications}
     status = {"observedGeneration": 1, "pendingServiceStatus": pending}
-    return {"metadata": {"name": "qwen-tts", "generation": 1}, "spec": {}, "status": status}  # type: ignore[typeddict-item]
+    return {"metadata": {"name": "qwen-tts", "generation": 1}, "spec": {}, "status": status}  # type: ignore[typeddict-item]  # a part of one
 
 
 def warning(kind: str, name: str, age_s: float, place: Literal["series", "lastTimestamp", "eventTime"]) -> Event:
@@ -35,7 +35,7 @@ def pod(phase: str = "Running", restarts: int = 0, ready: bool = False) -> Pod:
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     status = {"phase": phase, "conditions": conditions, "containerStatuses": [container]}
     labels = {"ray.io/cluster": CLUSTER, "ray.io/group": "talker", "ray.io/node-type": "worker"}
-    return {"metadata": {"name": "p", "labels": labels}, "status": status}  # type: ignore[typeddict-item]
+    return {"metadata": {"name": "p", "labels": labels}, "status": status}  # type: ignore[typeddict-item]  # a part of one
 
 
 def causes(
