@@ -16,19 +16,19 @@ keep() { # DIRECTORY NAME: what is checked in of a report
     cp "$work/$1/report.html" "$docs/$2.html"
 }
 
-scenarios() { # half an hour
+scenarios() { # 20 minutes
     while read -r scenario rate count; do
         $python -m loadtest run --scenario "$scenario" --language english --rate "$rate" --requests "$count" \
             --label "$scenario, embedded models, default settings" --out "$work/$scenario"
         keep "$scenario" "scenario-$scenario"
     done <<'RATES'
-custom_voice 1 200
-clone_stored 1 200
-clone_inline 0.5 100
-design_then_clone 0.2 40
-live_text 1 200
-long_form 0.1 20
-mixed 0.7 140
+custom_voice 1 120
+clone_stored 1 120
+clone_inline 0.5 60
+design_then_clone 0.2 30
+live_text 1 120
+long_form 0.1 12
+mixed 0.7 100
 RATES
 }
 
