@@ -101,7 +101,7 @@ def _bare(args: AppArgs, counts: tuple[int, ...], frames: int, repeat: int) -> I
     keep_freed_memory()
     model: ModelArgs = args.models[0]
     talker = args.talker
-    loaded = load(model.checkpoint, talker.dtype, slots=talker.slots, compiled=talker.compile)
+    loaded = load(model.checkpoint, talker.dtype, slots=talker.slots, compiled=talker.compile is True)
     decoder = load_codec_decoder(loaded.codec_directory, torch.device("cpu"), DTYPES[args.codec_decoder.dtype])
     bare = Bare(loaded.engine, decoder, talker.chunk_schedule, talker.slots)
     voice = CustomVoice(loaded.engine.config.speakers[0])

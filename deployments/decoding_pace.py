@@ -16,7 +16,8 @@ _SHARE = 0.5
 # A stream that begins wants so much more, to have that in hand.
 _START_S = 2 * FRAME_S
 _WEIGHT = 0.1  # of the newest batch in the average
-# What a batch may take, because whoever comes in the middle of it waits for its end; but fewer frames are not cheaper.
+# What a batch may take, because whoever comes in the middle of it waits for its end; but of few frames it is mostly
+# what any batch takes.
 _BATCH_S = FRAME_S / 2
 _LEAST_FRAMES = 8
 
@@ -39,7 +40,8 @@ class DecodingPace:
     """Places for up to `slots` streams; as many may wait for one. On one event loop."""
 
     def __init__(self, slots: int) -> None:
-        self.frame_s = FRAME_S  # that decoding a frame takes, on average; not known yet
+        # What a batch takes, and each frame in it; not known yet.
+        self.batch_s, self.frame_s = 0.0, FRAME_S
         self._slots = slots
         self._kept = False
         self._listeners: set[Listener] = set()
@@ -53,16 +55,21 @@ class DecodingPace:
     @property
     def frames_at_once(self) -> int:
         """How many frames a batch may have."""
-        return max(_LEAST_FRAMES, int(_BATCH_S / self.frame_s))
+        return max(_LEAST_FRAMES, int((_BATCH_S - self.batch_s) / self.frame_s))
 
-    def begin(self, frame_s: float) -> None:
-        """A frame alone takes so long. Where not even two streams would be in time, none waits for others."""
-        self.frame_s = frame_s
-        self._kept = 2 * frame_s <= _SHARE * FRAME_S
+    def begin(self, one_s: float, many_s: float, many: int) -> None:
+        """A frame alone takes `one_s`, and `many` together `many_s`. Where not even two streams would be in time, none
+        waits for others."""
+        # Of times that noise has put the wrong way round, a frame takes its part all the same.
+        self.frame_s = max((many_s - one_s) / (many - 1), many_s / many / 2)
+        self.batch_s = max(0.0, one_s - self.frame_s)
+        self._kept = self.batch_s + 2 * self.frame_s <= _SHARE * FRAME_S
 
-    def observe(self, frame_s: float) -> None:
-        """A frame of the newest batch took so long."""
-        self.frame_s += _WEIGHT * (frame_s - self.frame_s)
+    def observe(self, frames: int, took_s: float) -> None:
+        """The newest batch. Only how fast the machine is now is learned from it, not what the two parts are."""
+        slower = 1 + _WEIGHT * (took_s / (self.batch_s + frames * self.frame_s) - 1)
+        self.batch_s *= slower
+        self.frame_s *= slower
 
     @asynccontextmanager
     async def place(self, ahead_s: float) -> AsyncIterator[Listener]:
@@ -111,6 +118,12 @@ class DecodingPace:
         in_hand_s = [listener.in_hand(now) for listener in (newcomer, *busy)]
         wanted_s = [sum(max(0.0, horizon - seconds) for seconds in in_hand_s) for horizon in _HORIZONS_S]
         return all(
-            seconds / FRAME_S * self.frame_s <= _SHARE * horizon
+            self._takes_s(seconds / FRAME_S, horizon) <= _SHARE * horizon
             for horizon, seconds in zip(_HORIZONS_S, wanted_s, strict=True)
         )
+
+    def _takes_s(self, frames: float, horizon_s: float) -> float:
+        """To decode `frames` of several streams, which come one by one: where there is little time, one of every stream
+        in a batch."""
+        batches = min(frames, max(horizon_s / FRAME_S, frames / self.frames_at_once))
+        return batches * self.batch_s + frames * self.frame_s

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -44,8 +45,11 @@ class _Listener:
             task.exception()
         self._event.set()
 
-    async def wait(self) -> None:
-        await self._event.wait()
+    async def wait(self, most_s: float | None = None) -> None:
+        """For news, or for `most_s`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                await self._event.wait()
         self._event.clear()
 
 
@@ -82,7 +86,8 @@ class EngineThread:
         """Chunks of frames on the growing schedule, or sooner where the listener has little audio left; the last one
         carries the finish reason and the usage.
 
-        With `rest`, which gives more of the text as it is written, what there is leaves whenever the text pauses.
+        With `rest`, which gives more of the text as it is written, a text that pauses keeps nothing back that the
+        listener waits for.
         Raises InvalidRequest, Overloaded, EngineStopped, or what `rest` raises. Leaving the iterator early cancels the
         request.
         """
@@ -98,10 +103,11 @@ class EngineThread:
             sent = 0
             playback = Playback(requested=self._clock(), ahead=request.ahead_s)
             for size in chunk_sizes(self._chunk_schedule, self._first_size(request)):
-                while not sequence.finished and not self._due(len(sequence.frames) - sent, size, playback):
-                    if sequence.paused and len(sequence.frames) > sent:
+                while not sequence.finished and not self._due(held := len(sequence.frames) - sent, size, playback):
+                    most_s = self._may_wait_s(playback) if sequence.paused and held else None
+                    if most_s is not None and most_s <= 0:
                         break
-                    await listener.wait()
+                    await listener.wait(most_s)
                     if writer is not None and writer.done():
                         writer.result()
                 frames = sequence.frames[sent : sent + size]
@@ -139,7 +145,11 @@ class EngineThread:
         """Whether `held` frames must leave: they are a chunk of `size`, or the listener cannot wait for one."""
         if held >= size or playback.first_sent is None:
             return held >= size
-        return held > 0 and playback.headroom(self._clock()) < _LEAST_HEADROOM_S
+        return held > 0 and self._may_wait_s(playback) < 0
+
+    def _may_wait_s(self, playback: Playback) -> float:
+        """Until the listener has too little left; 0 before he has heard anything."""
+        return 0.0 if playback.first_sent is None else playback.headroom(self._clock()) - _LEAST_HEADROOM_S
 
     async def _begin(self, request: SpeechRequest, rest: AsyncIterator[str]) -> LiveText:
         """The text of a request once its prompt is certain."""

@@ -84,16 +84,17 @@ class TalkerArgs(TorchReplicaArgs):
 
     On a CPU float32 is exact, bfloat16 halves what is read per frame, int8 halves it again (the layers' products;
     the rest is bfloat16). `compile` on a CPU computes with native code, several times as fast, in which a request
-    gets the same codes in any company whatever the dtype; it takes a C++ compiler, some seconds at the start and
-    AVX-512 with VNNI and BF16. On a GPU it is decoding from CUDA graphs, which are captured at the start and take
-    minutes: the fewer `slots` and `positions`, the fewer. `prefill_rows` of a new prompt are read per frame of the
-    running streams; what prompts of one voice or instruction have in common is kept, in `prefix_cache_bytes` (0:
-    not). `keep_pace` lets a request wait for a slot while one stream more would give the running ones their frames
-    later than they are played; where one stream alone is not in time at the start, it does nothing.
+    gets the same codes in any company whatever the dtype; it takes a C++ compiler, AVX-512 with VNNI and BF16 and some
+    seconds at the start, and is done wherever it can be unless it is false. On a GPU it is decoding from CUDA graphs,
+    and must be asked for: they are captured at the start and take minutes, the fewer `slots` and `positions`, the
+    fewer. `prefill_rows` of a new prompt are read per frame of the running streams; what prompts of one voice or
+    instruction have in common is kept, in `prefix_cache_bytes` (0: not). `keep_pace` lets a request wait for a slot
+    while one stream more would give the running ones their frames later than they are played; where one stream alone
+    is not in time at the start, it does nothing.
     """
 
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
-    compile: bool = False
+    compile: bool | None = None
     prefill_rows: PositiveInt = PREFILL_ROWS
     prefix_cache_bytes: int = Field(PREFIX_CACHE_BYTES, ge=0)
     keep_pace: bool = True

@@ -23,6 +23,8 @@ from qwen_tts.codec.state import DecoderState
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.recently_used import RecentlyUsed, content_key
 
+_WARM_UP_FRAMES = 8
+
 
 @dataclass(frozen=True)
 class _Piece:
@@ -103,14 +105,19 @@ class StreamDecoder:
     def warm_up(self) -> None:
         slot = self._state.lease()
         assert slot is not None
-        piece = _Piece(slot, np.zeros((1, self._decoder.config.num_quantizers), dtype=np.int16), 0.0)
+        one_s, many_s = (self._fastest(slot, frames) for frames in (1, _WARM_UP_FRAMES))
+        self._pace.begin(one_s, many_s, _WARM_UP_FRAMES)
+        self._state.release(slot)
+
+    def _fastest(self, slot: int, frames: int) -> float:
+        """What a piece takes, in seconds: the first longer than it will, and others while the machine is busy."""
+        piece = _Piece(slot, np.zeros((frames, self._decoder.config.num_quantizers), dtype=np.int16), 0.0)
         took_s = []
-        for _ in range(4):  # the first takes longer than it will, and others may while the machine is busy
+        for _ in range(4):
             began = time.monotonic()
             self._decode([piece])
             took_s.append(time.monotonic() - began)
-        self._pace.begin(min(took_s))
-        self._state.release(slot)
+        return min(took_s)
 
     def _next_batch(self, waiting: Sequence[_Piece]) -> list[int]:
         """The most urgent piece, and as many others of its length as there is time for."""
@@ -147,5 +154,5 @@ class StreamDecoder:
         carry = self._state.gather(slots)
         samples = self._decoder(codes.to(self._device, torch.int64), carry).float().cpu()  # [B, S]
         self._state.scatter(slots, carry)
-        self._pace.observe((time.monotonic() - began) / (len(pieces) * codes.shape[1]))
+        self._pace.observe(len(pieces) * codes.shape[1], time.monotonic() - began)
         return [to_pcm16(row) for row in samples.numpy()]

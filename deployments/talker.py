@@ -17,6 +17,7 @@ from deployments.settings import ModelArgs, TalkerArgs
 from deployments.text_inbox import InboxText
 from deployments.torch_replica import apart, prepare_torch
 from qwen_tts.checkpoint import DTYPES
+from qwen_tts.engine.cpu import can_compile
 from qwen_tts.engine.engine import Engine, load_engine
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.errors import ConfigError, EngineStopped
@@ -38,13 +39,15 @@ class Talker:
         library = logging.getLogger("qwen_tts")  # how far capturing graphs has come
         library.setLevel(logging.INFO)
         library.parent = log
+        dtype = torch.bfloat16 if args.dtype == "int8" else DTYPES[args.dtype]
+        compiled = can_compile(device, dtype) if args.compile is None else args.compile
         loaded = apart(
             lambda: load_engine(
                 checkpoint_of(model),
                 device=device,
-                dtype=torch.bfloat16 if args.dtype == "int8" else DTYPES[args.dtype],
+                dtype=dtype,
                 int8=args.dtype == "int8",
-                compiled=args.compile,
+                compiled=compiled,
                 prefill_rows=args.prefill_rows,
                 prefix_cache_bytes=args.prefix_cache_bytes,
                 attn_implementation=args.attn_implementation,
@@ -74,7 +77,8 @@ class Talker:
         elif args.keep_pace:
             log.info("%s takes %.0f ms a frame for one stream: no pace to keep", model.name, 1000 * step_s)
         self._engine = EngineThread(engine, args.chunk_schedule, EngineMetrics(engine, model.name))
-        log.info("talker of %s ready: %s slots on %s in %s", model.name, args.slots, device, args.dtype)
+        how = f"{args.dtype}{', compiled' if compiled else ''}"
+        log.info("talker of %s ready: %s slots on %s in %s", model.name, args.slots, device, how)
 
     async def describe(self) -> ModelCard:
         return self._card

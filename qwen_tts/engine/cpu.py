@@ -26,6 +26,17 @@ def check_cpu_options(device: torch.device, dtype: torch.dtype, *, int8: bool, c
         find_compiler()
 
 
+def can_compile(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether native code can be had: on a CPU that has the instructions, and a compiler."""
+    if device.type != "cpu" or dtype not in _NATIVE:
+        return False
+    try:
+        find_compiler()
+    except UnsupportedError:
+        return False
+    return True
+
+
 def prepare_for_cpu(talker: Talker, dtype: torch.dtype, *, int8: bool, compiled: bool) -> None:
     """`compiled` uses as many threads as torch does now."""
     if compiled:
@@ -38,7 +49,7 @@ def prepare_for_cpu(talker: Talker, dtype: torch.dtype, *, int8: bool, compiled:
 
 
 def _compile(talker: Talker, weights: Weights, heads: Weights) -> None:
-    native = Native(torch.get_num_threads())
+    native = Native(torch.get_num_threads(), (weights, heads))
     for transformer in (talker.model, talker.code_predictor.model):
         transformer.read = NativeTransformer(native, transformer, weights)
         transformer.layers = nn.ModuleList()

@@ -463,15 +463,25 @@ extern "C" {
 
 Team* new_team(int32_t size) { return new Team(size); }
 
+// Which kinds of weights are compiled is said on the command line: each takes its time.
+#ifdef WITH_FLOAT32
 void read_float32(Team* team, const Stack* stack, const Pass* pass) { run<Float32, float>(*team, *stack, *pass); }
-void read_bfloat16(Team* team, const Stack* stack, const Pass* pass) { run<BFloat16, uint16_t>(*team, *stack, *pass); }
-void read_int8(Team* team, const Stack* stack, const Pass* pass) { run<Int8, uint16_t>(*team, *stack, *pass); }
 
 void multiply_float32(Team* team, const Linear* linear, const float* x, int32_t count, float* y) {
   run_linear<Float32>(*team, *linear, x, count, y);
 }
+#endif
+
+#ifdef WITH_BFLOAT16
+void read_bfloat16(Team* team, const Stack* stack, const Pass* pass) { run<BFloat16, uint16_t>(*team, *stack, *pass); }
+
 void multiply_bfloat16(Team* team, const Linear* linear, const float* x, int32_t count, float* y) {
   run_linear<BFloat16>(*team, *linear, x, count, y);
 }
+#endif
+
+#ifdef WITH_INT8
+void read_int8(Team* team, const Stack* stack, const Pass* pass) { run<Int8, uint16_t>(*team, *stack, *pass); }
+#endif
 
 }  // extern "C"

@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
@@ -64,12 +65,14 @@ class _Pass(Structure):
 
 
 class Native:
-    """transformer.cpp compiled, with a team of threads. Raises UnsupportedError where that cannot be had."""
+    """transformer.cpp compiled for these `kinds` of weights, with a team of threads. Raises UnsupportedError where that
+    cannot be had."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, kinds: Iterable[Weights]) -> None:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "transformer.so"
-            command = [find_compiler(), *_FLAGS, str(_SOURCE), "-o", str(path)]
+            wanted = [f"-DWITH_{kind.upper()}" for kind in sorted(set(kinds))]
+            command = [find_compiler(), *_FLAGS, *wanted, str(_SOURCE), "-o", str(path)]
             said = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own source
             if said.returncode != 0:
                 raise UnsupportedError(f"compile: {command[0]} failed: {said.stderr[-500:]}")

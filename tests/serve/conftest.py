@@ -94,7 +94,7 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(ray_port: int, checkpoints: dict[str, Path], voices: Path) -> Service:
     args = AppArgs(
         models=tuple(ModelArgs(name=name, checkpoint=str(path)) for name, path in checkpoints.items()),
-        talker=TalkerArgs(slots=SLOTS, threads=1, graceful_shutdown_s=1),
+        talker=TalkerArgs(compile=False, slots=SLOTS, threads=1, graceful_shutdown_s=1),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
         codec_encoder=CodecEncoderArgs(threads=1, graceful_shutdown_s=1),
         ingress=IngressArgs(

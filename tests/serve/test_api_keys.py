@@ -66,7 +66,7 @@ def keyed(
             ModelArgs(name=BASE, checkpoint=str(checkpoints[BASE]), type="base"),
             ModelArgs(name=DESIGN, checkpoint=str(checkpoints[DESIGN]), type="voice_design"),
         ),
-        talker=TalkerArgs(slots=4, threads=1, graceful_shutdown_s=1),
+        talker=TalkerArgs(compile=False, slots=4, threads=1, graceful_shutdown_s=1),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
         codec_encoder=CodecEncoderArgs(threads=1, graceful_shutdown_s=1),
         ingress=IngressArgs(graceful_shutdown_s=1),

@@ -42,7 +42,7 @@ def cluster(ray_port: int, checkpoints: dict[str, Path], tmp_path_factory: pytes
     )
     args = AppArgs(
         models=(ModelArgs(name=BASE, checkpoint=str(checkpoints[BASE]), type="base"),),
-        talker=TalkerArgs(autoscaling=scaling, slots=4, max_waiting=64, threads=1),
+        talker=TalkerArgs(compile=False, autoscaling=scaling, slots=4, max_waiting=64, threads=1),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
         codec_encoder=CodecEncoderArgs(num_replicas=2, threads=1, graceful_shutdown_s=1),
         ingress=IngressArgs(num_replicas=2, graceful_shutdown_s=1),

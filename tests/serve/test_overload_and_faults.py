@@ -25,7 +25,7 @@ def one_slot(ray_port: int, checkpoints: dict[str, Path]) -> Iterator[Service]:
     """A service with one slot and room for one waiting request. Yielded before it has loaded."""
     args = AppArgs(
         models=(ModelArgs(name=MODEL, checkpoint=str(checkpoints[CUSTOM]), type="custom_voice"),),
-        talker=TalkerArgs(slots=1, max_waiting=1, threads=1, graceful_shutdown_s=1),
+        talker=TalkerArgs(compile=False, slots=1, max_waiting=1, threads=1, graceful_shutdown_s=1),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
         ingress=IngressArgs(graceful_shutdown_s=1),
     )

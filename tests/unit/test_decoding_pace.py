@@ -71,7 +71,7 @@ async def settle() -> None:
 async def streams(clock: Clock) -> Streams:
     """A decoder of which a stream wants an eighth of the time; two can begin at a time."""
     pace = DecodingPace(SLOTS)
-    pace.begin(0.12 * FRAME_S)
+    pace.begin(0.12 * FRAME_S, 8 * 0.12 * FRAME_S, 8)
     return Streams(pace, clock)
 
 
@@ -150,15 +150,24 @@ async def test_as_many_as_have_a_place_may_wait(streams: Streams) -> None:
 @pytest.mark.parametrize("frame_s", [FRAME_S, 1e-6], ids=["not even two are in time", "all are in time"])
 async def test_only_slots_are_waited_for(clock: Clock, frame_s: float) -> None:
     streams = Streams(DecodingPace(SLOTS), clock)
-    streams.pace.begin(frame_s)
+    streams.pace.begin(frame_s, 8 * frame_s, 8)
     for number in range(SLOTS + 1):
+        await streams.ask(str(number))
+    assert len(streams.admitted) == SLOTS
+
+
+async def test_frames_of_several_streams_share_what_a_batch_takes(clock: Clock) -> None:
+    """One by one, those of two streams would take all the time there may be."""
+    streams = Streams(DecodingPace(SLOTS), clock)
+    streams.pace.begin(0.12 * FRAME_S, 0.26 * FRAME_S, 8)
+    for number in range(SLOTS):
         await streams.ask(str(number))
     assert len(streams.admitted) == SLOTS
 
 
 async def test_what_a_frame_takes_is_learned(streams: Streams) -> None:
     for _ in range(100):
-        streams.pace.observe(0.06 * FRAME_S)
+        streams.pace.observe(3, 3 * 0.06 * FRAME_S)
     for number in range(SLOTS):
         await streams.ask(str(number))
     assert len(streams.admitted) == 4

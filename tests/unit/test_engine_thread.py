@@ -61,6 +61,11 @@ def generate(thread: EngineThread, request: SpeechRequest) -> AsyncGenerator[Fra
     return stream
 
 
+async def next_chunk(stream: AsyncGenerator[FrameChunk, None]) -> FrameChunk:
+    async with asyncio.timeout(PATIENCE_S):
+        return await anext(stream)
+
+
 async def rest(stream: AsyncGenerator[FrameChunk, None]) -> list[FrameChunk]:
     async with asyncio.timeout(PATIENCE_S):
         return [chunk async for chunk in stream]
@@ -271,14 +276,20 @@ def test_an_idle_thread_closes(threads: Threads) -> None:
 
 
 async def test_live_text_is_spoken_as_it_comes(threads: Threads, custom_voice: Path) -> None:
-    """What there is leaves when the text pauses, others go on, and the codes are those of the whole text."""
-    thread, typed = threads.start(slots=2, schedule=(2, 4, 8), clock=lambda: 0.0), Typed()
+    """When the text pauses, what there is leaves as soon as the listener has little left to hear; others go on, and the
+    codes are those of the whole text."""
+    now = [0.0]
+    thread, typed = threads.start(slots=2, schedule=(2, 4, 8), clock=lambda: now[0]), Typed()
     stream = speak_live(thread, typed, max_frames=30)
     typed.write("ey, ", "you")
-    chunks = [await anext(stream)]
-    while len(frames(chunks)) < len("Hey, yo"):
-        chunks.append(await anext(stream))
-    assert [len(chunk.codes) for chunk in chunks][:2] == [2, 4], "the schedule holds while there is text"
+    chunks = [await anext(stream), await anext(stream)]
+    last = asyncio.create_task(next_chunk(stream))
+    await asyncio.to_thread(wait_for_pause, thread, typed)
+    await asyncio.sleep(0.01)
+    assert not last.done(), "there is plenty in hand"
+    now[0] = 0.4
+    chunks.append(await last)
+    assert [len(chunk.codes) for chunk in chunks] == [2, 4, len("Hey, yo") - 6]
     assert len(frames(await listen(thread, custom(max_frames=20)))) == 20
     (sequence,) = thread.engine._scheduler.running
     assert (sequence.paused, len(sequence.frames)) == (True, 7)

@@ -1,6 +1,7 @@
 """The fast ways to decode on a CPU against the plain one."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def transformer(custom_voice: Path) -> Transformer:
 
 @pytest.fixture(scope="module")
 def native() -> Native:
-    return Native(threads=2)
+    return Native(threads=2, kinds=get_args(Weights))
 
 
 def cache_of(transformer: Transformer, dtype: torch.dtype, generator: torch.Generator) -> Tensor:

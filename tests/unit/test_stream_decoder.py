@@ -188,7 +188,7 @@ async def test_a_batch_takes_no_longer_than_half_a_frame(
     streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch, frame_s: float, batches: list[list[int]]
 ) -> None:
     monkeypatch.setattr("deployments.decoding_pace._WEIGHT", 0.0)
-    streams._pace.frame_s = frame_s
+    streams._pace.batch_s, streams._pace.frame_s = 0.0, frame_s
     assert await decoded(streams, monkeypatch, [1, 5, 5], [0.0, 9.0, 1.0]) == batches
 
 
