@@ -58,18 +58,23 @@ class DecodingPace:
         return max(_LEAST_FRAMES, int((_BATCH_S - self.batch_s) / self.frame_s))
 
     def begin(self, one_s: float, many_s: float, many: int) -> None:
-        """A frame alone takes `one_s`, and `many` together `many_s`. Where not even two streams would be in time, none
-        waits for others."""
+        """A frame alone takes `one_s`, and `many` together `many_s`."""
         # Of times that noise has put the wrong way round, a frame takes its part all the same.
         self.frame_s = max((many_s - one_s) / (many - 1), many_s / many / 2)
         self.batch_s = max(0.0, one_s - self.frame_s)
-        self._kept = self.batch_s + 2 * self.frame_s <= _SHARE * FRAME_S
+        self._note()
 
     def observe(self, frames: int, took_s: float) -> None:
         """The newest batch. Only how fast the machine is now is learned from it, not what the two parts are."""
         slower = 1 + _WEIGHT * (took_s / (self.batch_s + frames * self.frame_s) - 1)
         self.batch_s *= slower
         self.frame_s *= slower
+        self._note()
+
+    def _note(self) -> None:
+        """Where not even two streams would be in time, none waits for others. Once they would have been, a busy machine
+        is all that it can be."""
+        self._kept = self._kept or self.batch_s + 2 * self.frame_s <= _SHARE * FRAME_S
 
     @asynccontextmanager
     async def place(self, ahead_s: float) -> AsyncIterator[Listener]:

@@ -2,6 +2,7 @@
 first, and together."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,8 @@ from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.state import DecoderState
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.recently_used import RecentlyUsed, content_key
+
+log = logging.getLogger("ray.serve")
 
 _WARM_UP_FRAMES = 8
 
@@ -108,6 +111,8 @@ class StreamDecoder:
         one_s, many_s = (self._fastest(slot, frames) for frames in (1, _WARM_UP_FRAMES))
         self._pace.begin(one_s, many_s, _WARM_UP_FRAMES)
         self._state.release(slot)
+        batch_ms, frame_ms = 1000 * self._pace.batch_s, 1000 * self._pace.frame_s
+        log.info("decoding takes %.1f ms a batch and %.1f ms for each frame in it", batch_ms, frame_ms)
 
     def _fastest(self, slot: int, frames: int) -> float:
         """What a piece takes, in seconds: the first longer than it will, and others while the machine is busy."""

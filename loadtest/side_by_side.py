@@ -29,6 +29,7 @@ _IDLE_REQUESTS = 30
 @click.option("--spoiled-percent", default=0.1, show_default=True)
 @click.option("--allow-underruns", is_flag=True, help="Ask only for the TTFA: for models slower than real time here.")
 @click.option("--lowest", default=0.05, show_default=True)
+@click.option("--our-lowest", type=float, help="To begin with what is expected of ours; default: --lowest.")
 @click.option("--highest", default=64.0, show_default=True)
 @click.option("--tolerance", default=0.15, show_default=True)
 @click.option("--peer-requests", default=60, show_default=True, help="Of a trial of the peer, which is slower.")
@@ -47,6 +48,7 @@ def side_by_side(
     spoiled_percent: float,
     allow_underruns: bool,
     lowest: float,
+    our_lowest: float | None,
     highest: float,
     tolerance: float,
     peer_requests: int,
@@ -81,7 +83,7 @@ def side_by_side(
     _write(theirs, out, f"{name}-peer")
     with _ours(checkpoint, dtype, compiled, slots) as url:
         label = f"ours ({dtype}{', compiled' if compiled else ''}), {checkpoint.name}"
-        mine = search(bench_of(url, options), promise, lowest, highest, tolerance, label)
+        mine = search(bench_of(url, options), promise, our_lowest or lowest, highest, tolerance, label)
     _write(mine, out, f"{name}-ours")
     assert theirs.knee is not None
     assert mine.knee is not None
