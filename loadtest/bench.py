@@ -105,7 +105,7 @@ def measure(
 def summed_up(bench: Bench, generated: Generated) -> Run:
     lags = [lag for effort in generated.efforts for lag in effort.lags_ms]
     busiest = max(effort.cpu_share for effort in generated.efforts)
-    return summarise(generated.records, lags, busiest, bench.allowed_ms)
+    return summarise(generated.records, lags, busiest, bench.allowed_ms, generated.stolen_share)
 
 
 def try_rate(bench: Bench, make: Maker, promise: Promise, rate: float, attempt: int) -> Trial:

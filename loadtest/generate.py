@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier, Event
+from typing import Any
+
+import psutil
 
 from loadtest.client import Client, Target, connected
 from loadtest.record import Record
@@ -37,11 +40,13 @@ class Effort:
 
 @dataclass(frozen=True)
 class Generated:
-    """`stopped` is true if the caller had seen enough; what was under way then is not recorded."""
+    """`stopped` is true if the caller had seen enough; what was under way then is not recorded. `stolen_share` of this
+    machine's processor time went to other guests of its host."""
 
     records: list[Record]
     efforts: list[Effort]
     stopped: bool
+    stolen_share: float
 
 
 def generate(
@@ -68,6 +73,7 @@ def generate(
         )
         for share, its_users in enumerate(_divided(users, processes))
     ]
+    before = psutil.cpu_times()
     for worker in workers:
         worker.start()
     records, efforts = list[Record](), list[Effort]()
@@ -85,7 +91,16 @@ def generate(
         for worker in workers:
             worker.join(10)
             worker.kill()
-    return Generated(sorted(records, key=lambda record: record.index), efforts, len(records) < len(planned))
+    in_order = sorted(records, key=lambda record: record.index)
+    return Generated(in_order, efforts, len(records) < len(planned), _stolen_share(before, psutil.cpu_times()))
+
+
+def _stolen_share(before: Any, after: Any) -> float:  # noqa: ANN401  # psutil's tuples, with `steal` on Linux only
+    if not hasattr(before, "steal"):
+        return 0.0
+    # Of a guest's time psutil says twice, under user and nice, what its own guests had.
+    seconds = sum(after[:8]) - sum(before[:8])
+    return float((after.steal - before.steal) / seconds) if seconds else 0.0
 
 
 def _next(results: "Queue[Record | Effort]", workers: Sequence[multiprocessing.process.BaseProcess]) -> Record | Effort:

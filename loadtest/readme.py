@@ -107,4 +107,6 @@ def _where(results: list[Result]) -> str:
     machines = list(dict.fromkeys(result.conditions.machine for result in results))
     dates = sorted(result.conditions.date for result in results)
     busy = max(result.conditions.load_average for result in results)
-    return f"{' and '.join(machines)}, {dates[-1]}; load average before each run up to {busy:.1f}"
+    stolen = max((run.stolen_share or 0.0 for result in results for run in result.runs), default=0.0)
+    quiet = f"load average before each run up to {busy:.1f}, up to {stolen:.0%} of the processors taken by other guests"
+    return f"{' and '.join(machines)}, {dates[-1]}; {quiet}"

@@ -77,6 +77,8 @@ def _run(run: Run, title: str) -> list[str]:
         f"{run.seconds:.0f} s. The generator {verdict} (sent {check.late_ms.get('p99')} ms late and woke up "
         f"{check.lag_ms.get('p99')} ms late at p99, {check.cpu_share:.0%} of a core)."
     )
+    if run.stolen_share is not None:
+        said += f" Other guests of the machine's host had {run.stolen_share:.1%} of the processors."
     return [f"<h2>{title}</h2>", f"<p>{said}</p>", _table(GROUP_HEADS, group_rows(run)), _image(_timeline(run))]
 
 

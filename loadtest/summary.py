@@ -74,7 +74,8 @@ class Group(BaseModel):
 
 
 class Run(BaseModel):
-    """One run: of everything, and of each scenario that occurred. Rates are per second."""
+    """One run: of everything, and of each scenario that occurred. Rates are per second. `stolen_share` of the machine's
+    processor time was not its own meanwhile (None: not known); with more, the figures say less of the server."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -85,6 +86,7 @@ class Run(BaseModel):
     by_scenario: dict[str, Group]
     timeline: list[Moment]
     self_check: SelfCheck
+    stolen_share: float | None = None
 
 
 def rank(quantile: float, count: int) -> int:
@@ -101,7 +103,13 @@ def distribution(samples: Iterable[float], failed: int = 0) -> Distribution:
     return {name: round(value, 3) if math.isfinite(value) else None for name, value in found.items()}
 
 
-def summarise(records: Sequence[Record], lags_ms: Sequence[float], cpu_share: float, allowed_ms: float) -> Run:
+def summarise(
+    records: Sequence[Record],
+    lags_ms: Sequence[float],
+    cpu_share: float,
+    allowed_ms: float,
+    stolen_share: float | None = None,
+) -> Run:
     """Of one run's records (at least one), of all processes and machines. `allowed_ms`: of lateness, at p99."""
     by_scenario = defaultdict(list)
     for record in records:
@@ -120,6 +128,7 @@ def summarise(records: Sequence[Record], lags_ms: Sequence[float], cpu_share: fl
         self_check=SelfCheck(
             late_ms=late, lag_ms=lag, cpu_share=round(cpu_share, 3), allowed_ms=allowed_ms, valid=valid
         ),
+        stolen_share=None if stolen_share is None else round(stolen_share, 4),
     )
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import pytest
 
@@ -139,3 +140,25 @@ def test_a_process_that_dies_is_not_waited_for(capfd: pytest.CaptureFixture[str]
     with pytest.raises(RuntimeError, match="died"):
         generate(Target("http://127.0.0.1:9"), [broken])
     assert "an open loop has a schedule" in capfd.readouterr().err
+
+
+class _Times(NamedTuple):
+    """As psutil gives them on Linux."""
+
+    user: float = 0.0
+    nice: float = 0.0
+    system: float = 0.0
+    idle: float = 0.0
+    iowait: float = 0.0
+    irq: float = 0.0
+    softirq: float = 0.0
+    steal: float = 0.0
+    guest: float = 0.0
+    guest_nice: float = 0.0
+
+
+def test_what_other_guests_took_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([_Times(user=5.0, steal=1.0), _Times(user=9.0, idle=4.0, steal=3.0, guest=2.0)])
+    monkeypatch.setattr("loadtest.generate.psutil.cpu_times", lambda: next(times))
+    found = generate(Target(url="http://127.0.0.1:9"), [])
+    assert found.stolen_share == pytest.approx(0.2)
