@@ -76,6 +76,20 @@ class Knee(BaseModel):
         return any(not trial.run.self_check.valid for trial in self.trials if trial.rate == self.broken_at)
 
 
+def kept_at(knee: Knee, heard_p95_ms: float) -> tuple[float, float | None]:
+    """The highest rate at which all trials kept `heard_p95_ms`, too, which is no more than was promised (0: none), and
+    the lowest at which one did not."""
+    assert heard_p95_ms <= knee.promise.heard_p95_ms
+
+    def kept(trial: Trial) -> bool:
+        p95 = trial.run.everything.heard_ms["p95"]
+        return trial.kept and p95 is not None and p95 <= heard_p95_ms
+
+    broken = min((trial.rate for trial in knee.trials if not kept(trial)), default=None)
+    good = [trial.rate for trial in knee.trials if broken is None or trial.rate < broken]
+    return max(good, default=0.0), broken
+
+
 class TryRate(Protocol):
     def __call__(self, rate: float, attempt: int) -> Trial:
         """A trial at `rate`; another `attempt` has other arrivals."""

@@ -16,21 +16,29 @@ keep() { # DIRECTORY NAME: what is checked in of a report
     cp "$work/$1/report.html" "$docs/$2.html"
 }
 
-scenarios() { # 20 minutes
+serving() { # PORT: our service with its default settings, until this shell ends
+    .venv/bin/qwen-tts serve --port "$1" >"$work/serve.log" 2>&1 &
+    service=$!
+    trap 'kill ${proxies:-} $service; wait' EXIT
+    until curl -sf "http://127.0.0.1:$1/readyz" >/dev/null; do sleep 1; done
+}
+
+scenarios() ( # 10 minutes
+    serving 8011
     while read -r scenario rate count; do
-        $python -m loadtest run --scenario "$scenario" --language english --rate "$rate" --requests "$count" \
-            --label "$scenario, embedded models, default settings" --out "$work/$scenario"
+        $python -m loadtest run --url http://127.0.0.1:8011 --scenario "$scenario" --language english --rate "$rate" \
+            --requests "$count" --label "$scenario, embedded models, default settings" --out "$work/$scenario"
         keep "$scenario" "scenario-$scenario"
     done <<'RATES'
-custom_voice 1 120
-clone_stored 1 120
-clone_inline 0.5 60
-design_then_clone 0.2 30
-live_text 1 120
-long_form 0.1 12
-mixed 0.7 100
+custom_voice 1 60
+clone_stored 1 60
+clone_inline 0.5 40
+design_then_clone 0.2 20
+live_text 0.5 40
+long_form 0.1 6
+mixed 0.5 50
 RATES
-}
+)
 
 knee() { # at 2 a second, 8 minutes a trial; a rate that is kept takes two
     $python -m loadtest knee --language english --ttfa-ms 500 --requests "$requests" --lowest 0.5 \
@@ -41,8 +49,8 @@ knee() { # at 2 a second, 8 minutes a trial; a rate that is kept takes two
 peer() { # some trials of each, 1 to 4 minutes apiece; float32 is the faster one for the peer, too
     $python -m benchmarks.reference_environment
     side_by_side=($python -m loadtest side-by-side qwen_tts/checkpoints/demo-custom-voice --language english
-        --peer-dtype float32 --peer-requests 30 --requests 200 --lowest 0.2 --highest 8 --tolerance 0.25 --out "$docs")
-    "${side_by_side[@]}" --name embedded-auto --start-buffer-ms 1000 --our-lowest 1.5
+        --peer-dtype float32 --peer-requests 24 --requests 150 --lowest 0.2 --highest 8 --tolerance 0.3 --out "$docs")
+    "${side_by_side[@]}" --name embedded-auto --start-buffer-ms 1000 --our-lowest 2
     "${side_by_side[@]}" --name embedded-1000 --ttfa-ms 1000 --our-lowest 0.5
 }
 
@@ -51,23 +59,21 @@ peer_06b() { # a second of audio a request, which is some seconds' work for the 
     [ -d "$checkpoint" ] || .venv/bin/qwen-tts make-checkpoint --shape 0.6B --type custom_voice "$checkpoint"
     $python -m benchmarks.reference_environment
     for dtype in bfloat16 int8; do
-        $python -m loadtest side-by-side "$checkpoint" --language english --field max_new_tokens=12 --timeout-s 600 \
-            --allow-underruns --dtype "$dtype" --peer-dtype bfloat16 --peer-requests 20 --requests 60 --lowest 0.08 \
-            --our-lowest 0.5 --highest 4 --tolerance 0.25 --name "0.6B-$dtype" --out "$docs"
+        $python -m loadtest side-by-side "$checkpoint" --language english --field max_new_tokens=8 --timeout-s 600 \
+            --allow-underruns --dtype "$dtype" --peer-dtype bfloat16 --peer-requests 20 --requests 40 --lowest 0.1 \
+            --our-lowest 0.8 --highest 4 --tolerance 0.5 --name "0.6B-$dtype" --out "$docs"
     done
 }
 
 noise() ( # twice the same build, then the same build behind a proxy that makes it a fifth slower; 10 minutes
     # One caller after the other: what is compared is how fast a stream is, and no queue adds to it.
-    options=(--language english --load closed --users 1 --requests 40 --repeat 5)
-    .venv/bin/qwen-tts serve --port 8011 >"$work/serve.log" 2>&1 &
-    service=$!
+    options=(--language english --load closed --users 1 --requests 25 --repeat 5)
+    serving 8011
     $python -m tests.loadtest.slow_proxy http://127.0.0.1:8011 --port 8012 --slower 1.0 &
     same=$!
     $python -m tests.loadtest.slow_proxy http://127.0.0.1:8011 --port 8013 --slower 1.2 &
     slower=$!
-    trap 'kill $same $slower $service; wait' EXIT
-    until curl -sf http://127.0.0.1:8011/readyz >/dev/null; do sleep 1; done
+    proxies="$same $slower"
     $python -m loadtest run --url http://127.0.0.1:8012 "${options[@]}" --label "baseline" --out "$work/baseline"
     keep baseline noise-baseline
     for port in 8012 8013; do

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from loadtest.knee import kept_at
 from loadtest.result import Result, read_result
 from loadtest.scenarios import SCENARIOS
 from loadtest.tables import knee_said, markdown, quantiles
@@ -14,6 +15,8 @@ BEGIN = "<!-- Written by `python -m loadtest readme` from docs/benchmarks; chang
 END = "<!-- Until here. -->"
 # Of fewer requests the 95th percentile is the slowest.
 _FEWEST_FOR_P95 = 20
+# Limits under the one of a side by side, at which the same trials say who would have kept them.
+_LIMITS_MS = (500.0, 1000.0, 2000.0, 3000.0)
 _HEADS = [
     "scenario", "a second", "requests", "TTFA heard ms, p50 / p95", "arrived, p50 / p95", "RTF, p50 / p95", "underran",
     "failed",
@@ -83,30 +86,42 @@ def _knees(directory: Path) -> str:
 
 
 def _peers(directory: Path) -> str:
-    said = []
+    rows = []
     for file in sorted(directory.glob("*-peer.json")):
         name = file.stem.removesuffix("-peer")
-        theirs, mine = read_result(file), read_result(directory / f"{name}-ours.json")
-        assert theirs.knee is not None
-        assert mine.knee is not None
-        promise = theirs.knee.promise
-        spoiled = "" if promise.spoiled_share is None else f", at most {promise.spoiled_share:.1%} spoiled"
-        ratio = f"{mine.knee.rate / theirs.knee.rate:.1f}" if theirs.knee.rate else ""
-        limit = f"{promise.heard_p95_ms / 1000:.2g} s{spoiled}"
-        said.append([name, limit, f"{theirs.knee.rate:.3g}", f"{mine.knee.rate:.3g}", ratio])
-    if not said:
+        theirs, mine = read_result(file).knee, read_result(directory / f"{name}-ours.json").knee
+        assert theirs is not None
+        assert mine is not None
+        limits = [limit for limit in _LIMITS_MS if limit < theirs.promise.heard_p95_ms]
+        for limit in (*limits, theirs.promise.heard_p95_ms):
+            (their_rate, their_end), (our_rate, our_end) = kept_at(theirs, limit), kept_at(mine, limit)
+            times = ""
+            if their_rate:
+                times = f"{our_rate / their_rate:.1f}"
+            elif their_end and our_rate:
+                times = f"over {our_rate / their_end:.1f}"
+            if times:  # one of the two kept it somewhere
+                rates = [_between(their_rate, their_end), _between(our_rate, our_end)]
+                rows.append([name, f"{limit / 1000:.2g} s", *rates, times])
+    if not rows:
         return ""
-    heads = ["", "limit of TTFA p95", "peer, requests a second", "ours", "times"]
+    heads = ["", "limit of TTFA p95", "peer: requests a second, kept (broken)", "ours", "times"]
     words = (
         "Beside a stand-in for the FastAPI wrappers of PyPI's qwen-tts ([what it is](docs/benchmarks.md#side-by-side))"
     )
-    return f"{words}, same weights, same machine, in turn:\n\n{markdown(heads, said)}"
+    return f"{words}, same weights, same machine, in turn:\n\n{markdown(heads, rows)}"
+
+
+def _between(kept: float, broken: float | None) -> str:
+    return f"{kept:.2g} (-)" if broken is None else f"{kept:.2g} ({broken:.2g})" if kept else f"- ({broken:.2g})"
 
 
 def _where(results: list[Result]) -> str:
     machines = list(dict.fromkeys(result.conditions.machine for result in results))
     dates = sorted(result.conditions.date for result in results)
     busy = max(result.conditions.load_average for result in results)
-    stolen = max((run.stolen_share or 0.0 for result in results for run in result.runs), default=0.0)
-    quiet = f"load average before each run up to {busy:.1f}, up to {stolen:.0%} of the processors taken by other guests"
+    quiet = f"load average before each run up to {busy:.1f}"
+    stolen = [run.stolen_share for result in results for run in result.runs if run.stolen_share is not None]
+    if stolen:
+        quiet += f", up to {max(stolen):.0%} of the processors taken by other guests of the host"
     return f"{' and '.join(machines)}, {dates[-1]}; {quiet}"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.knee import Judge, Promise, Trial, fewest_requests, find_knee
+from loadtest.knee import Judge, Knee, Promise, Trial, fewest_requests, find_knee, kept_at
 from loadtest.summary import Run, distribution, summarise
 from loadtest.tables import knee_said
 from tests.loadtest.made_up import record
@@ -52,6 +52,21 @@ def test_a_service_that_is_faster_than_anyone_asked() -> None:
 def test_luck_in_one_attempt_is_not_the_result() -> None:
     knee = find_knee(Service(3.0, lucky=((0, 5.0),)), _PROMISE, lowest=1, highest=64, tolerance=0.1)
     assert 2.7 < knee.rate <= 3.0
+
+
+@pytest.mark.parametrize(
+    ("limit_ms", "expected"), [(500, (4.0, 8.0)), (400, (2.0, 4.0)), (300, (1.0, 2.0)), (200, (0.0, 1.0))]
+)
+def test_the_same_trials_say_what_was_kept_at_stricter_limits(limit_ms: float, expected: tuple[float, float]) -> None:
+    heard_s = [(1.0, 0.2), (1.0, 0.25), (2.0, 0.3), (2.0, 0.31), (4.0, 0.39), (4.0, 0.45), (8.0, 0.1)]
+    trials = [
+        Trial(
+            rate=rate, requests=100, kept=rate < 8, stopped=rate == 8, late=0, spoiled=0, run=_run(seconds)
+        )
+        for rate, seconds in heard_s
+    ]  # fmt: skip
+    knee = Knee(promise=_PROMISE, rate=4.0, broken_at=8.0, trials=trials)
+    assert kept_at(knee, limit_ms) == expected
 
 
 def test_a_generator_that_does_not_keep_up_is_no_limit_of_the_server() -> None:
