@@ -54,7 +54,7 @@ peer() { # some trials of each, 1 to 4 minutes apiece; float32 is the faster one
     "${side_by_side[@]}" --name embedded-1000 --ttfa-ms 1000 --our-lowest 0.5
 }
 
-peer_06b() { # a second of audio a request, which is some seconds' work for the peer; half an hour for each dtype
+peer_06b() { # half a second of audio a request, which is some seconds' work for the peer; half an hour for each dtype
     checkpoint=bench-work/custom-voice-0.6B
     [ -d "$checkpoint" ] || .venv/bin/qwen-tts make-checkpoint --shape 0.6B --type custom_voice "$checkpoint"
     $python -m benchmarks.reference_environment
