@@ -23,20 +23,20 @@ serving() { # PORT: our service with its default settings, until this shell ends
     until curl -sf "http://127.0.0.1:$1/readyz" >/dev/null; do sleep 1; done
 }
 
-scenarios() ( # 10 minutes
+scenarios() ( # 7 minutes
     serving 8011
     while read -r scenario rate count; do
         $python -m loadtest run --url http://127.0.0.1:8011 --scenario "$scenario" --language english --rate "$rate" \
             --requests "$count" --label "$scenario, embedded models, default settings" --out "$work/$scenario"
         keep "$scenario" "scenario-$scenario"
     done <<'RATES'
-custom_voice 1 60
-clone_stored 1 60
-clone_inline 0.5 40
-design_then_clone 0.2 20
-live_text 0.5 40
-long_form 0.1 6
-mixed 0.5 50
+custom_voice 1 40
+clone_stored 1 40
+clone_inline 0.5 20
+design_then_clone 0.3 10
+live_text 0.5 25
+long_form 0.1 4
+mixed 0.5 30
 RATES
 )
 
@@ -65,9 +65,9 @@ peer_06b() { # half a second of audio a request, which is some seconds' work for
     done
 }
 
-noise() ( # twice the same build, then the same build behind a proxy that makes it a fifth slower; 10 minutes
+noise() ( # twice the same build, then the same build behind a proxy that makes it a fifth slower; 6 minutes
     # One caller after the other: what is compared is how fast a stream is, and no queue adds to it.
-    options=(--language english --load closed --users 1 --requests 25 --repeat 5)
+    options=(--language english --load closed --users 1 --requests 20 --repeat 5)
     serving 8011
     $python -m tests.loadtest.slow_proxy http://127.0.0.1:8011 --port 8012 --slower 1.0 &
     same=$!
