@@ -65,11 +65,11 @@ def serve(config: Path | None, models: tuple[str, ...], host: str, port: int) ->
         raise click.ClickException(str(error)) from None
 
     stop = threading.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda *_: stop.set())
+    _on_signals(stop)
     click.echo("Starting Ray and loading the models ...")
     try:
         with LocalService(args, host, port) as service:
+            _on_signals(stop)  # again: Ray's own handler of SIGTERM kills its processes on the spot
             if service.wait_ready(stop):
                 header = "" if args.api_keys.file is None else " -H 'Authorization: Bearer ...'"
                 click.echo(_READY.format(url=service.url, keys=keys, header=header))
@@ -77,6 +77,11 @@ def serve(config: Path | None, models: tuple[str, ...], host: str, port: int) ->
             click.echo("Stopping ...")
     except StartFailed as error:
         raise click.ClickException(str(error)) from None
+
+
+def _on_signals(stop: threading.Event) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda *_: stop.set())
 
 
 @main.group("api-key")

@@ -1,6 +1,8 @@
 """The service is listened to: a recogniser must hear what was asked for, and nothing must make that a formality."""
 
+import os
 import re
+import signal
 from collections.abc import Iterator
 from typing import get_args
 
@@ -142,3 +144,10 @@ def test_streamed_samples_are_the_samples(serving: Running) -> None:
     assert len(pieces) > 2, "it came in pieces"
     streamed = np.frombuffer(b"".join(pieces), "<i2").astype(np.float32) / 32768
     assert np.abs(streamed - whole).max() < 1.5 / 32768, "but for rounding"
+
+
+def test_sigterm_ends_it_in_order(serving: Running) -> None:
+    """The last test here, for nobody can be heard after it."""
+    os.kill(serving.process.pid, signal.SIGTERM)  # as `kill`, systemd and Docker do
+    assert serving.process.wait(60) == 0
+    assert "Stopping ...\n" in serving.output
