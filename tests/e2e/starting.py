@@ -49,7 +49,7 @@ def start(home: Path) -> Iterator[Running]:
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        assert ready.wait(120), "".join(output)
+        assert ready.wait(240), "".join(output)
         yield Running(process, port, output)
     finally:
         if process.poll() is None:
