@@ -20,7 +20,7 @@ from qwen_tts.checkpoint import DTYPES
 from qwen_tts.engine.cpu import can_compile
 from qwen_tts.engine.engine import Engine, load_engine
 from qwen_tts.engine.pace import FRAME_S
-from qwen_tts.errors import ConfigError, EngineStopped
+from qwen_tts.errors import ConfigError, EngineStopped, UnsupportedError
 from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, Voice
 from qwen_tts.voice import VoicePrompt
 
@@ -41,22 +41,28 @@ class Talker:
         library.parent = log
         dtype = torch.bfloat16 if args.dtype == "int8" else DTYPES[args.dtype]
         compiled = can_compile(device, dtype) if args.compile is None else args.compile
-        loaded = apart(
-            lambda: load_engine(
-                checkpoint_of(model),
-                device=device,
-                dtype=dtype,
-                int8=args.dtype == "int8",
-                compiled=compiled,
-                prefill_rows=args.prefill_rows,
-                prefix_cache_bytes=args.prefix_cache_bytes,
-                attn_implementation=args.attn_implementation,
-                slots=args.slots,
-                positions=args.positions,
-                max_waiting=args.max_waiting,
-                max_frames=args.max_frames,
-            )
+        load = partial(
+            load_engine,
+            checkpoint_of(model),
+            device=device,
+            dtype=dtype,
+            int8=args.dtype == "int8",
+            prefill_rows=args.prefill_rows,
+            prefix_cache_bytes=args.prefix_cache_bytes,
+            attn_implementation=args.attn_implementation,
+            slots=args.slots,
+            positions=args.positions,
+            max_waiting=args.max_waiting,
+            max_frames=args.max_frames,
         )
+        try:
+            loaded = apart(partial(load, compiled=compiled))
+        except UnsupportedError as error:
+            if args.compile is not None or not compiled:
+                raise
+            log.warning("%s; %s computes in plain torch", error, model.name)  # a compiler that does not know C++20
+            compiled = False
+            loaded = apart(partial(load, compiled=compiled))
         engine, config = loaded.engine, loaded.engine.config
         if model.type not in (None, config.tts_model_type):
             raise ConfigError(f"model {model.name} is of type {config.tts_model_type!r}, settings say {model.type!r}")
