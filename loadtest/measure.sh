@@ -20,7 +20,10 @@ serving() { # PORT: our service with its default settings, until this shell ends
     .venv/bin/qwen-tts serve --port "$1" >"$work/serve.log" 2>&1 &
     service=$!
     trap 'kill ${proxies:-} $service; wait' EXIT
-    until curl -sf "http://127.0.0.1:$1/readyz" >/dev/null; do sleep 1; done
+    until curl -sf "http://127.0.0.1:$1/readyz" >/dev/null; do
+        kill -0 "$service" # it may have died
+        sleep 1
+    done
 }
 
 scenarios() ( # 7 minutes

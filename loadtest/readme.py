@@ -92,6 +92,8 @@ def _peers(directory: Path) -> str:
         theirs, mine = read_result(file).knee, read_result(directory / f"{name}-ours.json").knee
         assert theirs is not None
         assert mine is not None
+        share = theirs.promise.spoiled_share
+        spoiled = "underruns not asked for" if share is None else f"at most {share:.1%} spoiled"
         limits = [limit for limit in _LIMITS_MS if limit < theirs.promise.heard_p95_ms]
         for limit in (*limits, theirs.promise.heard_p95_ms):
             (their_rate, their_end), (our_rate, our_end) = kept_at(theirs, limit), kept_at(mine, limit)
@@ -102,7 +104,7 @@ def _peers(directory: Path) -> str:
                 times = f"over {our_rate / their_end:.1f}"
             if times:  # one of the two kept it somewhere
                 rates = [_between(their_rate, their_end), _between(our_rate, our_end)]
-                rows.append([name, f"{limit / 1000:.2g} s", *rates, times])
+                rows.append([name, f"{limit / 1000:.2g} s, {spoiled}", *rates, times])
     if not rows:
         return ""
     heads = ["", "limit of TTFA p95", "peer: requests a second, kept (broken)", "ours", "times"]
