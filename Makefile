@@ -31,7 +31,7 @@ check: $(INSTALLED)  ## Lint, format and types
 
 test: check  ## Everything CI runs
 	@# Two at a time where nothing listens to the clock.
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(UNTIMED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(UNTIMED)
 	$(BIN)/pytest $(addprefix --ignore=,$(UNTIMED))
 
 bench: $(INSTALLED)  ## The engine beside PyPI's qwen-tts on the same random weights (0.6B shape; some minutes)

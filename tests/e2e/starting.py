@@ -22,13 +22,13 @@ class Running:
 
 
 @contextmanager
-def start(home: Path) -> Iterator[Running]:
-    """Ready to answer; killed with its children at the end if it has not ended by then."""
+def start(home: Path, *words: str) -> Iterator[Running]:
+    """`qwen-tts serve` with `words`, ready to answer; killed with its children if it has not ended at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     process = subprocess.Popen(
-        ["qwen-tts", "serve", "--port", str(port)],
+        ["qwen-tts", "serve", "--port", str(port), *words],
         env={**os.environ, "PATH": PATH, "HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

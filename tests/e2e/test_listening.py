@@ -1,9 +1,6 @@
 """The service is listened to: a recogniser must hear what was asked for, and nothing must make that a formality."""
 
-import os
 import re
-import signal
-from collections.abc import Iterator
 from typing import get_args
 
 import httpx
@@ -17,7 +14,7 @@ from evaluation import RATE_HZ
 from evaluation.recognise import DigitGrammar, WordGrammar, words
 from qwen_tts.audio import decode_audio
 from tests.audio_files import decoded
-from tests.e2e.starting import Running, start
+from tests.e2e.starting import Running
 
 SPEAKERS = ("ryan", "serena", "aiden")
 STRINGS = (
@@ -43,12 +40,6 @@ MOST_ERRORS = 0.3
 MOST_ERRORS_OF_SENTENCES = {"ryan": 0.5, "serena": 0.75, "aiden": 0.5}
 
 Samples = NDArray[np.float32]
-
-
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with start(tmp_path_factory.mktemp("home")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +135,3 @@ def test_streamed_samples_are_the_samples(serving: Running) -> None:
     assert len(pieces) > 2, "it came in pieces"
     streamed = np.frombuffer(b"".join(pieces), "<i2").astype(np.float32) / 32768
     assert np.abs(streamed - whole).max() < 1.5 / 32768, "but for rounding"
-
-
-def test_sigterm_ends_it_in_order(serving: Running) -> None:
-    """The last test here, for nobody can be heard after it."""
-    os.kill(serving.process.pid, signal.SIGTERM)  # as `kill`, systemd and Docker do
-    assert serving.process.wait(60) == 0
-    assert "Stopping ...\n" in serving.output
