@@ -57,13 +57,15 @@ peer() { # some trials of each, 1 to 4 minutes apiece; float32 is the faster one
     "${side_by_side[@]}" --name embedded-1000 --ttfa-ms 1000 --our-lowest 0.5
 }
 
-peer_06b() { # half a second of audio a request, which is some seconds' work for the peer; half an hour for each dtype
+# Half a second of audio a request, which is some seconds' work for the peer; half an hour for each dtype. Where both
+# cores are taken, one of 40 requests may well leave 50 ms late; the limit is seconds.
+peer_06b() {
     checkpoint=bench-work/custom-voice-0.6B
     [ -d "$checkpoint" ] || .venv/bin/qwen-tts make-checkpoint --shape 0.6B --type custom_voice "$checkpoint"
     $python -m benchmarks.reference_environment
     for dtype in bfloat16 int8; do
         $python -m loadtest side-by-side "$checkpoint" --language english --field max_new_tokens=8 --timeout-s 600 \
-            --allow-underruns --dtype "$dtype" --peer-dtype bfloat16 --peer-requests 20 --requests 40 --lowest 0.1 \
+            --allow-underruns --allowed-lag-ms 50 --dtype "$dtype" --peer-dtype bfloat16 --peer-requests 20 --requests 40 --lowest 0.1 \
             --our-lowest 0.8 --highest 4 --tolerance 0.5 --name "0.6B-$dtype" --out "$docs"
     done
 }
