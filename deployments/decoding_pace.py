@@ -29,6 +29,11 @@ class Listener:
     playback: Playback
     waits: bool = True
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether he hears another piece of the same text before."""
+        return self.playback.ahead > 0
+
     def in_hand(self, now: float) -> float:
         """Seconds of audio that he has yet to hear."""
         if self.playback.first_sent is None:
@@ -97,13 +102,16 @@ class DecodingPace:
             self.admit()
 
     def admit(self) -> None:
-        """Let in whoever may begin now, the most urgent first: after every batch, when a stream has ended, and soon
-        again while somebody waits, because those who keep him out may have ceased to want anything."""
+        """Let in whoever may begin now, first what goes on with a text that is being heard, then the most urgent.
+
+        After every batch, when a stream has ended, and soon again while somebody waits, because those who keep him out
+        may have ceased to want anything.
+        """
         if self._again is not None:
             self._again.cancel()
             self._again = None
         while self._queue:
-            entry = min(self._queue, key=lambda entry: entry[0].playback.ends)
+            entry = min(self._queue, key=lambda entry: (not entry[0].goes_on, entry[0].playback.ends))
             listener, turn = entry
             if not self._has_room(listener):
                 self._again = asyncio.get_running_loop().call_later(FRAME_S, self.admit)
@@ -116,6 +124,8 @@ class DecodingPace:
     def _has_room(self, newcomer: Listener) -> bool:
         if len(self._listeners) >= self._slots:
             return False
+        if newcomer.goes_on:
+            return True  # with the whole text this has been let in; to wait would break it off
         now = time.monotonic()
         busy = [listener for listener in self._listeners if listener.waits or listener.playback.ends > now]
         if not self._kept or not busy:

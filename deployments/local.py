@@ -36,6 +36,8 @@ class LocalService:
 
     def __enter__(self) -> "LocalService":
         _check_port(self._host, self._port)
+        # Ray runs its workers at niceness 15, where any other program of this machine would silence them.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         # "local" always starts a Ray of our own, whatever other cluster this machine may know of.
         ray.init(
             address="local",

@@ -26,6 +26,7 @@ def test_a_stopped_service_leaves_no_process(
     with start(tmp_path, "--config", str(settings)) as serving:
         family = [psutil.Process(serving.process.pid), *psutil.Process(serving.process.pid).children(recursive=True)]
         assert len(family) > 5, "Ray and the replicas run as children"
+        assert {process.nice() for process in family} == {os.nice(0)}, "Ray would have them give way to other programs"
         send(serving.process.pid, number)
         assert serving.process.wait(60) == 0
         _, alive = psutil.wait_procs(family, timeout=10)

@@ -108,15 +108,27 @@ async def test_audio_that_has_been_played_is_not_in_hand(streams: Streams, clock
     assert streams.admitted == ["a", "b", "c", "d", "e"]
 
 
-async def test_the_most_urgent_goes_first(streams: Streams) -> None:
-    for name in "ab":
+async def test_who_came_first_goes_first(streams: Streams, clock: Clock) -> None:
+    for name in "abcd":
         await streams.ask(name)
-    await streams.ask("later", ahead_s=0.1)
-    await streams.ask("now")
+        clock.now += 0.01
     await streams.leave("a")
-    assert streams.admitted == ["a", "b", "now"]
+    assert streams.admitted == ["a", "b", "c"]
     await streams.leave("b")
-    assert streams.admitted[3:] == ["later"]
+    assert streams.admitted[3:] == ["d"]
+
+
+async def test_a_text_that_is_being_heard_goes_on_before_others_begin(streams: Streams) -> None:
+    for name in "abc":
+        await streams.ask(name)
+    await streams.ask("rest", ahead_s=0.1)
+    assert streams.admitted == ["a", "b", "rest"]
+    for number in range(SLOTS - 3):
+        await streams.ask(f"rest {number}", ahead_s=0.1)
+    await streams.ask("the last one", ahead_s=0.1)
+    assert streams.pace.waiting == 2, "c, and what has no slot"
+    await streams.leave("a")
+    assert streams.admitted[-1] == "the last one"
 
 
 async def test_who_has_other_audio_to_hear_first_takes_nobodys_time(streams: Streams) -> None:
