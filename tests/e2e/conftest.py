@@ -1,4 +1,4 @@
-"""One service for all who listen, as it starts without settings."""
+"""One service for all who listen, as it starts without settings; gone before tests of other packages begin."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.starting import Running, start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with start(tmp_path_factory.mktemp("home")) as running:
         yield running
