@@ -33,13 +33,13 @@ scenarios() ( # 7 minutes
             --requests "$count" --label "$scenario, embedded models, default settings" --out "$work/$scenario"
         keep "$scenario" "scenario-$scenario"
     done <<'RATES'
-custom_voice 1 40
+custom_voice 2 120
 clone_stored 1 40
 clone_inline 0.5 20
 design_then_clone 0.3 10
-live_text 0.5 25
+live_text 1 40
 long_form 0.1 4
-mixed 0.5 30
+mixed 0.7 40
 RATES
 )
 
