@@ -48,7 +48,8 @@ class WordGrammar:
 
         set_loglevel("FATAL")
         grammar = f"#JSGF V1.0; grammar words; public <words> = ( {' | '.join(sorted(set(vocabulary)))} )+ ;"
-        # Searching the lattice again for a better path takes 30 times as long for 40 words, and finds nothing better.
+        # Searching the lattice again for a better path takes 30 times as long for 40 words, and is worth little: of
+        # sentences by the demo 28 and 41% wrong instead of 28 and 46, of digits as many.
         self._decoder = Decoder(samprate=_RECOGNISER_HZ, lm=None, bestpath=False)
         self._decoder.add_jsgf_string("words", grammar)
         self._decoder.activate_search("words")

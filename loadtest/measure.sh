@@ -26,7 +26,7 @@ serving() { # PORT: our service with its default settings, until this shell ends
     done
 }
 
-scenarios() ( # 7 minutes
+scenarios() ( # 8 minutes
     serving 8011
     while read -r scenario rate count; do
         $python -m loadtest run --url http://127.0.0.1:8011 --scenario "$scenario" --language english --rate "$rate" \
@@ -65,8 +65,9 @@ peer_06b() {
     $python -m benchmarks.reference_environment
     for dtype in bfloat16 int8; do
         $python -m loadtest side-by-side "$checkpoint" --language english --field max_new_tokens=8 --timeout-s 600 \
-            --allow-underruns --allowed-lag-ms 50 --dtype "$dtype" --peer-dtype bfloat16 --peer-requests 20 --requests 40 --lowest 0.1 \
-            --our-lowest 0.8 --highest 4 --tolerance 0.5 --name "0.6B-$dtype" --out "$docs"
+            --allow-underruns --allowed-lag-ms 50 --dtype "$dtype" --peer-dtype bfloat16 \
+            --peer-requests 20 --requests 40 --lowest 0.1 --our-lowest 0.8 --highest 4 --tolerance 0.5 \
+            --name "0.6B-$dtype" --out "$docs"
     done
 }
 

@@ -42,8 +42,9 @@ def test_whole_and_streamed_hold_the_same_samples(client: httpx.Client, name: st
     if name == "aac":  # which keeps how loud noise is, and not its waves
         np.testing.assert_allclose(levels(streamed.samples), levels(whole.samples), rtol=0.2)
     else:  # what has nothing to do with it, or is shifted, differs by 1.4 times its own size
+        most = {"mp3": 0.1, "opus": 0.3}.get(name, 0.01)
         difference = streamed.samples.astype(np.int32) - whole.samples
-        assert np.abs(difference).mean() < 0.3 * np.abs(whole.samples).mean()
+        assert np.abs(difference).mean() < most * np.abs(whole.samples).mean()
     assert streamed.channels == 1
     assert 0 <= streamed.seconds - SECONDS <= 0.0801
     assert "content-length" not in answers[0].headers
