@@ -19,7 +19,6 @@ WORKDIR /source
 COPY pyproject.toml README.md ./
 COPY qwen_tts qwen_tts
 COPY deployments deployments
-COPY evaluation evaluation
 RUN pip wheel --no-deps --wheel-dir /wheels .
 
 FROM base AS cpu

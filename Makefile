@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-UNTIMED := tests/unit tests/parity tests/manifests tests/cluster
+UNTIMED := tests/rules tests/qwen_tts tests/deployments tests/parity tests/k8s tests/benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test check bench bench-gpu bench-serve loadtest probe evaluation demo-checkpoint manifests \
@@ -61,12 +61,12 @@ demo-checkpoint: evaluation  ## Train the demo checkpoints from nothing (hours; 
 	mkdir -p qwen_tts/checkpoints && cp -r demo-work/checkpoints/. qwen_tts/checkpoints/
 
 manifests: $(INSTALLED)  ## Make the chart's schema from the settings, and k8s/ from the chart
-	$(BIN)/python -m manifests.render
+	$(BIN)/python -m k8s.render
 
 lint-manifests: $(INSTALLED)  ## Ask checkov, in an environment of its own, about the manifests and the Dockerfile
 	test -x .cache/checkov/bin/checkov || { $(PYTHON) -m venv .cache/checkov && .cache/checkov/bin/pip install --quiet checkov==3.3.30; }
-	$(BIN)/python -m manifests.render --check
-	$(BIN)/python -m manifests.lint .cache/lint/objects.yaml
+	$(BIN)/python -m k8s.render --check
+	$(BIN)/python -m k8s.render.lint .cache/lint/objects.yaml
 	.cache/checkov/bin/checkov --config-file .checkov.yaml --directory .cache/lint
 	.cache/checkov/bin/checkov --config-file .checkov.yaml --file Dockerfile
 

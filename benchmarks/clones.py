@@ -12,7 +12,7 @@ import torch
 from tqdm import trange
 
 from benchmarks.ours import load
-from deployments.stream_decoder import StreamDecoder
+from deployments.replicas.stream_decoder import StreamDecoder
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.codec.decoder import load_codec_decoder
 from qwen_tts.engine.engine import Engine

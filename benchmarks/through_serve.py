@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from benchmarks.bare import Bare
 from benchmarks.ours import GREEDY, TEXT, load
+from deployments.replicas.torch_process import keep_freed_memory
 from deployments.settings import AppArgs, ModelArgs, load_settings
-from deployments.torch_replica import keep_freed_memory
 from loadtest.serving import ours
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.codec.decoder import load_codec_decoder

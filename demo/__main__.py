@@ -15,7 +15,7 @@ from demo.pronunciation import PronouncedEmbedding
 from demo.recipe import RECIPE, Recipe, read_recipe
 from demo.references import HELD_OUT, KINDS, write_references
 from demo.tokens import DemoTokenizer, write_demo_tokenizer
-from evaluation.run import evaluate
+from qwen_tts.evaluation.run import evaluate
 from qwen_tts.text import TextTokenizer
 from qwen_tts.train.clips import CODES, ClipSet
 from qwen_tts.train.codec import CodecTrainee, train_autoencoder, train_encoder, train_waveform

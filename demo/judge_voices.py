@@ -24,9 +24,9 @@ from tqdm import tqdm
 from demo.corpus import DESIGN_BASES
 from demo.descriptions import PITCHES, RATES, Gender, describe
 from demo.flite import Base, FliteVoice, speak
-from evaluation.cases import read_cases
-from evaluation.judge import VoiceJudge
 from qwen_tts.audio import decode_audio
+from qwen_tts.evaluation.cases import read_cases
+from qwen_tts.evaluation.judge import VoiceJudge
 from qwen_tts.train.clips import RATE_HZ
 
 _SENTENCES = Path(__file__).with_name("held_out") / "sentences.txt"

@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from demo.corpus import SPEAKERS
 from demo.flite import FliteVoice, speak
-from evaluation.cases import read_cases
 from qwen_tts import Qwen3TTSTokenizer
+from qwen_tts.evaluation.cases import read_cases
 from qwen_tts.train.clips import RATE_HZ
 
 KINDS = ("source", "codec")

@@ -10,11 +10,11 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from deployments.codec_decoder import CodecDecoder
-from deployments.codec_encoder import CodecEncoder
 from deployments.ingress import Ingress
+from deployments.replicas.codec_decoder import CodecDecoder
+from deployments.replicas.codec_encoder import CodecEncoder
+from deployments.replicas.talker import Talker
 from deployments.settings import AppArgs, ReplicaArgs
-from deployments.talker import Talker
 
 APP_NAME = "qwen-tts"
 

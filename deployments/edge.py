@@ -11,18 +11,18 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.consent_store import ConsentStore
-from deployments.gate import Gate, GateMiddleware
-from deployments.http_errors import HttpError, install_error_handlers, not_loaded
-from deployments.long_text import SpeechOpener
-from deployments.messages import ModelCard
-from deployments.openapi import DocumentedAPI
-from deployments.request_body import BodyReader
-from deployments.request_log import RequestLogMiddleware, hide_serves_access_log
+from deployments.errors import HttpError, install_error_handlers, not_loaded
+from deployments.http.bodies import BodyReader
+from deployments.http.gate import Gate, GateMiddleware
+from deployments.http.openapi import DocumentedAPI
+from deployments.http.request_log import RequestLogMiddleware, hide_serves_access_log
 from deployments.settings import ApiKeyArgs, IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
-from deployments.text_inbox import start_inbox
-from deployments.voice_design import VoiceDesigner
-from deployments.voice_library import VoiceLibrary
+from deployments.speech.design import VoiceDesigner
+from deployments.speech.opener import SpeechOpener
+from deployments.voices.consents import ConsentStore
+from deployments.voices.library import VoiceLibrary
+from deployments.wire.messages import ModelCard
+from deployments.wire.text_inbox import start_inbox
 
 # How long a question about loading may take before the answer is "not yet".
 _DESCRIBE_TIMEOUT_S = 2.0

@@ -6,13 +6,13 @@ After that a failure can only cut the connection, or be a stream of events' last
 
 from ray import serve
 
-from deployments.answers import Alive, Model, ModelList, Ready
-from deployments.consent_routes import ConsentRoutes
 from deployments.edge import app
-from deployments.elevenlabs_routes import ElevenLabsRoutes
-from deployments.messages import ModelCard
-from deployments.model_routing import named_model
-from deployments.openapi import errors
+from deployments.http.openapi import errors
+from deployments.protocols.elevenlabs.routes import ElevenLabsRoutes
+from deployments.protocols.openai.answers import Alive, Model, ModelList, Ready
+from deployments.protocols.openai.consents import ConsentRoutes
+from deployments.wire.messages import ModelCard
+from deployments.wire.models import named_model
 
 
 @serve.ingress(app)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from deployments.messages import UTTERANCE_CHARACTERS
+from deployments.wire.messages import UTTERANCE_CHARACTERS
 from qwen_tts.config import MODEL_TYPES, ModelType
 from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES
 from qwen_tts.engine.scheduler import PREFILL_ROWS

@@ -13,7 +13,7 @@ NOT_HERE = (
     "(helm-chart/kuberay-operator/crds of github.com/ray-project/kuberay); the restatement was checked"
 )
 # Of the specs of several kinds.
-RESTATED = yaml.safe_load((Path(__file__).parent / "manifests" / "custom_resources.yaml").read_text(encoding="utf-8"))
+RESTATED = yaml.safe_load((Path(__file__).parent / "k8s" / "custom_resources.yaml").read_text(encoding="utf-8"))
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from types import FunctionType
 import pytest
 import yaml
 
-from deployments.key_file import read_keys
+from deployments.access.key_file import read_keys
 from deployments.settings import AppArgs
 from tests.e2e.starting import PATH, Running
 from tests.recordings import wav

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deployments.audio_encoder import AudioEncoder, AudioFormat
-from evaluation import RATE_HZ
-from evaluation.recognise import DigitGrammar, WordGrammar, words
+from deployments.audio.encoder import AudioEncoder, AudioFormat
 from qwen_tts.audio import decode_audio
+from qwen_tts.evaluation import RATE_HZ
+from qwen_tts.evaluation.recognise import DigitGrammar, WordGrammar, words
 from tests.audio_files import decoded
 from tests.e2e.starting import Running
 

@@ -14,7 +14,6 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.app import APP_NAME, build_app
-from deployments.messages import Load
 from deployments.settings import (
     AppArgs,
     CodecDecoderArgs,
@@ -25,6 +24,7 @@ from deployments.settings import (
     TalkerArgs,
     VoiceStoreArgs,
 )
+from deployments.wire.messages import Load
 from qwen_tts.config import ModelType
 from qwen_tts.seeded import SHAPES, write_checkpoint
 from tests.serve.calls import stored

@@ -14,8 +14,8 @@ import yaml
 from openai import AuthenticationError, NotFoundError, OpenAI, RateLimitError
 from ray import serve
 
+from deployments.access.key_file import hash_key
 from deployments.app import build_app
-from deployments.key_file import hash_key
 from deployments.settings import (
     ApiKeyArgs,
     AppArgs,

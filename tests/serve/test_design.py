@@ -43,7 +43,7 @@ def test_design_then_keep_in_two_calls(client: httpx.Client) -> None:
 
 
 def test_design_in_one_call_stores_nothing_unfit(client: httpx.Client, voices: Path) -> None:
-    """Random weights never end by themselves here. (What is stored of fit ones: tests/unit/test_voice_design.py.)"""
+    """Random weights never end by themselves here. (Fit ones: tests/deployments/speech/test_design.py.)"""
     answer = client.post("/v1/audio/voices/design", json=DESIGN_BODY | {"name": "warm", "candidates": 2, "seed": 5})
     assert "cut off" in fault(answer, 422)["message"]
     assert files(voices) == []

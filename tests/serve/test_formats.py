@@ -37,7 +37,7 @@ def test_whole_and_streamed_hold_the_same_samples(client: httpx.Client, name: st
         assert answer.headers["content-type"] == media_type
         assert answer.headers["x-sample-rate"] == str(sample_rate or default_hz)
         assert {"x-model", "x-seed"} <= answer.headers.keys()
-    # Encoders give the same for the same samples (tests/unit/test_audio_encoder.py); these differ by rounding.
+    # Encoders give the same for the same samples (tests/deployments/audio/test_encoder.py); these differ by rounding.
     assert len(streamed.samples) == len(whole.samples)
     if name == "aac":  # which keeps how loud noise is, and not its waves
         np.testing.assert_allclose(levels(streamed.samples), levels(whole.samples), rtol=0.2)

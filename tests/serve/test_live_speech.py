@@ -8,11 +8,11 @@ import ray
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
-from deployments.http_errors import to_http_error
-from deployments.live_speech import STAND_IN, LiveSpeech
-from deployments.messages import ModelCard
+from deployments.errors import to_http_error
 from deployments.settings import IngressArgs
-from deployments.text_inbox import start_inbox
+from deployments.speech.live_speech import STAND_IN, LiveSpeech
+from deployments.wire.messages import ModelCard
+from deployments.wire.text_inbox import start_inbox
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import CustomVoice, SpeechRequest
 from tests.serve.conftest import CUSTOM, Service, _handle

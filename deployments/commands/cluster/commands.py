@@ -1,0 +1,229 @@
+"""The commands of `qwen-tts cluster`."""
+
+import functools
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Concatenate, ParamSpec
+
+import click
+
+from deployments.commands.cluster.addresses import addresses
+from deployments.commands.cluster.api import Api, connect
+from deployments.commands.cluster.apply import apply as apply_targets
+from deployments.commands.cluster.apply import targets_of
+from deployments.commands.cluster.diagnosis import diagnose, explain
+from deployments.commands.cluster.display import WaitDisplay
+from deployments.commands.cluster.errors import BadManifest, ClusterError
+from deployments.commands.cluster.logs import ALL, follow_logs, pods_of_group, write_logs
+from deployments.commands.cluster.manifest import read_manifest
+from deployments.commands.cluster.rayservice import choose, read
+from deployments.commands.cluster.removal import plan_removal, remove
+from deployments.commands.cluster.report import headline, status_text
+from deployments.commands.cluster.resources import RAY_SERVICES
+from deployments.commands.cluster.rollout import restart
+from deployments.commands.cluster.waiting import Patience, wait_gone, wait_ready
+
+_Rest = ParamSpec("_Rest")
+_Command = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Where:
+    """The cluster and namespace that a command is for; None: as the kubeconfig says."""
+
+    kubeconfig: Path | None
+    context: str | None
+    namespace: str | None
+
+    def connect(self) -> Api:
+        """Until the command ends."""
+        api = connect(self.kubeconfig, self.context, self.namespace)
+        click.get_current_context().call_on_close(api.close)
+        return api
+
+    def kubectl(self, namespace: str) -> str:
+        """How a kubectl command for the same place begins."""
+        chosen = {"--kubeconfig": self.kubeconfig, "--context": self.context, "--namespace": namespace}
+        return shlex.join(["kubectl", *(f"{option}={value}" for option, value in chosen.items() if value)])
+
+
+def _for_cluster(command: Callable[Concatenate[Where, _Rest], None]) -> _Command:
+    """Add the options of Where, and say ClusterErrors in a line."""
+
+    @click.option("-n", "--namespace", help="Default: that of the kubeconfig's context.")
+    @click.option("--context", help="Default: the kubeconfig's current one.")
+    @click.option(
+        "--kubeconfig", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Default: kubectl's."
+    )
+    @functools.wraps(command)
+    def run(
+        kubeconfig: Path | None, context: str | None, namespace: str | None, *args: _Rest.args, **options: _Rest.kwargs
+    ) -> None:
+        try:
+            command(Where(kubeconfig, context, namespace), *args, **options)
+        except ClusterError as error:
+            raise click.ClickException(str(error)) from None
+
+    return run
+
+
+def _patient(command: _Command) -> _Command:
+    """Add the options of Patience."""
+    for option in (
+        click.option(
+            "--stuck-after",
+            default=300.0,
+            show_default=True,
+            type=click.FloatRange(min=0),
+            help="Give up when one cause (no such image, no free GPU, ...) has stood for so many seconds. "
+            "An autoscaler may need minutes to add a node.",
+        ),
+        click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(min=0), help="Seconds."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def cluster() -> None:
+    """The commands of `qwen-tts cluster`. The help of the group itself is in deployments/commands/main.py."""
+
+
+@cluster.command("apply")
+@click.argument("file", type=click.File("rb"))
+@click.option("--wait", is_flag=True, help="Then wait until the service is ready.")
+@click.option("--force-conflicts", is_flag=True, help="Take over fields that others manage.")
+@_patient
+@_for_cluster
+def apply_command(
+    where: Where, file: BinaryIO, wait: bool, force_conflicts: bool, timeout: float, stuck_after: float
+) -> None:
+    """Apply all objects of a manifest FILE (- is standard input).
+
+    Takes what `helm template` prints and the files in k8s/. Objects are read, and tried on the server without effect,
+    before the first one is changed; what is the same already stays as it is. Helm hooks (tests) are left out.
+    """
+    source = getattr(file, "name", "standard input")
+    try:
+        documents = read_manifest(file.read().decode("utf-8"), source)
+    except UnicodeDecodeError:
+        raise BadManifest(f"{source} is not UTF-8 text") from None
+    api = where.connect()
+    for hook in [document for document in documents if document.hook]:
+        click.echo(f"{hook.kind} {hook.name} left out: a Helm hook ({hook.hook})")
+    chosen = [document for document in documents if not document.hook]
+    targets = targets_of(api, chosen, source, where.namespace is not None)
+    for target, outcome in apply_targets(api, targets, force_conflicts):
+        click.echo(f"{target} {outcome}")
+    if wait:
+        for target in targets:
+            if target.resource == RAY_SERVICES:
+                _wait(api.within(target.namespace), target.document.name, Patience(timeout, stuck_after))
+
+
+@cluster.command()
+@click.argument("name", required=False)
+@_for_cluster
+def status(where: Where, name: str | None) -> None:
+    """Conditions, clusters, applications, deployments and pods, and what is wrong with them."""
+    api = where.connect()
+    snapshot = read(api, choose(api, name))
+    click.echo(status_text(snapshot))
+    if causes := diagnose(snapshot, datetime.now(UTC)):
+        click.echo(f"What is wrong:\n{explain(api, causes)}")
+
+
+@cluster.command()
+@click.argument("name", required=False)
+@_patient
+@_for_cluster
+def wait(where: Where, name: str | None, timeout: float, stuck_after: float) -> None:
+    """Wait until the service serves what was last applied; fail with the reason when it will not."""
+    api = where.connect()
+    _wait(api, choose(api, name), Patience(timeout, stuck_after))
+
+
+@cluster.command()
+@click.argument("name", required=False)
+@click.option("--group", default=ALL, show_default=True, help="head, a worker group (talker, codec, encoder), or all.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as lines come, until Ctrl-C.")
+@click.option("--tail", default=200, show_default=True, type=click.IntRange(min=0), help="Lines of each pod.")
+@_for_cluster
+def logs(where: Where, name: str | None, group: str, follow: bool, tail: int) -> None:
+    """What the pods write to their standard output, each line with its pod.
+
+    Ray keeps the logs of Serve's replicas in files of the pod (/tmp/ray/session_latest/logs/serve) unless the pods have
+    RAY_LOG_TO_STDERR=1 in their environment.
+    """
+    api = where.connect()
+    pods = pods_of_group(read(api, choose(api, name)), group)
+    try:
+        (follow_logs if follow else write_logs)(api, pods, tail, click.echo)
+    except KeyboardInterrupt:
+        click.echo("")
+
+
+@cluster.command()
+@click.argument("name", required=False)
+@_for_cluster
+def url(where: Where, name: str | None) -> None:
+    """Where the service can be reached; without a way from outside, the command that makes one."""
+    api = where.connect()
+    found = addresses(api, read(api, choose(api, name)))
+    click.echo(f"In the cluster: {found.inside}")
+    for address in found.outside:
+        click.echo(f"From outside:   {address}")
+    if not found.outside:
+        forward = f"{where.kubectl(api.namespace)} port-forward service/{found.service} 8000:{found.port}"
+        click.echo(f"From here:      http://127.0.0.1:8000 while this runs:\n  {forward}")
+
+
+@cluster.command()
+@click.argument("name", required=False)
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Follow until the new cluster serves.")
+@_patient
+@_for_cluster
+def rollout(where: Where, name: str | None, wait: bool, timeout: float, stuck_after: float) -> None:
+    """Restart everything without a gap: a new cluster of the same specification takes over when it is ready.
+
+    While both clusters run they need their pods, and their GPUs, twice.
+    """
+    api = where.connect()
+    chosen = choose(api, name)
+    replaced = restart(api, chosen)
+    click.echo(f"RayService {chosen}: a new cluster is to replace {replaced}")
+    if wait:
+        _wait(api, chosen, Patience(timeout, stuck_after), replaced)
+
+
+@cluster.command()
+@click.argument("name", required=False)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--wait", is_flag=True, help="Until its pods are gone.")
+@click.option("--timeout", default=600.0, show_default=True, type=click.FloatRange(min=0), help="Seconds, with --wait.")
+@_for_cluster
+def delete(where: Where, name: str | None, yes: bool, wait: bool, timeout: float) -> None:
+    """Delete the service and all that has its label app.kubernetes.io/instance, but no volume claims."""
+    api = where.connect()
+    chosen = choose(api, name)
+    removal = plan_removal(api, chosen)
+    click.echo(f"In namespace {api.namespace} of {api.host}:")
+    for belonging in removal.goes:
+        click.echo(f"  {belonging}")
+    for belonging in removal.stays:
+        click.echo(f"  {belonging} stays, with its data")
+    if not yes:
+        click.confirm("Delete these?", abort=True)
+    remove(api, removal)
+    if wait:
+        wait_gone(api, chosen, timeout)
+    click.echo("Deleted" if wait else "Being deleted")
+
+
+def _wait(api: Api, name: str, patience: Patience, replaced: str | None = None) -> None:
+    with WaitDisplay() as display:
+        snapshot = wait_ready(api, name, patience, display.show, replaced)
+    click.echo(headline(snapshot))

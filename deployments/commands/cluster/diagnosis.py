@@ -1,0 +1,210 @@
+"""Why a RayService is not ready: what its status, its pods and the warnings about them say, with what to do about it.
+
+Everything here is judged from one Snapshot; whether a cause lasts is for the one who waits.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from deployments.commands.cluster.api import Api
+from deployments.commands.cluster.errors import ClusterError
+from deployments.commands.cluster.objects import ContainerStatus, Event, Pod
+from deployments.commands.cluster.rayservice import Snapshot, group_of, is_ready, last_seen
+
+_IMAGE = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+}
+_CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_RESTARTS = 3  # a container that has failed as often is crashing, also while it runs once more
+_LOG_LINES = 15
+# Who still fails has said so since: kubelets repeat themselves every two minutes, the operator sooner at first. A
+# warning given once (the dashboard was not up yet, say) is forgotten before anyone gives up because of it.
+_EVENT_AGE = timedelta(minutes=3)
+_FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
+# Ray Serve's words for replicas that no node has room for (serve/_private/deployment_state.py, Ray 2.60).
+_NO_ROOM = "to be scheduled"
+
+_FIND_OPERATOR = "kubectl get pods --all-namespaces -l app.kubernetes.io/name=kuberay-operator"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One reason. key: the same for the same trouble in later snapshots; log: (pod, container) that has last words."""
+
+    key: str
+    text: str
+    advice: str = ""
+    log: tuple[str, str] | None = None
+
+    def __str__(self) -> str:
+        return self.text + (f"\n  {self.advice}" if self.advice else "")
+
+
+def diagnose(snapshot: Snapshot, now: datetime) -> list[Cause]:
+    """All causes, the most telling first; of pods of one group that share one, a single cause. now: with time zone."""
+    warnings = [event for event in snapshot.warnings if now - datetime.fromisoformat(last_seen(event)) < _EVENT_AGE]
+    found: dict[str, Cause] = {}
+    for cause in (
+        *_of_service(snapshot),
+        *_of_pods(snapshot, warnings),
+        *_of_serve(snapshot),
+        *_of_warnings(snapshot, warnings),
+    ):
+        found.setdefault(cause.key, cause)
+    return list(found.values())
+
+
+def explain(api: Api, causes: list[Cause]) -> str:
+    """Causes as text, with the last lines of those that have a log."""
+    parts = []
+    for cause in causes:
+        lines = _last_words(api, *cause.log) if cause.log else []
+        parts.append("\n".join([f"- {cause}", *(f"  | {line}" for line in lines)]))
+    return "\n".join(parts)
+
+
+def _last_words(api: Api, pod: str, container: str) -> list[str]:
+    """Of the container's last life, or of this one if it has no other."""
+    for previous in (True, False):
+        try:
+            return list(api.pod_log(pod, container, _LOG_LINES, previous=previous))
+        except ClusterError:  # there is none, or the pod has been replaced meanwhile
+            continue
+    return []
+
+
+def _of_service(snapshot: Snapshot) -> Iterator[Cause]:
+    ready = snapshot.condition("Ready")
+    if snapshot.service["metadata"].get("deletionTimestamp"):
+        yield Cause("deleted", "It is being deleted.")
+    elif snapshot.service.get("spec", {}).get("suspend"):
+        yield Cause("suspended", "It is suspended (spec.suspend is true).", "Set spec.suspend to false and apply.")
+    elif ready.get("reason") == "ValidationFailed":
+        yield Cause("invalid", f"KubeRay refuses it: {ready['message']}")
+    elif ready.get("reason") == "InitializingTimeout":
+        yield Cause("gave up", f"KubeRay has given up on it: {ready['message']}", "Delete it and apply it again.")
+    elif not snapshot.is_observed:
+        generation = snapshot.service["metadata"]["generation"]
+        seen = snapshot.status.get("observedGeneration", 0)
+        yield Cause(
+            "operator",
+            f"The KubeRay operator has not acted on it yet (generation {generation}, last seen {seen or 'none'}).",
+            f"See whether it runs and watches this namespace: {_FIND_OPERATOR}",
+        )
+
+
+def _of_pods(snapshot: Snapshot, warnings: list[Event]) -> Iterator[Cause]:
+    for pod in snapshot.pods:
+        if pod["metadata"].get("deletionTimestamp"):  # it ends because it is told to
+            continue
+        causes = [*_scheduling(snapshot, pod), *_containers(pod)]
+        status = pod.get("status", {})
+        if not causes and status.get("phase") == "Failed" and status.get("reason"):
+            text = f"{_title(pod)} failed: {status['reason']}: {status.get('message', '')}"
+            causes.append(Cause(f"failed {group_of(pod)}", text))
+        if not causes and status.get("phase") == "Pending":
+            named = [e for e in warnings if e["involvedObject"].get("name") == pod["metadata"]["name"]]
+            causes += [_warning(event, _title(pod), group_of(pod)) for event in named[-1:]]
+        yield from causes
+
+
+def _scheduling(snapshot: Snapshot, pod: Pod) -> Iterator[Cause]:
+    conditions = pod.get("status", {}).get("conditions") or []
+    blocked = next((c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"), None)
+    if blocked is None or blocked.get("reason") != "Unschedulable":
+        return
+    message = blocked.get("message", "")
+    advice: list[str] = []
+    if "nvidia.com/gpu" in message and "Insufficient" in message:
+        advice.append(
+            "No node has a GPU free for it: add GPU nodes, or ask for fewer replicas. (A node has nvidia.com/gpu only "
+            "where NVIDIA's device plugin runs: kubectl describe nodes.)"
+        )
+        if snapshot.active and pod["metadata"].get("labels", {}).get("ray.io/cluster") == snapshot.pending:
+            advice.append(
+                "The new cluster runs beside the old one until traffic moves, so it needs its GPUs once more."
+            )
+    if taints := sorted(set(re.findall(r"untolerated taint(?:\(s\))? \{([^}]*)\}", message))):
+        advice.append(f"Give the group a toleration for the taint {', '.join(taints)}, or let it run elsewhere.")
+    if "persistentvolumeclaim" in message.lower():
+        volumes = pod.get("spec", {}).get("volumes") or []
+        claims = sorted(claim for v in volumes if (claim := v.get("persistentVolumeClaim", {}).get("claimName")))
+        advice.append(f"See why the claim is not bound: kubectl describe pvc {' '.join(claims)}")
+    yield Cause(f"unschedulable {group_of(pod)}", f"{_title(pod)} fits on no node: {message}", "\n  ".join(advice))
+
+
+def _containers(pod: Pod) -> Iterator[Cause]:
+    status = pod.get("status", {})
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        name = container["name"]
+        waiting = container.get("state", {}).get("waiting", {})
+        reason, message = waiting.get("reason", ""), waiting.get("message", "no message")
+        if reason in _IMAGE:
+            yield Cause(
+                f"image {group_of(pod)} {name}",
+                f"{_title(pod)} cannot get the image {container.get('image')} ({reason}): {message}",
+                "Check the image's name and tag, and imagePullSecrets if its registry asks for credentials.",
+            )
+        elif reason in _CONFIG:
+            text = f"{_title(pod)} cannot start its container {name} ({reason}): {message}"
+            yield Cause(f"start {group_of(pod)} {name}", text)
+        elif ended := _crash(container, is_ready(pod)):
+            text = f"{_title(pod)}: its container {name} {ended}"
+            yield Cause(f"crash {group_of(pod)} {name}", text, log=(pod["metadata"]["name"], name))
+
+
+def _crash(container: ContainerStatus, pod_is_ready: bool) -> str | None:
+    """How it ended, if it keeps crashing."""
+    state, restarts = container.get("state", {}), container.get("restartCount", 0)
+    ended = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
+    failed_now = bool(state.get("terminated")) and ended.get("exitCode") != 0
+    looping = state.get("waiting", {}).get("reason") == "CrashLoopBackOff"
+    if not (failed_now or looping or (restarts >= _RESTARTS and not pod_is_ready)):
+        return None
+    cause = " because it ran out of memory" if ended.get("reason") == "OOMKilled" else ""
+    return (
+        f"ended with exit code {ended.get('exitCode', 'unknown')}{cause}, restarted {restarts} times; its last lines:"
+    )
+
+
+def _of_serve(snapshot: Snapshot) -> Iterator[Cause]:
+    for name, application in snapshot.applications.items():
+        told = False
+        for deployment, state in (application.get("serveDeploymentStatuses") or {}).items():
+            status, message = state.get("status"), state.get("message", "")
+            no_room = status == "UPDATING" and _NO_ROOM in message and _has_its_nodes(snapshot)
+            if status in _FAILED or no_room:
+                told = True
+                yield Cause(f"deployment {name} {deployment}", f"Deployment {deployment} is {status}: {message}")
+        if application.get("status") in _FAILED and not told:
+            text = f"Application {name} is {application['status']}: {application.get('message') or 'no message'}"
+            yield Cause(f"application {name}", text)
+
+
+def _has_its_nodes(snapshot: Snapshot) -> bool:
+    """Whether all pods run that the clusters are to have: no more room will come by waiting for them."""
+    desired = sum(group.desired or 0 for group in snapshot.groups)
+    return len(snapshot.pods) >= desired and all(p.get("status", {}).get("phase") == "Running" for p in snapshot.pods)
+
+
+def _of_warnings(snapshot: Snapshot, warnings: list[Event]) -> Iterator[Cause]:
+    """What the operator could not do: quotas, admission webhooks, pod security."""
+    for event in [] if snapshot.is_ready else reversed(warnings):
+        kind = event["involvedObject"].get("kind", "")
+        if kind in ("RayService", "RayCluster"):
+            yield _warning(event, f"{kind} {event['involvedObject'].get('name')}", kind)
+
+
+def _warning(event: Event, of: str, key: str) -> Cause:
+    return Cause(f"{event.get('reason')} {key}", f"{of}: {event.get('reason')}: {event.get('message', '')}")
+
+
+def _title(pod: Pod) -> str:
+    return f"Pod {pod['metadata']['name']} (group {group_of(pod)})"

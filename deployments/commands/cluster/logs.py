@@ -1,0 +1,61 @@
+"""Logs of a service's pods, each line with its pod."""
+
+import queue
+import threading
+from collections.abc import Callable
+
+from deployments.commands.cluster.api import Api
+from deployments.commands.cluster.errors import ClusterError
+from deployments.commands.cluster.objects import Pod
+from deployments.commands.cluster.rayservice import Snapshot, group_of
+
+ALL = "all"
+
+Write = Callable[[str], None]
+
+
+def pods_of_group(snapshot: Snapshot, group: str) -> list[Pod]:
+    """The pods of a group (`head`, a worker group, `all`). Raises ClusterError naming the groups there are."""
+    chosen = [pod for pod in snapshot.pods if group in (ALL, group_of(pod))]
+    if not chosen:
+        groups = sorted({group_of(pod) for pod in snapshot.pods})
+        there = f"; there are pods of: {', '.join(groups)}" if groups else ""
+        raise ClusterError(f"RayService {snapshot.name} has no pods of {group}{there}")
+    return chosen
+
+
+def write_logs(api: Api, pods: list[Pod], tail: int, write: Write) -> None:
+    """The last `tail` lines of each pod, one pod after the other."""
+    for pod in pods:
+        _write_log(api, pod, tail, False, write)
+
+
+def follow_logs(api: Api, pods: list[Pod], tail: int, write: Write) -> None:
+    """Lines of all the pods as they come, until all of them have ended."""
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def follow(pod: Pod) -> None:
+        try:
+            _write_log(api, pod, tail, True, lines.put)
+        finally:
+            lines.put(None)
+
+    for pod in pods:
+        threading.Thread(target=follow, args=(pod,), daemon=True).start()
+    ended = 0
+    while ended < len(pods):
+        line = lines.get()
+        if line is None:
+            ended += 1
+        else:
+            write(line)
+
+
+def _write_log(api: Api, pod: Pod, tail: int, follow: bool, write: Write) -> None:
+    """Of the first container, which is Ray's; that there is no log is a line as well."""
+    name = pod["metadata"]["name"]
+    try:
+        for line in api.pod_log(name, pod["spec"]["containers"][0]["name"], tail, follow):
+            write(f"[{name}] {line}")
+    except ClusterError as error:
+        write(f"[{name}] ({error})")

@@ -1,0 +1,174 @@
+"""A RayService, its clusters and their pods as they are at one moment."""
+
+from dataclasses import dataclass
+
+from deployments.commands.cluster.api import Api, operator_missing
+from deployments.commands.cluster.errors import ApiError, ClusterError, NotFound
+from deployments.commands.cluster.objects import (
+    ApplicationStatus,
+    Condition,
+    Event,
+    Object,
+    Pod,
+    RayCluster,
+    RayService,
+    RayServiceStatus,
+    ServiceStatus,
+)
+from deployments.commands.cluster.resources import EVENTS, NAMESPACES, PODS, RAY_CLUSTERS, RAY_SERVICES
+
+HEAD = "head"
+_CLUSTER, _GROUP, _NODE_TYPE = "ray.io/cluster", "ray.io/group", "ray.io/node-type"
+
+
+@dataclass(frozen=True)
+class GroupPods:
+    """Pods of one group of one cluster. desired: None while the cluster's own object is not there."""
+
+    cluster: str
+    group: str
+    ready: int
+    desired: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What the API server tells of a RayService. pods: of both clusters; warnings: events of all that belongs to it."""
+
+    service: RayService
+    groups: list[GroupPods]
+    pods: list[Pod]
+    warnings: list[Event]
+
+    @property
+    def name(self) -> str:
+        return self.service["metadata"]["name"]
+
+    @property
+    def status(self) -> RayServiceStatus:
+        return self.service.get("status") or {}
+
+    @property
+    def active(self) -> str | None:
+        return self._active_status.get("rayClusterName") or None
+
+    @property
+    def pending(self) -> str | None:
+        return self._pending_status.get("rayClusterName") or None
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether the operator has acted on what was last applied."""
+        return self.status.get("observedGeneration", 0) >= self.service["metadata"]["generation"]
+
+    @property
+    def is_ready(self) -> bool:
+        """Serving what was last applied: traffic has moved, every application runs."""
+        applications = self.applications
+        return (
+            self.is_observed
+            and self.condition("Ready").get("status") == "True"
+            and self.pending is None
+            and bool(applications)
+            and all(application.get("status") == "RUNNING" for application in applications.values())
+        )
+
+    @property
+    def applications(self) -> dict[str, ApplicationStatus]:
+        """Of the pending cluster if there is one: those are what an upgrade waits for."""
+        which = self._pending_status if self.pending else self._active_status
+        return which.get("applicationStatuses") or {}
+
+    def condition(self, kind: str) -> Condition:
+        """Empty if the operator has not set it."""
+        for condition in self.status.get("conditions") or []:
+            if condition["type"] == kind:
+                return condition
+        return {}
+
+    @property
+    def _active_status(self) -> ServiceStatus:
+        return self.status.get("activeServiceStatus") or {}
+
+    @property
+    def _pending_status(self) -> ServiceStatus:
+        return self.status.get("pendingServiceStatus") or {}
+
+
+def group_of(pod: Pod) -> str:
+    """`head`, or the worker group's name."""
+    labels = pod["metadata"].get("labels", {})
+    return HEAD if labels.get(_NODE_TYPE) == HEAD else labels.get(_GROUP, "")
+
+
+def is_ready(pod: Pod) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or []
+    return any(found["type"] == "Ready" and found["status"] == "True" for found in conditions)
+
+
+def choose(api: Api, name: str | None) -> str:
+    """The RayService that is meant: `name`, or the only one of the namespace. Raises ClusterError."""
+    try:
+        names = sorted(found["metadata"]["name"] for found in api.find(RayService, RAY_SERVICES))
+    except NotFound:
+        raise operator_missing(api.host) from None
+    if name in names or (name is None and len(names) == 1):
+        return name or names[0]
+    if not names:
+        try:
+            api.get(Object, NAMESPACES, api.namespace)
+        except NotFound:
+            raise ClusterError(f"There is no namespace {api.namespace}") from None
+        except ApiError:  # not everyone may look at namespaces
+            pass
+        raise ClusterError(f"There is no RayService in namespace {api.namespace}")
+    has = f"namespace {api.namespace} has: {', '.join(names)}"
+    raise ClusterError(
+        f"Name one of the RayServices; {has}" if name is None else f"There is no RayService {name}; {has}"
+    )
+
+
+def read(api: Api, name: str) -> Snapshot:
+    """Raises NotFound, ClusterError."""
+    service = api.get(RayService, RAY_SERVICES, name)
+    bare = Snapshot(service, [], [], [])
+    clusters = [cluster for cluster in (bare.active, bare.pending) if cluster]
+    if not clusters:
+        return Snapshot(service, [], [], _warnings(api, {name}))
+    pods = api.find(Pod, PODS, labels=f"{_CLUSTER} in ({','.join(clusters)})")
+    groups = [group for cluster in clusters for group in _groups(api, cluster, pods)]
+    names = {name, *clusters, *(pod["metadata"]["name"] for pod in pods)}
+    return Snapshot(service, groups, pods, _warnings(api, names))
+
+
+def _groups(api: Api, cluster: str, pods: list[Pod]) -> list[GroupPods]:
+    desired: dict[str, int] = {}
+    try:
+        spec = api.get(RayCluster, RAY_CLUSTERS, cluster).get("spec", {})
+        desired[HEAD] = 1
+        for group in spec.get("workerGroupSpecs") or []:
+            desired[group["groupName"]] = group.get("replicas", 0) * group.get("numOfHosts", 1)
+    except NotFound:  # it is not made yet, or just gone
+        pass
+    own = [pod for pod in pods if pod["metadata"].get("labels", {}).get(_CLUSTER) == cluster]
+    names = dict.fromkeys([*desired, *map(group_of, own)])
+    return [
+        GroupPods(cluster, group, sum(is_ready(pod) for pod in own if group_of(pod) == group), desired.get(group))
+        for group in names
+    ]
+
+
+def _warnings(api: Api, names: set[str]) -> list[Event]:
+    """Warnings about objects of these names, oldest first."""
+    events = api.find(Event, EVENTS, fields="type=Warning")
+    return sorted((event for event in events if event.get("involvedObject", {}).get("name") in names), key=last_seen)
+
+
+def last_seen(event: Event) -> str:
+    """RFC 3339, UTC; events of the old and of the new API keep it in different places."""
+    return (
+        (event.get("series") or {}).get("lastObservedTime")
+        or event.get("lastTimestamp")
+        or event.get("eventTime")
+        or event["metadata"].get("creationTimestamp", "")
+    )

@@ -1,0 +1,78 @@
+"""Deletes a RayService with what belongs to it: all that carries its label app.kubernetes.io/instance."""
+
+from dataclasses import dataclass
+
+from deployments.commands.cluster.api import Api
+from deployments.commands.cluster.errors import ClusterError, NotFound
+from deployments.commands.cluster.objects import Object
+from deployments.commands.cluster.resources import RAY_SERVICES, Resource
+
+_INSTANCE = "app.kubernetes.io/instance"
+_HELM_RELEASE = "meta.helm.sh/release-name"
+# What a release may hold, where the server has it.
+_KINDS = (
+    ("v1", "ConfigMap"),
+    ("v1", "Secret"),
+    ("v1", "Service"),
+    ("v1", "ServiceAccount"),
+    ("v1", "Pod"),
+    ("batch/v1", "Job"),
+    ("gateway.networking.k8s.io/v1", "Gateway"),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+    ("monitoring.coreos.com/v1", "PodMonitor"),
+    ("monitoring.coreos.com/v1", "ServiceMonitor"),
+    ("networking.k8s.io/v1", "Ingress"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("policy/v1", "PodDisruptionBudget"),
+    ("rbac.authorization.k8s.io/v1", "Role"),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+)
+_CLAIM = ("v1", "PersistentVolumeClaim")
+
+
+@dataclass(frozen=True)
+class Belonging:
+    resource: Resource
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.resource.kind} {self.name}"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """goes: to be deleted, in that order; stays: volume claims, whose data nothing could bring back."""
+
+    goes: list[Belonging]
+    stays: list[Belonging]
+
+
+def plan_removal(api: Api, name: str) -> Removal:
+    """What `remove` would delete. Raises ClusterError, also if Helm keeps account of these objects."""
+    service = api.get(Object, RAY_SERVICES, name)["metadata"]
+    if release := service.get("annotations", {}).get(_HELM_RELEASE):
+        raise ClusterError(f"Helm installed this; delete it with: helm uninstall {release} -n {api.namespace}")
+    goes = [Belonging(RAY_SERVICES, name)]
+    instance = service.get("labels", {}).get(_INSTANCE)
+    if instance is None:
+        return Removal(goes, [])
+    for api_version, kind in _KINDS:
+        goes += _labelled(api, api_version, kind, instance)
+    return Removal(goes, _labelled(api, *_CLAIM, instance))
+
+
+def remove(api: Api, removal: Removal) -> None:
+    for belonging in removal.goes:
+        try:
+            api.delete(belonging.resource, belonging.name)
+        except NotFound:  # gone with another of them
+            continue
+
+
+def _labelled(api: Api, api_version: str, kind: str, instance: str) -> list[Belonging]:
+    """Objects of a kind with the label, without those that another object owns and takes along."""
+    resource = api.resource_of(api_version, kind)
+    if resource is None:
+        return []
+    found = [item["metadata"] for item in api.find(Object, resource, labels=f"{_INSTANCE}={instance}")]
+    return [Belonging(resource, item["name"]) for item in found if not item.get("ownerReferences")]

@@ -1,0 +1,121 @@
+"""One line per request: its id, whose it was, how it ended. No texts, no voices.
+
+The id is Serve's: its proxy takes X-Request-Id or makes one, answers with it, and every deployment on the way writes
+it into its log lines, these among them.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.errors import HttpError
+from deployments.http.gate import refuse
+
+log = logging.getLogger("ray.serve")
+
+_REQUEST_ID = "x-request-id"
+_SANE_ID = re.compile(r"[!-~]{1,128}")
+
+
+@dataclass
+class _Answer:
+    """What the line will say, filled in while the request is answered."""
+
+    status: str = "-"
+    model: str = "-"
+    finish_reason: str = "-"
+    begun: bool = False
+    ended: bool = False
+
+
+_answer: ContextVar[_Answer | None] = ContextVar("answer", default=None)
+
+
+def note_finish(reason: str) -> None:
+    """Why the speech of the present request ended, where its headers were sent too early to say it."""
+    if (answer := _answer.get()) is not None:
+        answer.finish_reason = reason
+
+
+class RequestLogMiddleware:
+    """Writes the line, in the place of Serve's own access log (which it resembles, and is switched off with)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        request_id = Headers(scope=scope).get(_REQUEST_ID)
+        answer = _Answer()
+        _answer.set(answer)
+        started = time.monotonic()
+
+        async def watched(message: Message) -> None:
+            _observe(message, answer)
+            if message["type"] == "websocket.accept" and request_id is not None:  # which Serve's proxy leaves out
+                MutableHeaders(scope=message).append(_REQUEST_ID, request_id)
+            await send(message)
+
+        try:
+            if request_id is not None and not _SANE_ID.fullmatch(request_id):
+                await refuse(_INSANE_ID, scope, receive, watched)
+            else:
+                await self._app(scope, receive, watched)
+        except asyncio.CancelledError:
+            answer.status = answer.status if answer.begun else "CANCELLED"
+            raise
+        except Exception:
+            answer.status = answer.status if answer.begun else "500"
+            raise
+        finally:
+            _write(scope, answer, 1000 * (time.monotonic() - started))
+
+
+_INSANE_ID = HttpError(400, "X-Request-Id: send 1 to 128 printable ASCII characters", code="invalid_request_id")
+
+
+def hide_serves_access_log() -> None:
+    """In this process, in favour of our line, which says more."""
+    log.addFilter(_is_not_serves)
+
+
+def _is_not_serves(record: logging.LogRecord) -> bool:
+    return not getattr(record, "serve_access_log", False) or hasattr(record, "request_log")
+
+
+def _observe(message: Message, answer: _Answer) -> None:
+    match message["type"]:
+        case "http.response.start" | "websocket.http.response.start":
+            headers = Headers(raw=message["headers"])
+            answer.begun, answer.status = True, str(message["status"])
+            answer.model = headers.get("x-model", "-")
+            answer.finish_reason = headers.get("x-finish-reason", answer.finish_reason)
+        case "http.response.body" | "websocket.http.response.body":
+            answer.ended = not message.get("more_body", False)
+        case "websocket.accept":
+            answer.begun, answer.status = True, "101"
+        case "websocket.close":
+            answer.ended = True
+            answer.status = answer.status if answer.begun else "403"
+
+
+def _write(scope: Scope, answer: _Answer, ms: float) -> None:
+    method = scope.get("method", "WS")
+    # The pattern of the route, never the path: that is anybody's text. What was refused at the gate has none.
+    route = scope.get("root_path", "") + scope["route"].path if "route" in scope else "-"
+    caller = getattr(HTTPConnection(scope).state, "caller", None)
+    key = "-" if caller is None or caller.name is None else caller.name
+    cut = scope["type"] == "http" and answer.begun and not answer.ended
+    finish = "cut" if cut else answer.finish_reason
+    log.info(
+        f"{method} {route} {answer.status} {ms:.1f}ms key={key} model={answer.model} finish={finish}",
+        extra={"serve_access_log": True, "request_log": True},
+    )

@@ -1,0 +1,180 @@
+"""ElevenLabs' fields -> Utterance, and its shapes of answers.
+
+What its clients send by habit and this service has no use for (how ElevenLabs' own models are steered) is accepted and
+has no effect. What would be heard and cannot be followed is refused.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic_core import PydanticCustomError
+
+from deployments.audio.encoder import SAMPLE_RATES_HZ, AudioFormat
+from deployments.errors import HttpError, renamed_fields, to_http_error
+from deployments.speech.utterance import Name, Number, SamplingFields, parse_fields
+from deployments.text.languages import LANGUAGE_CODES
+from qwen_tts.config import LANGUAGE_AUTO
+
+DEFAULT_OUTPUT_FORMAT = "mp3_44100_128"
+_MP3 = ((22050, 32), (24000, 48), *((44100, kbit_s) for kbit_s in (32, 64, 96, 128, 192)))
+# The bit rates are those of the names: MP3 and Opus have the encoder's own.
+OUTPUT_FORMATS: Mapping[str, tuple[AudioFormat, int]] = {
+    **{f"mp3_{rate_hz}_{kbit_s}": ("mp3", rate_hz) for rate_hz, kbit_s in _MP3},
+    **{f"opus_48000_{kbit_s}": ("opus", 48000) for kbit_s in (32, 64, 96, 128, 192)},
+    **{f"pcm_{rate_hz}": ("pcm", rate_hz) for rate_hz in SAMPLE_RATES_HZ},
+    **{f"wav_{rate_hz}": ("wav", rate_hz) for rate_hz in SAMPLE_RATES_HZ},
+    "ulaw_8000": ("mulaw", 8000),
+    "alaw_8000": ("alaw", 8000),
+}
+
+LANGUAGES = {code: language for language, code in LANGUAGE_CODES.items()}
+
+# What ElevenLabs calls what an Utterance has under another name.
+_SENT_AS = {
+    "input": "text",
+    "voice": "voice_id",
+    "model": "model_id",
+    "language": "language_code",
+    "speed": "voice_settings.speed",
+}
+# Codes that its clients know by another name.
+_STATUSES = {
+    "unknown_voice": "voice_not_found",
+    "input_too_long": "max_character_limit_exceeded",
+    "idle_timeout": "input_timeout_exceeded",
+    "text_timeout": "input_timeout_exceeded",
+}
+
+
+def _nothing(value: object) -> object:
+    if value:
+        raise PydanticCustomError("not_supported", "this cannot be followed here; leave it out")
+    return value
+
+
+_Declined = AfterValidator(_nothing)
+Declined = Annotated[object, _Declined, Field(description="cannot be followed: null, or empty")]
+DeclinedFlag = Annotated[bool, _Declined]
+Fields = TypeVar("Fields", bound=BaseModel)
+
+
+class VoiceSettings(BaseModel):
+    """`speed` is followed. The others steer ElevenLabs' own models and have no effect."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    speed: Number | None = None
+    stability: Number | None = None
+    similarity_boost: Number | None = None
+    style: Number | None = None
+    use_speaker_boost: StrictBool | None = None
+    clone_strength: Number | None = None
+
+
+class SpokenFields(SamplingFields):
+    """How something is spoken, with the model's own sampling parameters beside ElevenLabs' fields."""
+
+    voice_settings: VoiceSettings | None = None
+    pronunciation_dictionary_locators: Declined = None
+
+
+class ConvertBody(SpokenFields):
+    """POST /v1/text-to-speech/{voice_id}."""
+
+    text: StrictStr
+    model_id: Name | None = None
+    language_code: Name | None = Field(None, description=f"one of {', '.join(LANGUAGES)}; detected unless given")
+    apply_text_normalization: Literal["auto", "off"] | None = Field(None, description="text is spoken as it is written")
+    apply_language_text_normalization: Declined = None
+    previous_text: Declined = None
+    next_text: Declined = None
+    previous_request_ids: Declined = None
+    next_request_ids: Declined = None
+    use_pvc_as_ivc: Declined = None
+    audio_effects: Declined = None
+
+
+def parse_spoken(kind: type[Fields], fields: Mapping[str, Any]) -> Fields:
+    """Raises HttpError naming the field at fault and what it may be."""
+    if isinstance(settings := fields.get("voice_settings"), dict):
+        parse_fields(VoiceSettings, settings)  # which tells of one unknown name, not of each
+    return parse_fields(kind, fields)
+
+
+def utterance_fields(
+    spoken: SpokenFields,
+    *,
+    text: str,
+    voice_id: str,
+    model_id: str | None,
+    language_code: str | None,
+    output_format: str,
+) -> dict[str, Any]:
+    """The fields of an Utterance. Raises HttpError."""
+    if output_format not in OUTPUT_FORMATS:
+        message = f"output_format {output_format[:100]!r} is unknown; known: {', '.join(OUTPUT_FORMATS)}"
+        raise HttpError(400, message, param="output_format", code="invalid_output_format")
+    if language_code is not None and language_code not in LANGUAGES:
+        message = f"language_code {language_code[:100]!r} is not spoken here; codes: {', '.join(LANGUAGES)}"
+        raise HttpError(400, message, param="language_code", code="unsupported_language")
+    audio_format, sample_rate_hz = OUTPUT_FORMATS[output_format]
+    settings = spoken.voice_settings or VoiceSettings()
+    return spoken.model_dump(include=set(SamplingFields.model_fields)) | {
+        "input": text,
+        "voice": voice_id,
+        "model": model_id,
+        "language": LANGUAGE_AUTO if language_code is None else LANGUAGES[language_code],
+        "response_format": audio_format,
+        "sample_rate": sample_rate_hz,
+        "speed": 1.0 if settings.speed is None else settings.speed,
+    }
+
+
+def status_of(error: HttpError) -> str:
+    """What ElevenLabs calls that kind of error, or we."""
+    code = error.code or error.type
+    return _STATUSES.get(code, code)
+
+
+class ElevenLabsError(HttpError):
+    """A refusal in ElevenLabs' shape."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"detail": {"status": status_of(self), "message": self.message}}
+
+
+@contextmanager
+def elevenlabs_errors() -> Iterator[None]:
+    """Whatever fails within is told in ElevenLabs' words."""
+    try:
+        with renamed_fields(_SENT_AS):
+            yield
+    except Exception as error:
+        told = to_http_error(error)
+        raise ElevenLabsError(
+            told.status, told.message, told.type, param=told.param, code=told.code, retry_after_s=told.retry_after_s
+        ) from None
+
+
+class ElevenLabsErrorDetail(BaseModel):
+    status: str
+    message: str
+
+
+class ElevenLabsErrorAnswer(BaseModel):
+    detail: ElevenLabsErrorDetail
+
+
+class ElevenLabsVoice(BaseModel):
+    voice_id: str
+    name: str
+    category: Literal["premade", "cloned", "generated"]
+    description: str | None = None
+    labels: dict[str, str] = {}
+
+
+class ElevenLabsVoices(BaseModel):
+    voices: list[ElevenLabsVoice]

@@ -1,0 +1,207 @@
+"""Bodies of answers, as callers and /openapi.json see them."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from deployments.voices.consents import ConsentRecord
+from deployments.voices.record import Source, VoiceRecord
+from deployments.wire.messages import Usage
+from qwen_tts.config import ModelType
+from qwen_tts.request import FinishReason
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    error: ErrorDetail
+
+
+class Alive(BaseModel):
+    status: Literal["alive"] = "alive"
+
+
+class Ready(BaseModel):
+    status: Literal["ready"] = "ready"
+    models: list[str]
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["qwen-tts"] = "qwen-tts"
+    type: ModelType
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class InputTokenDetails(BaseModel):
+    text_tokens: int
+    audio_tokens: int
+
+
+class UsageObject(BaseModel):
+    """Tokens of text, and frames of 80 ms: of the reference in the input, of the speech in the output."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_token_details: InputTokenDetails
+
+
+class BatchResult(BaseModel):
+    """One item's, in the order of the items. `error` is there where the audio is not."""
+
+    index: int
+    status: Literal["success", "error"]
+    audio_data: str | None = None  # base64
+    media_type: str | None = None
+    finish_reason: FinishReason | None = None
+    model: str | None = None
+    seed: int | None = None
+    usage: UsageObject | None = None
+    error: str | None = None
+    error_param: str | None = None
+    error_code: str | None = None
+
+
+class BatchAnswer(BaseModel):
+    id: str
+    results: list[BatchResult]
+    total: int
+    succeeded: int
+    failed: int
+
+
+class BuiltInVoice(BaseModel):
+    id: str
+    object: Literal["audio.voice"] = "audio.voice"
+    model: str
+    languages: list[str]
+
+
+class StoredVoice(BaseModel):
+    """OpenAI's audio.voice with vLLM-Omni's fields."""
+
+    id: str
+    object: Literal["audio.voice"] = "audio.voice"
+    name: str
+    created_at: int
+    type: Literal["audio_sample", "prompt"]
+    source: Source
+    consent: str
+    ref_text: str | None
+    speaker_description: str | None
+    mime_type: str
+    file_size: int
+    owner: str | None  # the name of the API key that stored it
+
+
+class VoiceList(BaseModel):
+    object: Literal["list"] = "list"
+    voices: list[str]
+    data: list[BuiltInVoice | StoredVoice]
+    uploaded_voices: list[StoredVoice]
+    first_id: str | None
+    last_id: str | None
+    has_more: Literal[False] = False
+
+
+class UploadedVoice(StoredVoice):
+    success: Literal[True] = True
+    voice: StoredVoice
+
+
+class VoiceDeleted(BaseModel):
+    id: str
+    object: Literal["audio.voice.deleted"] = "audio.voice.deleted"
+    deleted: Literal[True] = True
+    success: Literal[True] = True
+
+
+class Preview(BaseModel):
+    """`audio` is a WAV file in base64; `flaw` says why it is poor to clone from."""
+
+    object: Literal["audio.voice_preview"] = "audio.voice_preview"
+    id: str | None
+    chosen: bool | None
+    seed: int
+    finish_reason: FinishReason
+    flaw: str | None
+    audio: str
+
+
+class PreviewList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Preview]
+
+
+class DesignedVoiceAnswer(StoredVoice):
+    previews: list[Preview]
+
+
+class Consent(BaseModel):
+    id: str
+    object: Literal["audio.voice_consent"] = "audio.voice_consent"
+    created_at: int
+    name: str
+    language: str
+    owner: str | None  # the name of the API key that stored it
+
+
+class ConsentList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Consent]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class ConsentDeleted(BaseModel):
+    id: str
+    object: Literal["audio.voice_consent"] = "audio.voice_consent"
+    deleted: Literal[True] = True
+
+
+def usage_object(usage: Usage) -> UsageObject:
+    return UsageObject(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.frames,
+        total_tokens=usage.input_tokens + usage.frames,
+        input_token_details=InputTokenDetails(text_tokens=usage.text_tokens, audio_tokens=usage.reference_frames),
+    )
+
+
+def show_voice(record: VoiceRecord) -> StoredVoice:
+    return StoredVoice(
+        id=record.name,
+        name=record.name,
+        created_at=record.created_at,
+        type="audio_sample" if record.source == "upload" else "prompt",
+        source=record.source,
+        consent=record.consent,
+        ref_text=record.ref_text,
+        speaker_description=record.description,
+        mime_type=record.mime_type,
+        file_size=record.audio_bytes,
+        owner=record.owner,
+    )
+
+
+def show_consent(record: ConsentRecord) -> Consent:
+    return Consent(
+        id=record.id,
+        created_at=record.created_at,
+        name=record.name,
+        language=record.language,
+        owner=record.owner,
+    )

@@ -1,0 +1,93 @@
+"""CodecEncoder deployment: reference recordings become what a Base model must know of their speaker."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from deployments.embedded import checkpoint_of
+from deployments.replicas.batcher import Batcher, first_come
+from deployments.replicas.torch_process import adopt_threads, apart, prepare_torch
+from deployments.settings import CodecEncoderArgs, ModelArgs
+from qwen_tts.audio import Clip, decode_audio
+from qwen_tts.checkpoint import resolve_checkpoint
+from qwen_tts.config import read_model_config
+from qwen_tts.errors import InvalidRequest, Overloaded
+from qwen_tts.reference_audio import LONGEST_S, check_reference
+from qwen_tts.voice import EncodedReference
+from qwen_tts.voice_encoder import VoiceEncoder, load_voice_encoder
+
+log = logging.getLogger("ray.serve")
+
+_READERS = 2  # threads that unpack audio files while the model is busy
+_BATCHES_REMEMBERED = 1000
+
+
+@dataclass(frozen=True)
+class _Recording:
+    model: str
+    clip: Clip
+
+
+class CodecEncoder:
+    """The speaker encoder of every Base model of the application, and the encoders of their codecs."""
+
+    def __init__(self, models: tuple[ModelArgs, ...], args: CodecEncoderArgs) -> None:
+        device = prepare_torch(args)
+        self._encoders: dict[str, VoiceEncoder] = {}
+        for model in models:
+            directory = resolve_checkpoint(checkpoint_of(model))
+            if read_model_config(directory).tts_model_type == "base":
+                self._encoders[model.name] = apart(partial(load_voice_encoder, directory, device))
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="audio-reader")
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-encoder", initializer=adopt_threads)
+        self._batcher = Batcher(self._encode, thread, first_come(args.max_batch))
+        self._batch_sizes: deque[int] = deque(maxlen=_BATCHES_REMEMBERED)
+        self._max_waiting = args.max_waiting
+        self._under_way = 0
+        log.info("codec encoder ready: %s on %s", ", ".join(self._encoders) or "no model clones", device)
+
+    async def describe(self) -> dict[str, str]:
+        """Fingerprint of the voice space of every Base model, by the model's name."""
+        return {name: encoder.fingerprint for name, encoder in self._encoders.items()}
+
+    async def encode(self, model: str, audio: bytes, *, check: bool = True) -> EncodedReference:
+        """What `model` must know of the speaker recorded in `audio`, a file in any container.
+
+        `check` refuses recordings unfit to clone from. Raises InvalidRequest or Overloaded.
+        """
+        if model not in self._encoders:
+            raise InvalidRequest(f"model {model!r} does not clone voices", "model", "voice_not_supported")
+        if self._under_way >= self._max_waiting:
+            raise Overloaded(f"{self._under_way} reference recordings are waiting already")
+        self._under_way += 1
+        try:
+            rate_hz = self._encoders[model].sample_rate_hz
+            clip = await asyncio.get_running_loop().run_in_executor(self._readers, _read, audio, rate_hz, check)
+            return await self._batcher.submit(_Recording(model, clip))
+        finally:
+            self._under_way -= 1
+
+    async def batch_sizes(self) -> list[int]:
+        """Sizes of the latest batches, oldest first."""
+        return list(self._batch_sizes)
+
+    def _encode(self, recordings: Sequence[_Recording]) -> list[EncodedReference]:
+        self._batch_sizes.append(len(recordings))
+        encoded: list[EncodedReference | None] = [None] * len(recordings)
+        for model in {recording.model for recording in recordings}:
+            indices = [index for index, recording in enumerate(recordings) if recording.model == model]
+            results = self._encoders[model].encode([recordings[index].clip for index in indices])
+            for index, result in zip(indices, results, strict=True):
+                encoded[index] = result
+        return [result for result in encoded if result is not None]
+
+
+def _read(audio: bytes, rate_hz: int, check: bool) -> Clip:
+    clip = decode_audio(audio, LONGEST_S)
+    if check:
+        check_reference(clip)
+    return clip.resampled(rate_hz)

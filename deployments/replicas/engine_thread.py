@@ -1,0 +1,207 @@
+"""The engine in a thread of its own, seen from asyncio: requests in, FrameChunks out."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+import numpy as np
+
+from deployments.replicas.metrics import EngineMetrics
+from deployments.replicas.torch_process import adopt_threads
+from deployments.wire.messages import FrameChunk, Usage
+from qwen_tts.engine.engine import Engine
+from qwen_tts.engine.live_text import LiveText
+from qwen_tts.engine.pace import FRAME_S
+from qwen_tts.engine.playback import Playback
+from qwen_tts.engine.sequence import Sequence, chunk_sizes
+from qwen_tts.errors import EngineStopped
+from qwen_tts.request import SpeechRequest
+
+log = logging.getLogger(__name__)
+
+# A listener with less audio in hand gets every frame as it comes: the next one takes a frame's time where the pace is
+# kept, and its way through the decoder to him some more.
+_LEAST_HEADROOM_S = 2 * FRAME_S
+
+
+class _Listener:
+    """Wakes one coroutine from the engine's thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        # The loop is closed when the process ends with streams running; nobody is left to wake then.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    def notify_of(self, task: "asyncio.Task[None]") -> None:
+        """`task` has ended. Its error is looked at here, because the stream may have ended before."""
+        if not task.cancelled():
+            task.exception()
+        self._event.set()
+
+    async def wait(self, most_s: float | None = None) -> None:
+        """For news, or for `most_s`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                await self._event.wait()
+        self._event.clear()
+
+
+class EngineThread:
+    """Steps the engine while it has work. A step that raises ends the engine: see `alive`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        chunk_schedule: tuple[int, ...],
+        metrics: EngineMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """metrics: None outside a replica."""
+        self.engine = engine
+        self._clock = clock
+        self._metrics = metrics
+        self._chunk_schedule = chunk_schedule
+        self._groups = engine.config.talker_config.num_code_groups
+        self._listeners: dict[Sequence, _Listener] = {}
+        self._work = threading.Event()
+        self._closing = False
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, name="talker-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    async def generate(
+        self, request: SpeechRequest, rest: AsyncIterator[str] | None = None
+    ) -> AsyncIterator[FrameChunk]:
+        """Chunks of frames on the growing schedule, or sooner where the listener has little audio left; the last one
+        carries the finish reason and the usage.
+
+        With `rest`, which gives more of the text as it is written, a text that pauses keeps nothing back that the
+        listener waits for.
+        Raises InvalidRequest, Overloaded, EngineStopped, or what `rest` raises. Leaving the iterator early cancels the
+        request.
+        """
+        text = None if rest is None else await self._begin(request, rest)
+        sequence = self.engine.add(request) if text is None else self.engine.add_live(text)
+        listener = self._listeners[sequence] = _Listener()
+        writer = None
+        if text is not None and rest is not None and not text.ended:
+            writer = asyncio.create_task(self._write(text, rest))
+            writer.add_done_callback(listener.notify_of)
+        self._work.set()
+        try:
+            sent = 0
+            playback = Playback(requested=self._clock(), ahead=request.ahead_s)
+            for size in chunk_sizes(self._chunk_schedule, self._first_size(request)):
+                while not sequence.finished and not self._due(held := len(sequence.frames) - sent, size, playback):
+                    most_s = self._may_wait_s(playback) if sequence.paused and held else None
+                    if most_s is not None and most_s <= 0:
+                        break
+                    await listener.wait(most_s)
+                    if writer is not None and writer.done():
+                        writer.result()
+                frames = sequence.frames[sent : sent + size]
+                sent += len(frames)
+                playback.send(len(frames) * FRAME_S, self._clock())
+                if sequence.finish_reason == "cancelled":
+                    raise EngineStopped("the talker stopped before the utterance was complete")
+                last = sequence.finished and sent == len(sequence.frames)
+                if self._metrics is not None and sent == len(frames) and sequence.started_s is not None:
+                    self._metrics.waited(sequence.started_s - sequence.queued_s)
+                    self._metrics.reused(sequence.rows_reused)
+                codes = np.array(frames, dtype=np.int16).reshape(-1, self._groups)
+                if last:
+                    yield FrameChunk(codes, sequence.finish_reason, _usage(sequence))
+                    return
+                yield FrameChunk(codes, None)
+        finally:
+            if writer is not None:
+                writer.cancel()
+            self.engine.cancel(sequence)
+            self._work.set()  # a paused one leaves its slot too
+            del self._listeners[sequence]
+
+    def _first_size(self, request: SpeechRequest) -> int:
+        """Of the first chunk. Who is not alone begins with a frame more in hand: the next one may come late, after
+        others'. Who has other audio to hear first is in no hurry."""
+        if request.first_chunk_frames is not None:
+            return request.first_chunk_frames
+        if request.ahead_s:
+            return self._chunk_schedule[-1]
+        alone = self.engine.running + self.engine.waiting == 1
+        return self._chunk_schedule[0] + (0 if alone else 1)
+
+    def _due(self, held: int, size: int, playback: Playback) -> bool:
+        """Whether `held` frames must leave: they are a chunk of `size`, or the listener cannot wait for one."""
+        if held >= size or playback.first_sent is None:
+            return held >= size
+        return held > 0 and self._may_wait_s(playback) < 0
+
+    def _may_wait_s(self, playback: Playback) -> float:
+        """Until the listener has too little left; 0 before he has heard anything."""
+        return 0.0 if playback.first_sent is None else playback.headroom(self._clock()) - _LEAST_HEADROOM_S
+
+    async def _begin(self, request: SpeechRequest, rest: AsyncIterator[str]) -> LiveText:
+        """The text of a request once its prompt is certain."""
+        text = self.engine.live_text(request)
+        while not text.ready:
+            if (piece := await anext(rest, None)) is None:
+                text.end()
+            else:
+                text.append(piece)
+        return text
+
+    async def _write(self, text: LiveText, rest: AsyncIterator[str]) -> None:
+        async for piece in rest:
+            text.append(piece)
+            self._work.set()
+        text.end()
+        self._work.set()
+
+    def close(self) -> None:
+        """End every request and the thread."""
+        self._closing = True
+        self._work.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            adopt_threads()
+            while not self._closing:
+                self._work.wait()
+                self._work.clear()
+                while not self.engine.idle and not self._closing:
+                    self._notify(self._step())
+        except Exception:  # whatever it was, no request may hang on a dead engine
+            log.exception("engine step failed; this talker serves no more requests")
+        finally:
+            self.engine.stop()
+            self._notify(tuple(self._listeners))
+
+    def _step(self) -> tuple[Sequence, ...]:
+        if self._metrics is None:
+            return self.engine.step()
+        with self._metrics.step():
+            moved = self.engine.step()
+        self._metrics.rows(len(moved))
+        return moved
+
+    def _notify(self, sequences: tuple[Sequence, ...]) -> None:
+        for sequence in sequences:
+            if listener := self._listeners.get(sequence):
+                listener.notify()
+
+
+def _usage(sequence: Sequence) -> Usage:
+    behind = 0 if sequence.text is None else sequence.text.trailing_tokens
+    return Usage(sequence.layout.text_tokens + behind, sequence.layout.reference_frames, len(sequence.frames))

@@ -1,0 +1,122 @@
+"""The service's own Prometheus metrics, next to Serve's: names, units, buckets. Serve adds deployment and replica.
+
+A metric may only be made in a replica.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ray.serve import metrics
+
+from deployments.wire.messages import AudioChunk
+from qwen_tts.engine.engine import Engine
+from qwen_tts.engine.playback import Playback
+from qwen_tts.errors import InvalidRequest, Overloaded
+
+_MS = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0, 5120.0, 10240.0]
+_RATIOS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0, 1.5, 2.0, 5.0]
+_ROWS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
+_MODEL = ("model",)
+
+
+class StreamMetrics:
+    """Of streams of audio, where they leave the codec decoder."""
+
+    def __init__(self) -> None:
+        def histogram(name: str, description: str, boundaries: list[float]) -> metrics.Histogram:
+            return metrics.Histogram(f"qwen_tts_{name}", description, boundaries, _MODEL)
+
+        self._ttfa = histogram("ttfa_ms", "Request received by the decoder until its first audio left.", _MS)
+        self._gap = histogram("chunk_gap_ms", "Between two chunks of one stream.", _MS)
+        self._headroom = histogram("headroom_ms", "Audio in a listener's hands when the next chunk leaves.", _MS)
+        self._rtf = histogram("rtf", "Time a stream took over the audio it made.", _RATIOS)
+        self._audio = metrics.Counter("qwen_tts_audio_s", "Audio made.", _MODEL)
+        self._underruns = metrics.Counter("qwen_tts_underruns", "Chunks that came after the audio had run out.", _MODEL)
+        self._silence = metrics.Counter("qwen_tts_underrun_ms", "Silence that listeners heard for it.", _MODEL)
+        ends = (*_MODEL, "finish_reason")
+        self._ended = metrics.Counter(
+            "qwen_tts_streams",
+            "Streams, by how they ended.",
+            ends,  # type: ignore[arg-type]  # typed as one key
+        )
+
+    @contextmanager
+    def stream(self, model: str, sample_rate_hz: int, ahead_s: float) -> Iterator[Callable[[AudioChunk], AudioChunk]]:
+        """For one stream: gives what every chunk is passed through as it leaves. Its listener has `ahead_s` of other
+        audio to hear before it; with any, its first audio does not count as one that is waited for."""
+        tags = {"model": model}
+        playback, reason = Playback(requested=time.monotonic(), ahead=ahead_s), "cancelled"
+
+        def leave(chunk: AudioChunk) -> AudioChunk:
+            nonlocal reason
+            if chunk.pcm:
+                self._observe(playback, len(chunk.pcm) / 2 / sample_rate_hz, tags)
+            reason = chunk.finish_reason or reason
+            return chunk
+
+        try:
+            yield leave
+        except (InvalidRequest, Overloaded):
+            reason = "refused"
+            raise
+        except Exception:
+            reason = "error"
+            raise
+        finally:
+            self._ended.inc(tags={**tags, "finish_reason": reason})
+            if playback.sent:
+                self._rtf.observe((time.monotonic() - playback.requested) / playback.sent, tags)
+
+    def _observe(self, playback: Playback, audio_s: float, tags: dict[str, str]) -> None:
+        now, underruns, silence = time.monotonic(), playback.underruns, playback.silence
+        if playback.first_sent is None and not playback.ahead:
+            self._ttfa.observe(1000 * (now - playback.requested), tags)
+        elif playback.first_sent is not None:
+            self._headroom.observe(1000 * max(0.0, playback.headroom(now)), tags)
+        if (gap := playback.send(audio_s, now)) is not None:
+            self._gap.observe(1000 * gap, tags)
+        self._audio.inc(audio_s, tags)
+        if playback.underruns > underruns:
+            self._underruns.inc(tags=tags)
+            self._silence.inc(1000 * (playback.silence - silence), tags)
+
+
+class EngineMetrics:
+    """Of one talker's engine."""
+
+    def __init__(self, engine: Engine, model: str) -> None:
+        self._engine = engine
+        self._tags = {"model": model}
+        self._running = metrics.Gauge("qwen_tts_slots_in_use", "Running sequences.", _MODEL)
+        self._waiting = metrics.Gauge("qwen_tts_requests_waiting", "Requests waiting for a slot.", _MODEL)
+        self._step = metrics.Histogram(
+            "qwen_tts_step_ms", "One engine step: a frame for every row, rows of a prompt.", _MS, _MODEL
+        )
+        self._rows = metrics.Histogram("qwen_tts_step_rows", "Sequences that got a frame in a step.", _ROWS, _MODEL)
+        self._wait = metrics.Histogram("qwen_tts_queue_wait_ms", "Request queued until it had a slot.", _MS, _MODEL)
+        self._found = metrics.Counter("qwen_tts_prefixes_reused", "Prompts whose beginning was known.", _MODEL)
+        self._reused = metrics.Counter("qwen_tts_prefix_rows_reused", "Rows that were not computed for it.", _MODEL)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._step.observe(1000 * (time.monotonic() - started), self._tags)
+        self._running.set(self._engine.running, self._tags)
+        self._waiting.set(self._engine.waiting, self._tags)
+
+    def rows(self, count: int) -> None:
+        """Sequences that a step gave a frame."""
+        if count:
+            self._rows.observe(count, self._tags)
+
+    def waited(self, seconds: float) -> None:
+        """A sequence that has its first frame had waited for its slot."""
+        self._wait.observe(1000 * seconds, self._tags)
+
+    def reused(self, rows: int) -> None:
+        """Of a sequence that has its first frame, so many rows of the prompt had been known."""
+        if rows:
+            self._found.inc(tags=self._tags)
+            self._reused.inc(rows, self._tags)

@@ -1,0 +1,161 @@
+"""Decoding many streams on one codec: a slot each, those whose listeners soonest have nothing left to hear decoded
+first, and together."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deployments.replicas.admission import DecodingPace, Listener
+from deployments.replicas.batcher import Batcher
+from deployments.replicas.torch_process import adopt_threads
+from deployments.wire.messages import Load
+from qwen_tts.audio import to_pcm16
+from qwen_tts.codec.carry import Carry
+from qwen_tts.codec.decoder import CodecDecoder
+from qwen_tts.codec.state import DecoderState
+from qwen_tts.engine.pace import FRAME_S
+from qwen_tts.recently_used import RecentlyUsed, content_key
+
+log = logging.getLogger("ray.serve")
+
+_WARM_UP_FRAMES, _WARM_UPS = 8, 8
+
+
+@dataclass(frozen=True)
+class _Piece:
+    slot: int
+    codes: NDArray[np.int16]  # [F, G]
+    due: float  # when its listener has nothing left to hear
+
+
+class Stream:
+    """One stream's place in the pool."""
+
+    def __init__(
+        self,
+        batcher: Batcher[_Piece, bytes],
+        prime: Callable[[int, NDArray[np.int16]], Awaitable[None]],
+        slot: int,
+        pace: DecodingPace,
+        listener: Listener,
+    ) -> None:
+        self._batcher = batcher
+        self._prime = prime
+        self._slot = slot
+        self._pace = pace
+        self._listener = listener
+
+    async def prime(self, codes: NDArray[np.int16]) -> None:
+        """Go on from the end of these frames, codes [F, G], of a stream that has decoded nothing yet."""
+        await self._prime(self._slot, codes)
+
+    async def decode(self, codes: NDArray[np.int16]) -> bytes:
+        """The next frames, codes [F, G], as 16-bit PCM of F * 1920 samples."""
+        listener = self._listener
+        listener.waits = True
+        most = self._pace.frames_at_once
+        pieces = [_Piece(self._slot, codes[n : n + most], listener.playback.ends) for n in range(0, len(codes), most)]
+        pcm = b"".join([await self._batcher.submit(piece) for piece in pieces])
+        listener.waits = False
+        listener.playback.send(len(codes) * FRAME_S, time.monotonic())
+        self._pace.admit()
+        return pcm
+
+
+class StreamDecoder:
+    """A decoder with its pool. Decoding, leasing and releasing all happen on one thread, in the order asked for,
+    so that a stream cancelled while its batch is being decoded gives its slot back after that batch.
+
+    `primed_cache_bytes` of what priming leaves are kept for the next streams that go on from the same frames."""
+
+    def __init__(
+        self, decoder: CodecDecoder, slots: int, max_batch: int, sample_rate_hz: int, primed_cache_bytes: int
+    ) -> None:
+        self.sample_rate_hz = sample_rate_hz
+        self._decoder = decoder
+        self._device = decoder.pre_conv.conv.weight.device
+        self._state = DecoderState(decoder, slots)
+        self._primed = RecentlyUsed[Carry](primed_cache_bytes)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-decoder", initializer=adopt_threads)
+        self._max_batch = max_batch
+        self._batcher = Batcher(self._decode, self._thread, self._next_batch)
+        self._pace = DecodingPace(slots)
+
+    def load(self) -> Load:
+        return Load(slots=self._state.slots, used=self._state.used, waiting=self._pace.waiting)
+
+    @asynccontextmanager
+    async def stream(self, ahead_s: float = 0.0) -> AsyncIterator[Stream]:
+        """A slot of the pool, waiting for one if need be. The listener has `ahead_s` of other audio to hear first.
+        Raises Overloaded."""
+        async with self._pace.place(ahead_s) as listener:
+            lease: Future[int | None] = self._thread.submit(self._state.lease)
+            try:
+                slot = await asyncio.wrap_future(lease)
+                assert slot is not None, "the places and the pool disagree"
+                yield Stream(self._batcher, self._prime_on_thread, slot, self._pace, listener)
+            finally:
+                self._thread.submit(self._release, lease)
+
+    def warm_up(self) -> None:
+        slot = self._state.lease()
+        assert slot is not None
+        # In turn, so that a machine that is busy for some of the time is so for both.
+        took_s = [(self._timed(slot, 1), self._timed(slot, _WARM_UP_FRAMES)) for _ in range(_WARM_UPS)]
+        one_s, many_s = (min(times) for times in zip(*took_s, strict=True))
+        self._pace.begin(one_s, many_s, _WARM_UP_FRAMES)
+        self._state.release(slot)
+        batch_ms, frame_ms = 1000 * self._pace.batch_s, 1000 * self._pace.frame_s
+        log.info("decoding takes %.1f ms a batch and %.1f ms for each frame in it", batch_ms, frame_ms)
+
+    def _timed(self, slot: int, frames: int) -> float:
+        """What a piece takes, in seconds."""
+        began = time.monotonic()
+        self._decode([_Piece(slot, np.zeros((frames, self._decoder.config.num_quantizers), dtype=np.int16), 0.0)])
+        return time.monotonic() - began
+
+    def _next_batch(self, waiting: Sequence[_Piece]) -> list[int]:
+        """The most urgent piece, and as many others of its length as there is time for."""
+        by_urgency = sorted(range(len(waiting)), key=lambda index: waiting[index].due)
+        frames = len(waiting[by_urgency[0]].codes)
+        alike = [index for index in by_urgency if len(waiting[index].codes) == frames]
+        return alike[: min(self._max_batch, max(1, self._pace.frames_at_once // frames))]
+
+    async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._prime, slot, codes)
+
+    @torch.inference_mode()
+    def _prime(self, slot: int, codes: NDArray[np.int16]) -> None:
+        key = content_key(codes)
+        if (carry := self._primed.get(key)) is None:
+            carry = Carry()
+            self._decoder.prime(torch.tensor(codes, dtype=torch.int64, device=self._device)[None], carry)
+            # Copied: what a layer keeps is often the end of something larger, which would stay in memory with it.
+            carry.kept = [tensor.clone() for tensor in carry.kept]
+            self._primed.put(key, carry, sum(tensor.nbytes for tensor in carry.kept))
+        self._state.scatter([slot], carry)
+
+    def _release(self, lease: "Future[int | None]") -> None:
+        slot = lease.result()
+        assert slot is not None
+        self._state.release(slot)
+
+    @torch.inference_mode()
+    def _decode(self, pieces: Sequence[_Piece]) -> list[bytes]:
+        """Pieces of one length."""
+        began = time.monotonic()
+        slots = [piece.slot for piece in pieces]
+        codes = torch.from_numpy(np.stack([piece.codes for piece in pieces]))
+        carry = self._state.gather(slots)
+        samples = self._decoder(codes.to(self._device, torch.int64), carry).float().cpu()  # [B, S]
+        self._state.scatter(slots, carry)
+        self._pace.observe(len(pieces) * codes.shape[1], time.monotonic() - began)
+        return [to_pcm16(row) for row in samples.numpy()]

@@ -1,0 +1,143 @@
+"""Talker deployment: one replica is one engine on one model."""
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from deployments.embedded import checkpoint_of
+from deployments.replicas.engine_thread import EngineThread
+from deployments.replicas.metrics import EngineMetrics
+from deployments.replicas.torch_process import apart, prepare_torch
+from deployments.settings import ModelArgs, TalkerArgs
+from deployments.wire.messages import FrameChunk, Load, ModelCard
+from deployments.wire.text_inbox import InboxText
+from qwen_tts.checkpoint import DTYPES
+from qwen_tts.engine.cpu import can_compile
+from qwen_tts.engine.engine import Engine, load_engine
+from qwen_tts.engine.pace import FRAME_S
+from qwen_tts.errors import ConfigError, EngineStopped, UnsupportedError
+from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, Voice
+from qwen_tts.voice import VoicePrompt
+
+log = logging.getLogger("ray.serve")
+
+_WARM_UP_FRAMES = 4
+_WARM_UP_STREAMS = 3
+_NICENESS = 5  # more than the others have
+
+
+class Talker:
+    """Generates codes. The constructor returns when the model is loaded and has spoken once."""
+
+    def __init__(self, model: ModelArgs, args: TalkerArgs) -> None:
+        device = prepare_torch(args)
+        if device.type == "cpu":
+            # Frames are made ahead of the time they are wanted at; who decodes and sends them goes by the clock.
+            os.nice(_NICENESS)
+        self._args = args
+        library = logging.getLogger("qwen_tts")  # how far capturing graphs has come
+        library.setLevel(logging.INFO)
+        library.parent = log
+        dtype = torch.bfloat16 if args.dtype == "int8" else DTYPES[args.dtype]
+        compiled = can_compile(device, dtype) if args.compile is None else args.compile
+        load = partial(
+            load_engine,
+            checkpoint_of(model),
+            device=device,
+            dtype=dtype,
+            int8=args.dtype == "int8",
+            prefill_rows=args.prefill_rows,
+            prefix_cache_bytes=args.prefix_cache_bytes,
+            attn_implementation=args.attn_implementation,
+            slots=args.slots,
+            positions=args.positions,
+            max_waiting=args.max_waiting,
+            max_frames=args.max_frames,
+        )
+        try:
+            loaded = apart(partial(load, compiled=compiled))
+        except UnsupportedError as error:
+            if args.compile is not None or not compiled:
+                raise
+            log.warning("%s; %s computes in plain torch", error, model.name)  # a compiler that does not know C++20
+            compiled = False
+            loaded = apart(partial(load, compiled=compiled))
+        engine, config = loaded.engine, loaded.engine.config
+        if model.type not in (None, config.tts_model_type):
+            raise ConfigError(f"model {model.name} is of type {config.tts_model_type!r}, settings say {model.type!r}")
+        self._card = ModelCard(
+            name=model.name,
+            model_type=config.tts_model_type,
+            speakers=config.speakers,
+            languages=config.languages,
+            defaults=loaded.defaults,
+            sample_rate_hz=loaded.codec_config.output_sample_rate,
+            utterance_characters=model.utterance_characters,
+        )
+        warm_up = partial(_warm_up, engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)
+        step_s = apart(warm_up)
+        if args.keep_pace and step_s <= FRAME_S:
+            engine.keep_pace()
+            apart(warm_up)  # it learns what steps take
+        elif args.keep_pace:
+            log.info("%s takes %.0f ms a frame for one stream: no pace to keep", model.name, 1000 * step_s)
+        self._engine = EngineThread(engine, args.chunk_schedule, EngineMetrics(engine, model.name))
+        how = f"{args.dtype}{', compiled' if compiled else ''}"
+        log.info("talker of %s ready: %s slots on %s in %s", model.name, args.slots, device, how)
+
+    async def describe(self) -> ModelCard:
+        return self._card
+
+    async def load(self) -> Load:
+        engine = self._engine.engine
+        return Load(slots=self._args.slots, used=engine.running, waiting=engine.waiting)
+
+    async def has_room(self) -> bool:
+        """Whether half of this replica is idle, so that what nobody waits for may be computed."""
+        return self._engine.engine.half_idle
+
+    async def generate(self, request: SpeechRequest, rest: InboxText | None = None) -> AsyncIterator[FrameChunk]:
+        """Frames of `request` on the chunk schedule, the `rest` of its text being still written. Raises InvalidRequest,
+        Overloaded or EngineStopped."""
+        chunks = self._engine.generate(request, None if rest is None else rest.pieces())
+        try:
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            await chunks.aclose()  # type: ignore[attr-defined]  # an async generator behind its public type
+
+    def check_health(self) -> None:
+        """Called by Serve, which replaces the replica when this raises."""
+        if not self._engine.alive:
+            raise EngineStopped("the engine thread has died")
+
+
+def _warm_up(engine: Engine, streams: int, prefill_rows: int) -> float:
+    """A few frames, of a stream alone and of some together, so that no caller waits for what happens once. Returns
+    what a step of a stream alone takes, in seconds."""
+    config = engine.config
+    voice: Voice
+    match config.tts_model_type:
+        case "custom_voice":
+            voice = CustomVoice(config.speakers[0])
+        case "voice_design":
+            voice = DesignedVoice("A calm voice.")
+        case "base":
+            voice = ClonedVoice(VoicePrompt(np.zeros(config.talker_config.hidden_size, dtype=np.float32)))
+    steps = [0.0]
+    for together in (1, streams, 1):
+        request = SpeechRequest(text="Warm up.", voice=voice, seed=0, max_frames=_WARM_UP_FRAMES)
+        pieces = -(-len(engine.prepare(request).layout) // prefill_rows)
+        for _ in range(together):  # until the last of them has read its prompt, the first one goes on
+            engine.add(replace(request, max_frames=_WARM_UP_FRAMES + together * pieces))
+        while not engine.idle:
+            started = time.monotonic()
+            engine.step()
+            steps.append(time.monotonic() - started)
+    return min(steps[-3:])

@@ -1,0 +1,82 @@
+"""Numbers in words, for talkers that read figures poorly. Off unless a request asks for it.
+
+Whole numbers and decimals, as their language writes them. Whatever else has figures in it (dates, times, versions, sums
+of money, "B2B") stays as it was written: which words it takes, the figures alone do not say.
+"""
+
+import re
+import unicodedata
+
+import cn2an
+from num2words import num2words
+
+from deployments.text.languages import LANGUAGE_CODES
+from qwen_tts.errors import InvalidRequest
+
+# What a language puts between thousands, and before decimals.
+_MARKS = {
+    "chinese": (",", "."),
+    "english": (",", "."),
+    "japanese": (",", "."),
+    "korean": (",", "."),
+    "german": (". \u00a0\u202f", ","),
+    "french": (". \u00a0\u202f", ","),
+    "russian": (" \u00a0\u202f", ","),
+    "portuguese": (". \u00a0\u202f", ","),
+    "spanish": (". \u00a0\u202f", ","),
+    "italian": (". \u00a0\u202f", ","),
+}
+_MOST_DIGITS = 15  # longer ones are read figure by figure, as are those that begin with a zero
+_STOPS = frozenset(",.;:!?…\"'、。，；：！？")
+_IDEOGRAPHS = 0x2E80  # from here on letters stand beside figures as words do
+
+
+def numbers_in_words(text: str, language: str) -> str:
+    """Raises InvalidRequest when the language is none of those this is known for."""
+    if language.lower() not in _MARKS:
+        message = (
+            f"normalize_text needs to know the language, and {language!r} is none it knows: set language to one of "
+            + ", ".join(_MARKS)
+        )
+        raise InvalidRequest(message, "normalize_text", "language_not_supported")
+    code, (thousands, point) = LANGUAGE_CODES[language.lower()], _MARKS[language.lower()]
+    inside = "[.,:/'’–−-]" + (r"|(?<=[0-9])[ \u00a0\u202f](?=[0-9]{3}(?![0-9]))" if " " in thousands else "")
+    run = re.compile(rf"[-−]?[0-9](?:(?:{inside})*[0-9])*")
+    number = re.compile(rf"([-−]?)([0-9]+|[0-9]{{1,3}}(?:[{thousands}][0-9]{{3}})+)(?:[{point}]([0-9]+))?")
+
+    def words(match: re.Match[str]) -> str:
+        plain = number.fullmatch(match[0])
+        neighbours = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 1]
+        if plain is None or not all(map(_apart, neighbours)):
+            return match[0]
+        sign, whole, decimals = plain.groups()
+        return _say(code, sign, re.sub("[^0-9]", "", whole), decimals) or match[0]
+
+    return run.sub(words, text)
+
+
+def _apart(neighbour: str) -> bool:
+    """Whether a number beside this character is a word of its own."""
+    return (
+        not neighbour
+        or neighbour.isspace()
+        or neighbour in _STOPS
+        or unicodedata.category(neighbour) in ("Ps", "Pe", "Pi", "Pf")
+        or (ord(neighbour) >= _IDEOGRAPHS and neighbour.isalpha())
+    )
+
+
+def _say(code: str, sign: str, whole: str, decimals: str | None) -> str | None:
+    if decimals is not None:
+        if len(whole + decimals) > _MOST_DIGITS or (whole[0] == "0" and whole != "0"):
+            return None
+        return _words(code, f"{'-' * bool(sign)}{whole}.{decimals}")
+    if len(whole) > _MOST_DIGITS or (whole[0] == "0" and whole != "0"):
+        return ("" if code in ("zh", "ja") else " ").join(_words(code, figure) for figure in whole)
+    return _words(code, "-" * bool(sign) + whole)
+
+
+def _words(code: str, number: str) -> str:
+    if code == "zh":
+        return str(cn2an.an2cn(number))
+    return str(num2words(float(number) if "." in number else int(number), lang=code))

@@ -1,0 +1,225 @@
+"""Voices at the HTTP edge: stored ones, inline references, and the prompts a Base model speaks them from."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.serve.handle import DeploymentHandle
+
+from deployments.access.caller import Caller
+from deployments.errors import HttpError
+from deployments.settings import ReferenceAudioArgs, VoiceStoreArgs
+from deployments.voices.once_each import OnceEach
+from deployments.voices.record import Source, VoiceRecord, check_voice_name
+from deployments.voices.store import VoiceExists, VoiceNotFound, VoiceStore
+from deployments.voices.threads import StorageThreads
+from deployments.wire.messages import ModelCard
+from deployments.wire.models import model_of, models_of
+from qwen_tts.audio import audio_type, decode_base64
+from qwen_tts.errors import InvalidRequest, Overloaded
+from qwen_tts.fetch import FetchLimits, fetch
+from qwen_tts.voice import EncodedReference, VoicePrompt
+
+_REFERENCES_REMEMBERED = 256  # about 10 kB each
+
+
+class VoiceLibrary:
+    """One ingress replica's view of the store and of the codec encoder. `storage` runs what asks the store.
+
+    A voice that a caller does not see is not there, except that its name is taken.
+    """
+
+    def __init__(
+        self, encoder: DeploymentHandle[Any] | None, voices: VoiceStoreArgs, reference_audio: ReferenceAudioArgs
+    ) -> None:
+        self._encoder = encoder
+        self.storage = StorageThreads(voices.timeout_s)
+        self._store = VoiceStore(voices.url, cache_bytes=voices.cache_bytes, max_voices=voices.max_voices)
+        self._limits = FetchLimits(
+            max_bytes=reference_audio.max_bytes,
+            timeout_s=reference_audio.url_timeout_s,
+            allow_http=reference_audio.allow_http_urls,
+        )
+        # Threads of their own, because a slow host must keep nobody else waiting.
+        self._fetchers = ThreadPoolExecutor(reference_audio.max_fetches, thread_name_prefix="fetch")
+        self._max_fetches = reference_audio.max_fetches
+        self._fetches = 0
+        self.aliases = voices.aliases
+        self._encoded = OnceEach[tuple[str, str], EncodedReference](_REFERENCES_REMEMBERED)
+        self._fingerprints: dict[str, str] = {}
+
+    @property
+    def max_audio_bytes(self) -> int:
+        return self._limits.max_bytes
+
+    async def list(self, caller: Caller) -> "list[VoiceRecord]":
+        return [record for record in await self.storage.run(self._store.list) if caller.sees(record.owner)]
+
+    async def names(self, caller: Caller) -> tuple[str, ...]:
+        """In lower case."""
+        if caller.all_voices:  # without reading every record
+            return await self.storage.run(self._store.names)
+        return tuple(record.name.lower() for record in await self.list(caller))
+
+    async def get(self, caller: Caller, name: str) -> VoiceRecord:
+        """Raises VoiceNotFound."""
+        return _seen(caller, name, await self.storage.run(self._store.get, name))
+
+    async def delete(self, caller: Caller, name: str) -> None:
+        """Raises VoiceNotFound."""
+        await self.get(caller, name)
+        await self.storage.run(self._store.delete, name)
+
+    async def audio(self, caller: Caller, name: str) -> tuple[VoiceRecord, bytes]:
+        """A voice's recording as it was uploaded. Raises VoiceNotFound."""
+
+        def read(record: VoiceRecord) -> tuple[VoiceRecord, bytes]:
+            return _seen(caller, name, record), self._store.audio(record)
+
+        return await self.storage.run(self._store.read, name, read)
+
+    async def add(
+        self,
+        caller: Caller,
+        name: str,
+        audio: bytes,
+        cards: Mapping[str, ModelCard],
+        *,
+        consent: str,
+        ref_text: str | None,
+        description: str | None,
+        source: Source,
+        overwrite: bool,
+    ) -> VoiceRecord:
+        """Encode a recording for every Base model and store it; an upload, not a design of ours, is checked.
+
+        Raises InvalidRequest, HttpError, VoiceExists or StoreFull.
+        """
+        await self.check_free(caller, name, cards, overwrite=overwrite)
+        prompts: dict[str, bytes] = {}
+        for card in models_of("base", cards):
+            if await self._fingerprint(card.name) not in prompts:  # models may share their encoders
+                encoded = await self._encode(card.name, audio, check=source == "upload")
+                prompts[encoded.fingerprint] = _prompt(encoded, ref_text).to_bytes()
+        return await self.storage.run(
+            self._store.add,
+            name,
+            audio=audio,
+            mime_type=audio_type(audio),
+            consent=consent,
+            ref_text=ref_text,
+            description=description,
+            source=source,
+            prompts=prompts,
+            overwrite=overwrite,
+            caller=caller,
+        )
+
+    async def check_free(self, caller: Caller, name: str, cards: Mapping[str, ModelCard], *, overwrite: bool) -> None:
+        """Before the work of making a voice; the store itself decides between two at once.
+
+        Raises InvalidRequest, HttpError or VoiceExists.
+        """
+        check_voice_name(name)
+        if name.lower() in self.aliases:
+            message = f"{name!r} stands for the voice {self.aliases[name.lower()]!r} here; choose another name"
+            raise InvalidRequest(message, "name", "invalid_name")
+        for card in cards.values():
+            if name.lower() in (speaker.lower() for speaker in card.speakers):
+                message = f"{name!r} is the name of a built-in voice of model {card.name}; choose another"
+                raise InvalidRequest(message, "name", "invalid_name")
+        model_of("base", cards)
+        if not await self._is_free(caller, name, overwrite):
+            raise VoiceExists(name)
+
+    async def stored_prompt(self, caller: Caller, name: str, model: str) -> VoicePrompt:
+        """The prompt of a stored voice, made now where it was stored before `model` was. Raises VoiceNotFound."""
+        fingerprint = await self._fingerprint(model)
+        store = self._store
+
+        def read(record: VoiceRecord) -> tuple[VoiceRecord, bytes | None, bytes]:
+            prompt = store.prompt(_seen(caller, name, record), fingerprint)
+            return record, prompt, b"" if prompt is not None else store.audio(record)
+
+        record, data, audio = await self.storage.run(store.read, name, read)
+        if data is None:
+            encoded = await self._encode(model, audio, check=False)
+            data = _prompt(encoded, record.ref_text).to_bytes()
+            with suppress(VoiceNotFound):  # deleted or replaced meanwhile; this request still began with it
+                await self.storage.run(store.add_prompt, record, fingerprint, data)
+        return VoicePrompt.from_bytes(data)
+
+    async def inline_prompt(self, ref_audio: str, ref_text: str | None, model: str) -> VoicePrompt:
+        """The prompt of a recording given with the request; the same one is encoded once. Raises InvalidRequest."""
+        audio = await self._reference_bytes(ref_audio)
+        key = (model, await asyncio.to_thread(_digest, audio))
+        return _prompt(await self._encoded.get(key, lambda: self._encode(model, audio, check=True)), ref_text)
+
+    async def prompt_of(self, audio: bytes, ref_text: str, model: str) -> VoicePrompt:
+        """The prompt of speech of our own. Raises InvalidRequest when nobody's voice can be learnt from it."""
+        return _prompt(await self._encode(model, audio, check=True), ref_text)
+
+    async def _reference_bytes(self, ref_audio: str) -> bytes:
+        """Of an https URL, a data URL or base64."""
+        if ref_audio.startswith("data:") or "://" not in ref_audio[:32]:
+            audio = await asyncio.to_thread(decode_base64, ref_audio)
+        else:
+            audio = await self._fetch(ref_audio)
+        if len(audio) > self._limits.max_bytes:
+            message = f"ref_audio has {len(audio)} bytes; the limit is {self._limits.max_bytes}"
+            raise HttpError(413, message, param="ref_audio", code="audio_too_large")
+        return audio
+
+    async def _fetch(self, url: str) -> bytes:
+        """Raises InvalidRequest or Overloaded."""
+        if self._fetches >= self._max_fetches:
+            raise Overloaded(f"{self._fetches} reference URLs are being fetched already", self._limits.timeout_s)
+        self._fetches += 1
+        fetching = asyncio.get_running_loop().run_in_executor(self._fetchers, fetch, url, self._limits)
+        fetching.add_done_callback(self._fetched)
+        return await asyncio.shield(fetching)  # the thread goes on, whoever leaves
+
+    def _fetched(self, fetching: "asyncio.Future[bytes]") -> None:
+        self._fetches -= 1
+        if not fetching.cancelled():
+            fetching.exception()  # seen, should nobody wait for it any more
+
+    async def _encode(self, model: str, audio: bytes, *, check: bool) -> EncodedReference:
+        assert self._encoder is not None, "an application with a Base model has an encoder"
+        try:
+            encoded: EncodedReference = await self._encoder.encode.remote(model, audio, check=check)
+        except RayActorError:  # the replica died with it; another, or its successor, encodes the same
+            encoded = await self._encoder.encode.remote(model, audio, check=check)
+        return encoded
+
+    async def _fingerprint(self, model: str) -> str:
+        if not self._fingerprints:
+            assert self._encoder is not None, "an application with a Base model has an encoder"
+            self._fingerprints = await self._encoder.describe.remote()
+        return self._fingerprints[model]
+
+    async def _is_free(self, caller: Caller, name: str, overwrite: bool) -> bool:
+        try:
+            existing = await self.storage.run(self._store.get, name)
+        except VoiceNotFound:
+            return True
+        return overwrite and caller.sees(existing.owner)
+
+
+def _seen(caller: Caller, name: str, record: VoiceRecord) -> VoiceRecord:
+    """Raises VoiceNotFound, as for a voice that nobody has."""
+    if not caller.sees(record.owner):
+        raise VoiceNotFound(name)
+    return record
+
+
+def _digest(audio: bytes) -> str:
+    return hashlib.sha256(audio).hexdigest()
+
+
+def _prompt(encoded: EncodedReference, ref_text: str | None) -> VoicePrompt:
+    return encoded.x_vector_prompt() if ref_text is None else encoded.icl_prompt(ref_text)

@@ -1,0 +1,311 @@
+"""The cluster's library of cloned voices.
+
+    voices/{key}.json                               one small record per voice; key = name.lower()
+    content/{upload_id}/audio                       the reference audio as it was uploaded
+    content/{upload_id}/{fingerprint}.safetensors   a prompt computed from it, per model; opaque here
+
+Content never changes, and its name is its time of upload and random. The record is the only file that is replaced; it
+is written last and atomically. So a voice is there for every replica once `add` returned, and never in part, wherever a
+writer stops. What crashes and overwrites at the same moment leave behind is content that no record names; `add` and
+`delete` sweep it away once it is older than any upload takes.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TypeAlias, TypeVar
+
+from deployments.access.caller import EVERYONE, Caller
+from deployments.voices.files import SharedFiles
+from deployments.voices.record import HEX, VOICE_NAME, Source, VoiceRecord, check_hex, check_voice_name
+from qwen_tts.errors import InvalidRequest, QwenTTSError
+from qwen_tts.recently_used import RecentlyUsed
+
+log = logging.getLogger("ray.serve")
+
+_ORPHAN_S = 3600.0  # content that no record names after this long never will be named
+_SWEEP_S = 600.0  # between two sweeps of one replica
+
+T = TypeVar("T")
+VoiceRecords: TypeAlias = list[VoiceRecord]  # within VoiceStore, `list` is its method
+
+
+class VoiceExists(QwenTTSError):
+    """A voice of that name (in any case) is there already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"a voice named {self.name!r} exists"
+
+
+class VoiceNotFound(QwenTTSError):
+    """No such voice or preview, or it was deleted, replaced or has expired since its record was read."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is no voice named {self.name!r}"
+
+
+class StoreFull(QwenTTSError):
+    """The library holds `most` of `what`."""
+
+    def __init__(self, most: int, what: str = "voices") -> None:
+        super().__init__(most, what)
+        self.most = most
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"the library is full ({self.most} {self.what})"
+
+
+class VoiceStore:
+    """A replica's view of the library at `url`. Blocks on storage, whose errors pass through; threads may call at once.
+
+    Prompts are kept in memory up to `cache_bytes`, nothing else is, so a delete anywhere is seen by the next `get`.
+    `max_voices` holds for adds one after another: several at once may each take the last place.
+    """
+
+    def __init__(self, url: str, *, cache_bytes: int, max_voices: int = 1000) -> None:
+        self._files = SharedFiles(url)
+        self._max_voices = max_voices
+        self._prompts = RecentlyUsed[bytes](cache_bytes)
+        self._next_sweep = 0.0  # monotonic seconds
+
+    def add(
+        self,
+        name: str,
+        *,
+        audio: bytes,
+        mime_type: str,
+        consent: str,
+        ref_text: str | None,
+        description: str | None,
+        source: Source,
+        prompts: Mapping[str, bytes],
+        overwrite: bool,
+        caller: Caller = EVERYONE,
+    ) -> VoiceRecord:
+        """Store a voice of `caller` with its prompts by model fingerprint. A voice that the caller does not see is not
+        replaced. Raises InvalidRequest, VoiceExists, StoreFull."""
+        created_at = int(time.time())
+        upload_id = f"{created_at:08x}{secrets.token_hex(12)}"
+        record = VoiceRecord(
+            name, created_at, upload_id, mime_type, len(audio), consent, ref_text, description, source, caller.name
+        )
+        content = {_prompt_path(record, fingerprint): prompt for fingerprint, prompt in prompts.items()}
+        content[_audio_path(record)] = audio
+        self._make_way(name, overwrite, caller)
+        try:
+            for path, data in content.items():
+                self._files.put(path, data)
+            replaced = self._find(name) if overwrite else None
+        except Exception:
+            self._files.discard(_content_path(record))
+            raise
+        self._publish(record, overwrite)
+        if replaced is not None:
+            self._files.discard(_content_path(replaced))
+        self._sweep()
+        return record
+
+    def get(self, name: str) -> VoiceRecord:
+        """The record as it is in storage now. Raises VoiceNotFound, also for a name that no voice can have."""
+        with suppress(InvalidRequest):
+            check_voice_name(name)
+            if (record := self._find(name)) is not None:
+                return record
+        raise VoiceNotFound(name)
+
+    def read(self, name: str, use: Callable[[VoiceRecord], T]) -> T:
+        """`use(record)`, begun again with the new record if the voice was replaced before `use` had read its content.
+
+        So all that one run of `use` reads is of one upload. Raises VoiceNotFound and whatever `use` raises.
+        """
+        record = self.get(name)
+        while True:
+            try:
+                return use(record)
+            except VoiceNotFound:
+                current = self.get(name)
+                if current.upload_id == record.upload_id:
+                    raise
+                record = current
+
+    def delete(self, name: str) -> None:
+        """Raises VoiceNotFound."""
+        record = self.get(name)
+        try:
+            self._files.delete(_record_path(name))
+        except FileNotFoundError:
+            raise VoiceNotFound(name) from None
+        self._files.discard(_content_path(record))
+        self._sweep()
+
+    def audio(self, record: VoiceRecord) -> bytes:
+        """The reference audio of this very upload. Raises VoiceNotFound when that is gone (see `read`)."""
+        try:
+            return self._files.read(_audio_path(record))
+        except FileNotFoundError:
+            raise VoiceNotFound(record.name) from None
+
+    def prompt(self, record: VoiceRecord, fingerprint: str) -> bytes | None:
+        """The prompt of this very upload, None where that model has none yet. Raises VoiceNotFound (see `read`)."""
+        path = _prompt_path(record, fingerprint)
+        prompt = self._prompts.get(path)
+        if prompt is None:
+            try:
+                prompt = self._files.read(path)
+            except FileNotFoundError:
+                self._check_current(record)
+                return None
+            self._prompts.put(path, prompt, len(prompt))
+        return prompt
+
+    def add_prompt(self, record: VoiceRecord, fingerprint: str, data: bytes) -> None:
+        """Keep a prompt computed later. Raises VoiceNotFound when the upload is gone, and leaves nothing then."""
+        path = _prompt_path(record, fingerprint)
+        with suppress(FileNotFoundError):  # the folder was removed this moment; the next lines find out
+            self._files.put(path, data)
+        # Who replaces or deletes a voice changes its record first. If that is unchanged now, they will remove this too.
+        try:
+            self._check_current(record)
+        except VoiceNotFound:
+            self._files.discard(_content_path(record))
+            raise
+        self._prompts.put(path, data, len(data))
+
+    def list(self) -> VoiceRecords:
+        """Every voice, sorted by name."""
+        keys = self._keys()
+        records = []
+        for key, data in zip(keys, self._files.read_all([_record_path(key) for key in keys]), strict=True):
+            try:
+                record = None if data is None else _parse(key, data)
+            except _Malformed:
+                record = self._find(key)
+            if record is not None:
+                records.append(record)
+        return sorted(records, key=lambda record: record.name)
+
+    def names(self) -> "tuple[str, ...]":
+        """Of all voices, in lower case, sorted. One look at the folder, however many there are."""
+        return tuple(sorted(self._keys()))
+
+    def _sweep(self) -> None:
+        """Now and then, remove old content that no record names. Whatever goes wrong is left for the next time."""
+        if time.monotonic() < self._next_sweep:
+            return
+        self._next_sweep = time.monotonic() + _SWEEP_S
+        try:
+            old = [leaf for leaf in self._files.names("content") if _age_s(leaf) > _ORPHAN_S]
+            if not old:
+                return
+            keys, records = self._keys(), self.list()
+            if len(records) != len(keys):
+                return  # a record that cannot be read may name any of it
+            for leaf in set(old) - {record.upload_id for record in records}:
+                log.warning("removing content/%s, which belongs to no voice", leaf)
+                self._files.discard(f"content/{leaf}")
+        except Exception:
+            log.exception("the voice library could not be swept")
+
+    def _make_way(self, name: str, overwrite: bool, caller: Caller) -> None:
+        """Refuse what can be refused before anything is written; a malformed record must not keep its name for ever."""
+        try:
+            existing = self._load(name)
+        except _Malformed:
+            self._files.discard(_record_path(name))
+            existing = None
+        if existing is not None and not (overwrite and caller.sees(existing.owner)):
+            raise VoiceExists(name)
+        if existing is None and len(self._keys()) >= self._max_voices:
+            raise StoreFull(self._max_voices)
+
+    def _publish(self, record: VoiceRecord, overwrite: bool) -> None:
+        """Make the voice visible, or remove its content. Raises VoiceExists."""
+        try:
+            self._files.put(_record_path(record.name), record.to_json(), exclusive=not overwrite)
+        except Exception as error:
+            # Perhaps it was written and only the answer lost: retried, an exclusive put is then refused because of
+            # its own file. Content with a visible record must stay, so if this cannot be found out, it stays too.
+            found = self._find(record.name)
+            if found is not None and found.upload_id == record.upload_id:
+                log.warning("voice %s was stored in spite of %r", record.name, error)
+                return
+            self._files.discard(_content_path(record))
+            if not overwrite and (found is not None or isinstance(error, FileExistsError)):
+                raise VoiceExists(record.name) from error
+            raise
+
+    def _check_current(self, record: VoiceRecord) -> None:
+        found = self._find(record.name)
+        if found is None or found.upload_id != record.upload_id:
+            raise VoiceNotFound(record.name)
+
+    def _find(self, name: str) -> VoiceRecord | None:
+        try:
+            return self._load(name)
+        except _Malformed as fault:
+            log.warning("passing over the record of voice %s: %s", name, fault)
+            return None
+
+    def _load(self, name: str) -> VoiceRecord | None:
+        """Raises _Malformed."""
+        try:
+            with suppress(_Malformed):
+                return _parse(name, self._files.read(_record_path(name)))
+            # gcsfs asks for the size and then for so many bytes: a record replaced in between comes cut short.
+            return _parse(name, self._files.read(_record_path(name)))
+        except FileNotFoundError:
+            return None
+
+    def _keys(self) -> tuple[str, ...]:
+        """Of the records, malformed ones included. Temporary files have names that no voice can have."""
+        stems = (leaf.removesuffix(".json") for leaf in self._files.names("voices") if leaf.endswith(".json"))
+        return tuple(stem for stem in stems if VOICE_NAME.fullmatch(stem) and stem == stem.lower())
+
+
+class _Malformed(Exception):
+    """A file in the place of a record is none."""
+
+
+def _parse(name: str, data: bytes) -> VoiceRecord:
+    """Raises _Malformed. (Not ValueError, which file systems raise too.)"""
+    try:
+        record = VoiceRecord.from_json(data)
+    except ValueError:
+        raise _Malformed("it is malformed") from None  # what is wrong would put users' texts into logs
+    if record.name.lower() != name.lower():
+        raise _Malformed(f"it is that of {record.name}")
+    return record
+
+
+def _age_s(upload_id: str) -> float:
+    """Of an upload; 0 for a name that is none."""
+    return time.time() - int(upload_id[:8], 16) if HEX.fullmatch(upload_id) and len(upload_id) == 32 else 0.0
+
+
+def _record_path(name: str) -> str:
+    return f"voices/{name.lower()}.json"
+
+
+def _content_path(record: VoiceRecord) -> str:
+    return f"content/{record.upload_id}"
+
+
+def _audio_path(record: VoiceRecord) -> str:
+    return f"{_content_path(record)}/audio"
+
+
+def _prompt_path(record: VoiceRecord, fingerprint: str) -> str:
+    """Raises ValueError unless `fingerprint` is lowercase hex."""
+    check_hex(fingerprint)
+    return f"{_content_path(record)}/{fingerprint}.safetensors"

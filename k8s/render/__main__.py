@@ -1,0 +1,78 @@
+"""`make manifests`: values.schema.json from the settings, and k8s/ from the chart.
+
+`python -m k8s.render` writes what differs and says so; with `--check` it writes nothing and fails.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from k8s.render.binaries import find_program
+from k8s.render.schema import values_schema_text
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "qwen-tts"
+SCHEMA = CHART / "values.schema.json"
+CACHE = ROOT / ".cache" / "programs"
+
+RELEASE, NAMESPACE = "qwen-tts", "qwen-tts"
+# File of k8s/ -> presets.
+PLAIN = {
+    "cpu-demo.yaml": ("cpu-demo",),
+    "l4-one-model.yaml": ("l4", "one-model"),
+}
+
+_HEADER = """\
+# Made of helm/qwen-tts by `make manifests` from {presets}; change those, not this file.
+# kubectl create namespace {namespace} && kubectl apply --server-side -f {name}
+"""
+
+
+def preset(name: str) -> Path:
+    return CHART / f"values-{name}.yaml"
+
+
+def helm_template(
+    presets: tuple[str, ...], *options: str, release: str = RELEASE, helm: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`helm template` of the chart with `presets`, in order, and further options."""
+    program = helm or find_program("helm", CACHE)
+    values = [option for name in presets for option in ("-f", str(preset(name)))]
+    command = [str(program), "template", release, str(CHART), "--namespace", NAMESPACE, *values, *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # the program found
+
+
+def plain_manifests() -> Iterator[tuple[Path, str]]:
+    """Every file of k8s/ and its content."""
+    for name, presets in PLAIN.items():
+        said = helm_template(presets, "--skip-tests")
+        if said.returncode != 0:
+            raise SystemExit(said.stderr)
+        used = ", ".join(preset(one).name for one in presets)
+        header = _HEADER.format(presets=used, namespace=NAMESPACE, name=f"k8s/{name}")
+        yield ROOT / "k8s" / name, header + said.stdout
+
+
+def main() -> None:
+    check = sys.argv[1:] == ["--check"]
+    stale = []
+    for path, text in _files():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.relative_to(ROOT))
+            if not check:
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    for path in stale:
+        print(f"{path} {'differs: run `make manifests`' if check else 'written'}")
+    sys.exit(1 if check and stale else 0)
+
+
+def _files() -> Iterator[tuple[Path, str]]:
+    """The schema first: what is rendered is checked against it."""
+    yield SCHEMA, values_schema_text()
+    yield from plain_manifests()
+
+
+if __name__ == "__main__":
+    main()

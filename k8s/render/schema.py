@@ -1,0 +1,44 @@
+"""values.schema.json: the chart's own values, and under `app` the application's settings."""
+
+import json
+
+from deployments.settings import AppArgs
+from k8s.render.values import Values
+
+JsonObject = dict[str, object]
+
+# Settings that the chart derives, from longestStreamSeconds and from apiKeys; they are not to be said twice.
+DERIVED = ("graceful_shutdown_s", "api_keys")
+# values.yaml and settings.py have these.
+_SAID_ELSEWHERE = ("title", "description", "default")
+
+
+def values_schema() -> JsonObject:
+    """JSON schema of the chart's values."""
+    values = Values.model_json_schema()
+    app = AppArgs.model_json_schema(ref_template="#/$defs/app.{model}")
+    definitions = values.pop("$defs") | {f"app.{name}": part for name, part in app.pop("$defs").items()}
+    del definitions["app.ApiKeyArgs"]
+    values["properties"] |= {
+        "app": {"$ref": "#/$defs/app"},
+        "global": {"type": "object"},  # Helm gives it to every chart that is a part of another
+    }
+    values["required"].append("app")
+    schema = _bare(values | {"$defs": definitions | {"app": app}})
+    assert isinstance(schema, dict)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def values_schema_text() -> str:
+    return json.dumps(values_schema(), indent=1, sort_keys=True) + "\n"
+
+
+def _bare(part: object) -> object:
+    if isinstance(part, list):
+        return [_bare(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    bare = {key: _bare(value) for key, value in part.items() if key not in (*_SAID_ELSEWHERE, "properties")}
+    if "properties" in part:  # whose keys are names of ours, and may be any
+        bare["properties"] = {name: _bare(value) for name, value in part["properties"].items() if name not in DERIVED}
+    return bare

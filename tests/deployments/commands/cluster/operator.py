@@ -1,0 +1,247 @@
+"""KubeRay's operator, its Serve and the kubelets, as far as the API server sees them: they write status, pods, events.
+
+What they write is what KubeRay writes (its controllers/ray/rayservice_controller.go). How a start goes is given.
+"""
+
+import asyncio
+import copy
+import json
+import random
+from datetime import UTC, datetime
+from typing import Literal
+
+from tests.deployments.commands.cluster.api_server import ApiServer
+from tests.deployments.commands.cluster.fields import Json
+from tests.deployments.commands.cluster.starts import POD_TROUBLE, Start, running, serve_status
+from tests.deployments.commands.cluster.store import Refused
+
+_WRITER = ("kuberay-operator", "Update", "")
+_STATUS_WRITER = ("kuberay-operator", "Update", "status")
+_FINALIZER = "ray.io/rayservice-finalizer"
+_STEP_S = 0.02
+
+
+class Operator:
+    """Runs beside an ApiServer while it is entered.
+
+    start: how the next one goes, to be changed at any time; stopped: it does nothing; replaces: whether it makes a new
+    cluster for a changed specification.
+    """
+
+    def __init__(self, server: ApiServer, start: Start = Start.WELL) -> None:
+        self.start = start
+        self.stopped = False
+        self.replaces = True
+        self._server = server
+        self._made_from: dict[str, str] = {}  # cluster -> the specification it was made from
+
+    def __enter__(self) -> "Operator":
+        self._task = self._server.start_task(self._run)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._task.done():  # it never ends by itself
+            self._task.result()
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        store, kind = self._server.store, self._server.kind("RayService")
+        while True:
+            before = store.version
+            for service in [] if self.stopped else store.find(kind, ""):
+                try:
+                    await self._reconcile(service["metadata"]["namespace"], service["metadata"]["name"])
+                except Refused as refused:
+                    if refused.status != 404:  # deleted meanwhile
+                        raise
+            await store.next_change(0 if store.version > before else 0.2)
+
+    async def _reconcile(self, namespace: str, name: str) -> None:
+        service = self._get("RayService", namespace, name)
+        metadata, status = service["metadata"], service.get("status", {})
+        if "deletionTimestamp" in metadata:
+            both = [
+                status.get(which, {}).get("rayClusterName") for which in ("activeServiceStatus", "pendingServiceStatus")
+            ]
+            self._clear(service, [cluster for cluster in both if cluster])
+            self._write(service | {"metadata": metadata | {"finalizers": []}}, _WRITER)
+            return
+        if _FINALIZER not in metadata.get("finalizers", []):
+            self._write(service | {"metadata": metadata | {"finalizers": [_FINALIZER]}}, _WRITER)
+            return
+        if status.get("observedGeneration") == metadata["generation"]:
+            return
+        if self.start is Start.INVALID:
+            self._condition(
+                service, "Ready", "False", "ValidationFailed", "The RayService spec is invalid: headGroupSpec"
+            )
+            return
+        wanted = _without_replicas(service["spec"]["rayClusterConfig"])
+        active = status.get("activeServiceStatus", {}).get("rayClusterName")
+        if active and (self._made_from[active] == wanted or not self.replaces):
+            self._scale(service, active)
+            await self._update_in_place(service)
+        else:
+            await self._new_cluster(service, wanted, active)
+
+    async def _update_in_place(self, service: Json) -> None:
+        for application in ("DEPLOYING", "RUNNING"):
+            service = self._set_status(
+                service, "activeServiceStatus", {"applicationStatuses": serve_status(application)}
+            )
+            await asyncio.sleep(_STEP_S)
+
+    async def _new_cluster(self, service: Json, wanted: str, active: str | None) -> None:
+        namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+        cluster = f"{name}-{random.randrange(16**5):05x}"
+        self._made_from[cluster] = wanted
+        service = self._set_status(service, "pendingServiceStatus", {"rayClusterName": cluster})
+        if active is None:
+            service = self._condition(service, "Ready", "False", "Initializing", "RayService is initializing")
+        else:
+            service = self._condition(
+                service, "UpgradeInProgress", "True", "BothActivePendingClustersExist", "Both exist"
+            )
+        spec = copy.deepcopy(service["spec"]["rayClusterConfig"])
+        self._make(
+            {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": {"name": cluster}, "spec": spec}, namespace
+        )
+        await asyncio.sleep(_STEP_S)
+        if self.start is Start.QUOTA:
+            message = 'Failed to create head Pod: pods "h" is forbidden: exceeded quota: gpus, requested: 4, limited: 2'
+            self._warn(namespace, "RayCluster", cluster, "FailedToCreateHeadPod", message)
+            return
+        self._make_pod(service, cluster, "headgroup", "head", spec["headGroupSpec"]["template"], 0)
+        self._scale(service, cluster)
+        await asyncio.sleep(_STEP_S)
+        if self.start in (Start.WELL, Start.DEPLOYMENT_FAILS, Start.DEPLOYMENT_RECOVERS):
+            await self._serve(service, cluster, active)
+
+    async def _serve(self, service: Json, cluster: str, active: str | None) -> None:
+        namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+        for application in ("DEPLOYING", "DEPLOY_FAILED", "RUNNING"):
+            if application == "DEPLOY_FAILED" and self.start is Start.WELL:
+                continue
+            part = {"rayClusterName": cluster, "applicationStatuses": serve_status(application)}
+            service = self._set_status(service, "pendingServiceStatus", part)
+            await asyncio.sleep(_STEP_S)
+            if application == "DEPLOY_FAILED" and self.start is Start.DEPLOYMENT_FAILS:
+                return
+        ports = [{"name": "serve", "port": 8000}]
+        with_owner = {"name": f"{name}-serve-svc", "ownerReferences": [{"kind": "RayService", "name": name}]}
+        self._make({"apiVersion": "v1", "kind": "Service", "metadata": with_owner, "spec": {"ports": ports}}, namespace)
+        running = {"rayClusterName": cluster, "applicationStatuses": serve_status("RUNNING")}
+        service = self._set_status(service, "activeServiceStatus", running)
+        service = self._set_status(service, "pendingServiceStatus", {})
+        service = self._set_status(service, "numServeEndpoints", 2)
+        service = self._condition(service, "UpgradeInProgress", "False", "NoPendingCluster", "No pending Ray cluster")
+        service = self._condition(
+            service, "Ready", "True", "NonZeroServeEndpoints", "Number of serve endpoints is above 0"
+        )
+        if active:
+            self._clear(service, [active])
+
+    def _scale(self, service: Json, cluster: str) -> None:
+        """As many workers as the specification says, and the same in the RayCluster."""
+        namespace, store, kind = service["metadata"]["namespace"], self._server.store, self._server.kind("Pod")
+        spec = copy.deepcopy(service["spec"]["rayClusterConfig"])
+        self._write(self._get("RayCluster", namespace, cluster) | {"spec": spec}, _WRITER)
+        for group in spec.get("workerGroupSpecs", []):
+            name, wanted = group["groupName"], group.get("replicas", 0)
+            present = store.find(kind, namespace, f"ray.io/cluster={cluster},ray.io/group={name}")
+            for index in range(len(present), wanted):
+                self._make_pod(service, cluster, name, "worker", group["template"], index)
+            for pod in present[wanted:]:
+                store.delete(kind, namespace, pod["metadata"]["name"])
+
+    def _make_pod(self, service: Json, cluster: str, group: str, node_type: str, template: Json, index: int) -> None:
+        name = f"{cluster}-{group}-{index}"
+        labels = {"ray.io/cluster": cluster, "ray.io/group": group, "ray.io/node-type": node_type}
+        labels |= template.get("metadata", {}).get("labels", {})
+        owner = [{"kind": "RayCluster", "name": cluster}]
+        body = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": labels, "ownerReferences": owner},
+        }
+        namespace = service["metadata"]["namespace"]
+        pod = self._make(body | {"spec": template["spec"]}, namespace)
+        container = template["spec"]["containers"][0]
+        healthy = node_type == "head" or self.start not in POD_TROUBLE
+        status = running(container) if healthy else POD_TROUBLE[self.start](container)
+        self._server.logs[name, container["name"], False] = [f"ray start: {group} of {cluster}"]
+        if not healthy and self.start is Start.CRASH:
+            self._server.logs[name, container["name"], True] = ["loading ...", "ValueError: no such checkpoint"]
+        if not healthy and self.start is Start.NO_SECRET:
+            self._warn(namespace, "Pod", name, "FailedMount", 'MountVolume.SetUp failed: secret "keys" not found')
+        self._write(pod | {"status": status}, _STATUS_WRITER)
+
+    def _clear(self, service: Json, clusters: list[str]) -> None:
+        namespace, store = service["metadata"]["namespace"], self._server.store
+        for pod in store.find(self._server.kind("Pod"), namespace):
+            if pod["metadata"].get("labels", {}).get("ray.io/cluster") in clusters:
+                store.delete(self._server.kind("Pod"), namespace, pod["metadata"]["name"])
+        for cluster in clusters:
+            store.delete(self._server.kind("RayCluster"), namespace, cluster)
+
+    def _clusters(self, status: Json) -> list[str]:
+        both = (
+            status.get(which, {}).get("rayClusterName") for which in ("activeServiceStatus", "pendingServiceStatus")
+        )
+        return [cluster for cluster in both if cluster]
+
+    def _get(self, kind: str, namespace: str, name: str) -> Json:
+        return copy.deepcopy(self._server.store.get(self._server.kind(kind), namespace, name))
+
+    def _make(self, body: Json, namespace: str) -> Json:
+        kind = self._server.kind(body["kind"])
+        if kind.key(namespace, body["metadata"]["name"]) in self._server.store:
+            return self._get(body["kind"], namespace, body["metadata"]["name"])
+        return copy.deepcopy(self._server.store.create(kind, namespace, body, _WRITER, False, False))
+
+    def _write(self, body: Json, writer: tuple[str, str, str]) -> Json:
+        """Whatever has been written meanwhile."""
+        metadata = {key: value for key, value in body["metadata"].items() if key != "resourceVersion"}
+        kind = self._server.kind(body["kind"])
+        now = self._server.store.replace(
+            kind, metadata["namespace"], metadata["name"], body | {"metadata": metadata}, writer
+        )
+        return copy.deepcopy(now)
+
+    def _set_status(self, service: Json, field: str, value: object) -> Json:
+        """Status with a field replaced (merged, if it is the active cluster's), of the generation acted on."""
+        generation = service["metadata"]["generation"]
+        newest = self._get("RayService", service["metadata"]["namespace"], service["metadata"]["name"])
+        status = newest.get("status", {})
+        if field == "activeServiceStatus" and isinstance(value, dict):
+            value = status.get(field, {}) | value
+        written = self._write(
+            newest | {"status": status | {field: value, "observedGeneration": generation}}, _STATUS_WRITER
+        )
+        written["metadata"]["generation"] = generation
+        return written
+
+    def _condition(self, service: Json, kind: str, value: Literal["True", "False"], reason: str, message: str) -> Json:
+        status = service.get("status", {})
+        others = [condition for condition in status.get("conditions", []) if condition["type"] != kind]
+        new = {"type": kind, "status": value, "reason": reason, "message": message, "lastTransitionTime": _now()}
+        return self._write(service | {"status": status | {"conditions": [*others, new]}}, _STATUS_WRITER)
+
+    def _warn(self, namespace: str, kind: str, name: str, reason: str, message: str) -> None:
+        """As the events.k8s.io API shows in core/v1: no lastTimestamp."""
+        body: Json = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.{reason.lower()}"}}
+        body |= {"type": "Warning", "reason": reason, "message": message, "eventTime": _now(), "lastTimestamp": None}
+        self._make(body | {"involvedObject": {"kind": kind, "name": name}}, namespace)
+
+
+def _without_replicas(spec: Json) -> str:
+    """What decides whether a new cluster is needed: KubeRay scales a group in place."""
+    groups = [
+        {key: value for key, value in group.items() if key not in ("replicas", "minReplicas", "maxReplicas")}
+        for group in spec.get("workerGroupSpecs", [])
+    ]
+    return json.dumps(spec | {"workerGroupSpecs": groups}, sort_keys=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")

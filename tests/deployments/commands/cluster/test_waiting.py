@@ -1,0 +1,147 @@
+"""Waiting for a service: until it is ready, or until it is plain why it will not be."""
+
+import os
+import pty
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.deployments.commands.cluster.api_server import ApiServer
+from tests.deployments.commands.cluster.conftest import QWEN_TTS, Run, assert_refused, assert_said, write_kubeconfig
+from tests.deployments.commands.cluster.manifests import SERVE_CONFIG, ray_service, text_of
+from tests.deployments.commands.cluster.operator import Operator
+from tests.deployments.commands.cluster.starts import BROKEN, Start
+
+SOON = ("--timeout", "20", "--stuck-after", "0.5")
+
+
+def test_apply_waits_until_the_service_is_ready(run: Run, operator: Operator) -> None:
+    result = run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
+    assert_said(result, "RayService qwen-tts created", "RayService qwen-tts: ready")
+    assert "pods head 1/1, talker 2/2; application qwen-tts RUNNING, 2/2 deployments healthy" in result.stderr
+
+
+def test_a_changed_application_is_waited_for_in_place(run: Run, server: ApiServer, operator: Operator) -> None:
+    run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
+    active = server.find("RayService", "qwen-tts")["status"]["activeServiceStatus"]["rayClusterName"]
+    changed = ray_service()
+    changed["spec"]["serveConfigV2"] = SERVE_CONFIG + "    args: {}\n"
+    assert_said(run("apply", "-", "--wait", *SOON, input=text_of(changed)), "configured", "ready")
+    status = server.find("RayService", "qwen-tts")["status"]
+    assert status["observedGeneration"] == 2
+    assert status["activeServiceStatus"]["rayClusterName"] == active
+
+
+def test_more_replicas_are_added_in_place(run: Run, server: ApiServer, operator: Operator) -> None:
+    run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
+    assert_said(run("apply", "-", "--wait", *SOON, input=text_of(ray_service(replicas=3))), "configured", "ready")
+    assert_said(run("status"), "pods         talker 3/3 ready")
+
+
+def test_a_changed_cluster_is_waited_for(run: Run, server: ApiServer, operator: Operator) -> None:
+    run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
+    active = server.find("RayService", "qwen-tts")["status"]["activeServiceStatus"]["rayClusterName"]
+    image = "registry.example/qwen-tts:0.2"
+    assert_said(run("apply", "-", "--wait", *SOON, input=text_of(ray_service(image=image))), "ready")
+    status = server.find("RayService", "qwen-tts")["status"]
+    assert status["activeServiceStatus"]["rayClusterName"] != active
+    assert all(pod["spec"]["containers"][0]["image"] == image for pod in server.find_all("Pod"))
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (
+            Start.IMAGE_MISSING,
+            ("cannot get the image registry.example/qwen-tts:0.1", "imagePullSecrets"),
+        ),
+        (
+            Start.NO_GPU,
+            ("(group talker) fits on no node", "No node has a GPU free", "the taint nvidia.com/gpu: present"),
+        ),
+        (Start.NO_CLAIM, ("unbound immediate PersistentVolumeClaims", "kubectl describe pvc voices")),
+        (Start.NO_SECRET, ('FailedMount: MountVolume.SetUp failed: secret "keys" not found',)),
+        (Start.CRASH, ("exit code 1, restarted 4 times", "| ValueError: no such checkpoint")),
+        (Start.DEPLOYMENT_FAILS, (f"Deployment Talker is DEPLOY_FAILED: {BROKEN}",)),
+        (Start.QUOTA, ("FailedToCreateHeadPod: Failed to create head Pod", "exceeded quota")),
+        (Start.INVALID, ("KubeRay refuses it: The RayService spec is invalid",)),
+    ],
+)
+def test_what_holds_it_up_is_explained(run: Run, operator: Operator, start: Start, words: tuple[str, ...]) -> None:
+    operator.start = start
+    result = run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
+    assert_refused(result, "RayService qwen-tts is not ready, and for 0.5 s nothing has changed", *words)
+    assert_said(run("status"), "RayService qwen-tts: not ready", "What is wrong:", *words)
+
+
+def test_an_operator_that_does_nothing_is_named(run: Run, operator: Operator) -> None:
+    operator.stopped = True
+    result = run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
+    assert_refused(
+        result, "The KubeRay operator has not acted on it yet (generation 1, last seen none)", "kubectl get pods"
+    )
+
+
+def test_trouble_that_passes_is_waited_out(run: Run, operator: Operator) -> None:
+    operator.start = Start.DEPLOYMENT_RECOVERS
+    assert_said(run("apply", "-", "--wait", *SOON, input=text_of(ray_service())), "RayService qwen-tts: ready")
+
+
+def test_time_runs_out(run: Run, operator: Operator) -> None:
+    operator.start = Start.NO_GPU
+    result = run("apply", "-", "--wait", "--timeout", "1", input=text_of(ray_service()))
+    assert_refused(result, "is not ready after 1 s", "No node has a GPU free")
+
+
+def test_an_upgrade_that_finds_no_gpu_says_that_it_needs_them_twice(run: Run, operator: Operator) -> None:
+    run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
+    operator.start = Start.NO_GPU
+    result = run("rollout", *SOON)
+    assert_refused(result, "No node has a GPU free", "needs its GPUs once more")
+    assert_said(run("status"), "serving, being upgraded")
+
+
+def test_a_server_that_goes_away_is_a_cause_like_others(run: Run, kubeconfig: Path, tmp_path: Path) -> None:
+    with ApiServer() as other:
+        other.create(ray_service())
+        file = write_kubeconfig(tmp_path / "other", other.url, other.authority_pem)
+        results = []
+        waiting = threading.Thread(target=lambda: results.append(run("wait", "--kubeconfig", file, *SOON)))
+        waiting.start()
+        other.wait_for_request("watch=true")
+    waiting.join(20)
+    assert_refused(results[0], f"No answer from the Kubernetes API at {other.url}")
+
+
+def test_a_service_that_is_deleted_is_not_waited_for(run: Run, server: ApiServer) -> None:
+    server.create(ray_service())
+    results = []
+    waiting = threading.Thread(target=lambda: results.append(run("wait", "--timeout", "20")))
+    waiting.start()
+    server.wait_for_request("watch=true")
+    server.delete("RayService", "qwen-tts")
+    waiting.join(20)
+    assert_refused(results[0], "RayService qwen-tts is gone")
+
+
+def test_bars_are_shown_on_a_terminal(server: ApiServer, kubeconfig: Path, operator: Operator) -> None:
+    server.create(ray_service())
+    ours, theirs = pty.openpty()
+    command = [*QWEN_TTS, "cluster", "wait", "--kubeconfig", str(kubeconfig)]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 4096):
+                shown += piece
+        except OSError:  # how a terminal ends
+            pass
+        output = process.communicate()[0]
+    os.close(ours)
+    assert process.returncode == 0
+    assert output.startswith("RayService qwen-tts: ready")
+    assert b"pods ready" in shown
+    assert b"deployments healthy" in shown

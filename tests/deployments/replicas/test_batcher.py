@@ -1,0 +1,132 @@
+"""Batching: whatever arrives while a batch runs is the next batch, and each item ends on its own."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from deployments.replicas.batcher import Batcher, first_come
+
+BAD = 13
+PATIENCE_S = 30.0
+
+
+class Doubler:
+    """Doubles numbers, a batch each time it is let go; BAD spoils its batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self._started = threading.Semaphore(0)
+        self._gate = threading.Semaphore(0)
+
+    def run(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        self._started.release()
+        assert self._gate.acquire(timeout=PATIENCE_S)
+        if BAD in items:
+            raise ArithmeticError(f"no double of {BAD}")
+        return [2 * item for item in items]
+
+    async def batch_started(self) -> None:
+        assert await asyncio.to_thread(self._started.acquire, timeout=PATIENCE_S)
+
+    def let_go(self, batches: int = 1) -> None:
+        self._gate.release(batches)
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool
+
+
+async def submit(batcher: Batcher[int, int], *items: int) -> list[asyncio.Task[int]]:
+    """Tasks whose items are in the queue."""
+    tasks = [asyncio.create_task(batcher.submit(item)) for item in items]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_items_that_arrive_while_a_batch_runs_are_the_next_batch(executor: ThreadPoolExecutor) -> None:
+    doubler = Doubler()
+    batcher = Batcher(doubler.run, executor, first_come(10))
+    first = await submit(batcher, 1)
+    await doubler.batch_started()
+    later = await submit(batcher, 2, 3)
+    later += await submit(batcher, 4)
+    doubler.let_go(2)
+    assert await asyncio.gather(*first, *later) == [2, 4, 6, 8]
+    assert doubler.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_batch_starts_without_company_when_the_worker_is_free(executor: ThreadPoolExecutor) -> None:
+    doubler = Doubler()
+    doubler.let_go(2)
+    batcher = Batcher(doubler.run, executor, first_come(10))
+    assert await batcher.submit(1) == 2
+    assert await batcher.submit(2) == 4, "the worker starts again after it had nothing to do"
+    assert doubler.batches == [[1], [2]]
+
+
+async def test_max_batch_in_order_of_arrival(executor: ThreadPoolExecutor) -> None:
+    doubler = Doubler()
+    batcher = Batcher(doubler.run, executor, first_come(3))
+    tasks = await submit(batcher, *range(7))
+    doubler.let_go(3)
+    assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8, 10, 12]
+    assert doubler.batches == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+async def test_an_exception_fails_its_own_batch_only(executor: ThreadPoolExecutor) -> None:
+    doubler = Doubler()
+    batcher = Batcher(doubler.run, executor, first_come(2))
+    tasks = await submit(batcher, 1, 2, 3, BAD, 5)
+    doubler.let_go(3)
+    one, two, three, bad, five = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (one, two, five) == (2, 4, 10)
+    assert isinstance(three, ArithmeticError)
+    assert isinstance(bad, ArithmeticError)
+
+
+async def test_an_item_cancelled_in_the_queue_is_not_run(executor: ThreadPoolExecutor) -> None:
+    doubler = Doubler()
+    batcher = Batcher(doubler.run, executor, first_come(2))
+    running, *waiting = await submit(batcher, 1) + await submit(batcher, 2, 3, 4)
+    await doubler.batch_started()
+    waiting[0].cancel()
+    doubler.let_go(2)
+    results = await asyncio.gather(running, *waiting, return_exceptions=True)
+    assert isinstance(results.pop(1), asyncio.CancelledError)
+    assert results == [2, 6, 8]
+    assert doubler.batches == [[1], [3, 4]], "and makes room for another"
+
+
+async def test_an_item_cancelled_while_it_runs_leaves_its_companions(executor: ThreadPoolExecutor) -> None:
+    doubler = Doubler()
+    batcher = Batcher(doubler.run, executor, first_come(2))
+    gone, stays = await submit(batcher, 1, BAD + 1)
+    await doubler.batch_started()
+    gone.cancel()
+    doubler.let_go(2)
+    assert await stays == 2 * (BAD + 1)
+    assert await batcher.submit(3) == 6
+    assert gone.cancelled()
+
+
+async def test_who_is_chosen_goes_and_the_others_keep_their_order(executor: ThreadPoolExecutor) -> None:
+    """Here the largest, and whoever ends in the same digit."""
+
+    def choose(waiting: Sequence[int]) -> list[int]:
+        largest = max(waiting)
+        return [index for index, item in enumerate(waiting) if (largest - item) % 10 == 0]
+
+    doubler = Doubler()
+    batcher = Batcher(doubler.run, executor, choose)
+    tasks = await submit(batcher, 5)
+    await doubler.batch_started()
+    tasks += await submit(batcher, 12, 31, 22, 21, 14)
+    doubler.let_go(4)
+    assert await asyncio.gather(*tasks) == [10, 24, 62, 44, 42, 28]
+    assert doubler.batches == [[5], [31, 21], [12, 22], [14]]

@@ -1,0 +1,123 @@
+"""The codec encoder, batched and alone, and the decoder that goes on from what it encoded."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from qwen_tts.audio import Clip
+from qwen_tts.checkpoint import CODEC_DIRECTORY, WEIGHTS_FILE
+from qwen_tts.codec.carry import Carry
+from qwen_tts.codec.encoder import CodecEncoder, load_codec_encoder
+from qwen_tts.errors import UnsupportedError
+from qwen_tts.voice_encoder import fingerprint, load_voice_encoder
+from tests.parity.reference_clips import CLIPS
+from tests.qwen_tts.engine.decoding import FRAME_SAMPLES, TOLERANCE, decode, load_decoder, random_codes
+from tests.qwen_tts.tiny import CPU, TINY
+
+CODEC_WEIGHTS = f"{CODEC_DIRECTORY}/{WEIGHTS_FILE}"
+WAVES = [
+    torch.from_numpy(Clip(clip.samples(), clip.sample_rate_hz).resampled(24000).samples) for clip in CLIPS.values()
+]
+
+
+@pytest.fixture(scope="module")
+def encoder(base: Path) -> CodecEncoder:
+    encoder, _ = load_codec_encoder(base / CODEC_DIRECTORY, CPU)
+    return encoder
+
+
+def test_a_batch_gives_every_clip_its_own_codes(encoder: CodecEncoder) -> None:
+    alone = [encoder.encode([wave], TINY.groups)[0] for wave in WAVES]
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0], [1, 1]):
+        together = encoder.encode([WAVES[index] for index in order], TINY.groups)
+        for codes, index in zip(together, order, strict=True):
+            assert torch.equal(codes, alone[index])
+
+
+@pytest.mark.parametrize("samples", [1, 1919, 1920, 1921, 3840, 48001])
+def test_frames_of_a_clip(encoder: CodecEncoder, samples: int) -> None:
+    (codes,) = encoder.encode([WAVES[1].repeat(2)[:samples]], TINY.groups)
+    assert codes.shape == (math.ceil(samples / FRAME_SAMPLES), TINY.groups)
+    assert codes.dtype == torch.int64
+    assert 0 <= int(codes.min()) <= int(codes.max()) < TINY.codebook
+
+
+def test_the_first_frames_do_not_depend_on_what_follows(encoder: CodecEncoder) -> None:
+    (whole,) = encoder.encode([WAVES[4]], TINY.groups)
+    (start,) = encoder.encode([WAVES[4][: 20 * FRAME_SAMPLES]], TINY.groups)
+    assert torch.equal(start[:15], whole[:15]), "it is causal; only the last frames see the padding"
+
+
+def test_the_encoder_sees_more_than_ten_seconds_back(encoder: CodecEncoder) -> None:
+    """A window of 250 positions at 25 Hz would forget the beginning. (The reference does not.)"""
+    later = WAVES[4].clone()
+    later[: 24000 // 2] *= 0.1
+    (one,), (other,) = encoder.encode([WAVES[4]], TINY.groups), encoder.encode([later], TINY.groups)
+    assert not torch.equal(one[-20:], other[-20:])
+
+
+@pytest.mark.parametrize("frames", [1, 5, 11, 12, 13, 40, 100])
+@torch.inference_mode()
+def test_a_primed_decoder_goes_on_as_if_it_had_decoded_the_reference(base: Path, frames: int) -> None:
+    decoder = load_decoder(base)
+    codes = random_codes(frames + 20)
+    whole = decode(decoder, codes)[:, frames * FRAME_SAMPLES :]
+    carry = Carry()
+    decoder.prime(codes[:, :frames], carry)
+    pieces: list[Tensor] = []
+    for start in range(frames, frames + 20, 7):
+        carry = Carry(carry.kept)
+        pieces.append(decoder(codes[:, start : min(start + 7, frames + 20)], carry))
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=TOLERANCE, rtol=0)
+
+
+def test_voices_encoded_together_are_those_encoded_alone(base: Path) -> None:
+    encoder = load_voice_encoder(base, CPU)
+    clips = [Clip(clip.samples(), clip.sample_rate_hz) for clip in CLIPS.values()]
+    for clip, together in zip(clips, encoder.encode(clips), strict=True):
+        (alone,) = encoder.encode([clip])
+        assert (alone.codes == together.codes).all()
+        assert (alone.speaker_embedding == together.speaker_embedding).all()
+        assert alone.fingerprint == encoder.fingerprint
+
+
+@torch.inference_mode()
+def test_priming_leaves_what_decoding_leaves(base: Path) -> None:
+    """Every tensor of it, and not just as far as can be heard through random weights."""
+    decoder, codes = load_decoder(base), random_codes(40)
+    primed, decoded = Carry(), Carry()
+    decoder.prime(codes, primed)
+    decoder(codes, decoded)
+    for one, other in zip(primed.kept, decoded.kept, strict=True):
+        torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("file", "tensor", "another"),
+    [
+        (WEIGHTS_FILE, "talker.codec_head.weight", False),
+        (WEIGHTS_FILE, "speaker_encoder.fc.bias", True),
+        (CODEC_WEIGHTS, "encoder.quantizer.acoustic_residual_vector_quantizer.layers.0.codebook.embed_sum", True),
+        (CODEC_WEIGHTS, "decoder.pre_conv.conv.weight", False),
+    ],
+    ids=["fine-tuned talker", "speaker encoder", "codebook", "decoder"],
+)
+def test_fingerprints_tell_encoders_apart_and_nothing_else(
+    base: Path, tmp_path: Path, file: str, tensor: str, another: bool
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(base, copy)
+    tensors = load_file(copy / file)
+    tensors[tensor].flatten()[0] += 1
+    save_file(tensors, copy / file)
+    assert (fingerprint(copy) != fingerprint(base)) == another
+
+
+def test_a_model_of_another_type_has_no_voice_encoder(custom_voice: Path) -> None:
+    with pytest.raises(UnsupportedError, match="'custom_voice' cannot clone voices; a model of type 'base' can"):
+        load_voice_encoder(custom_voice, CPU)

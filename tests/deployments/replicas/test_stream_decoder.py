@@ -1,0 +1,253 @@
+"""Many streams on one codec decoder: each sounds as if it were alone, and every slot comes back."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from deployments.replicas.stream_decoder import StreamDecoder, _Piece
+from deployments.wire.messages import Load
+from qwen_tts.audio import to_pcm16
+from qwen_tts.codec.carry import Carry
+from qwen_tts.codec.decoder import CodecDecoder
+from tests.qwen_tts.engine.decoding import decode, load_decoder, random_codes
+
+PATIENCE_S = 30.0
+SLOTS = 3
+IDLE = Load(slots=SLOTS, used=0, waiting=0)
+
+
+@pytest.fixture(scope="module")
+def decoder(custom_voice: Path) -> CodecDecoder:
+    return load_decoder(custom_voice)
+
+
+@pytest.fixture
+async def streams(decoder: CodecDecoder) -> AsyncIterator[StreamDecoder]:
+    """Afterwards every slot must be free, whatever the test did."""
+    streams = StreamDecoder(decoder, SLOTS, max_batch=2, sample_rate_hz=24000, primed_cache_bytes=1_000_000)
+    yield streams
+    await settle(streams)
+    assert streams.load() == IDLE
+    streams._thread.shutdown()
+
+
+async def settle(streams: StreamDecoder) -> None:
+    """Until what was given to the decoder's thread is done."""
+    await asyncio.wrap_future(streams._thread.submit(lambda: None))
+
+
+async def speak(streams: StreamDecoder, codes: Tensor, sizes: list[int]) -> bytes:
+    """PCM of one stream, codes [F, G], sent in pieces of `sizes`, the last size repeated."""
+    bounds = [0]
+    while bounds[-1] < len(codes):
+        bounds.append(min(bounds[-1] + sizes[min(len(bounds) - 1, len(sizes) - 1)], len(codes)))
+    async with asyncio.timeout(PATIENCE_S), streams.stream() as stream:
+        return b"".join([await stream.decode(codes[a:b].short().numpy()) for a, b in pairwise(bounds)])
+
+
+def assert_sounds_like(pcm: bytes, decoder: CodecDecoder, codes: Tensor) -> None:
+    expected = np.frombuffer(to_pcm16(decode(decoder, codes[None])[0].numpy()), dtype="<i2").astype(np.int32)
+    np.testing.assert_allclose(np.frombuffer(pcm, dtype="<i2"), expected, atol=1, rtol=0)
+
+
+async def test_streams_of_all_chunkings_sound_as_alone(streams: StreamDecoder, decoder: CodecDecoder) -> None:
+    """Six streams for three slots, two at a time in a batch: slots are waited for and change hands."""
+    schedules = [[1], [2], [7], [1, 2, 4, 8], [8, 1], [50]]
+    spoken = [random_codes(20 + 3 * seed, seed=seed)[0] for seed in range(len(schedules))]
+    heard = await asyncio.gather(
+        *(speak(streams, codes, sizes) for codes, sizes in zip(spoken, schedules, strict=True))
+    )
+    for pcm, codes in zip(heard, spoken, strict=True):
+        assert_sounds_like(pcm, decoder, codes)
+
+
+async def test_a_stream_waits_for_a_slot(streams: StreamDecoder) -> None:
+    opened, leave = asyncio.Queue[int](), asyncio.Event()
+
+    async def hold(name: int) -> None:
+        async with streams.stream():
+            opened.put_nowait(name)
+            await leave.wait()
+
+    tasks = [asyncio.create_task(hold(name)) for name in range(SLOTS + 2)]
+    assert sorted([await opened.get() for _ in range(SLOTS)]) == [0, 1, 2]
+    assert streams.load() == Load(slots=SLOTS, used=SLOTS, waiting=2)
+    tasks[0].cancel()
+    assert await asyncio.wait_for(opened.get(), PATIENCE_S) == SLOTS
+    tasks[-1].cancel()
+    await asyncio.sleep(0)
+    assert streams.load() == Load(slots=SLOTS, used=SLOTS, waiting=0), "one that gave up is not waiting"
+    leave.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_cancelled_in_a_batch_gives_its_slot_back_after_it(streams: StreamDecoder, decoder: CodecDecoder) -> None:
+    codes = random_codes(12)[0]
+    gate, opened, speaks = threading.Event(), asyncio.Event(), asyncio.Event()
+
+    async def leave() -> None:
+        async with streams.stream() as stream:
+            opened.set()
+            await speaks.wait()
+            await stream.decode(codes.short().numpy())
+
+    async with streams.stream() as stays:
+        gone = asyncio.create_task(leave())
+        await asyncio.wait_for(opened.wait(), PATIENCE_S)
+        streams._thread.submit(gate.wait, PATIENCE_S)
+        speaks.set()
+        heard = asyncio.create_task(stays.decode(codes.short().numpy()))
+        for _ in range(3):  # until both are in a batch, behind the gate
+            await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert gone.cancelled()
+        assert streams.load().used == 2, "its batch has yet to be decoded"
+        gate.set()
+        assert_sounds_like(await heard, decoder, codes)
+        await settle(streams)
+        assert streams.load().used == 1
+
+
+async def test_streams_cancelled_before_they_have_a_slot_take_none(streams: StreamDecoder) -> None:
+    gate = threading.Event()
+    streams._thread.submit(gate.wait, PATIENCE_S)
+    tasks = [asyncio.create_task(speak(streams, random_codes(2)[0], [1])) for _ in range(SLOTS)]
+    await asyncio.sleep(0)
+    asked_for_all = len(streams._pace._listeners) == SLOTS
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    gate.set()
+    assert asked_for_all, "they were cancelled too soon to show anything"
+    assert all(task.cancelled() for task in tasks)
+    await settle(streams)
+    assert streams.load() == IDLE
+
+
+async def test_a_code_out_of_range_ends_its_stream_alone(streams: StreamDecoder, decoder: CodecDecoder) -> None:
+    codes = random_codes(6)[0]
+    with pytest.raises(IndexError):
+        await speak(streams, codes + 10_000, [2])
+    assert_sounds_like(await speak(streams, codes, [2]), decoder, codes)
+
+
+async def decoded(
+    streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch, lengths: list[int], aheads_s: list[float]
+) -> list[list[int]]:
+    """Streams that all want a piece while the decoder is busy: which of them, by number, were decoded together."""
+    batches: list[list[int]] = []
+    decode, gate = streams._decode, threading.Event()
+    numbers: dict[int, int] = {}
+
+    def noted(pieces: Sequence[_Piece]) -> list[bytes]:
+        batches.append([numbers[piece.slot] for piece in pieces])
+        return decode(pieces)
+
+    monkeypatch.setattr(streams._batcher, "_run", noted)
+
+    async def one(number: int) -> None:
+        async with streams.stream(aheads_s[number]) as stream:
+            numbers[stream._slot] = number
+            opened.release()
+            await everyone.wait()
+            await stream.decode(random_codes(lengths[number])[0].short().numpy())
+
+    opened, everyone = asyncio.Semaphore(0), asyncio.Event()
+    tasks = [asyncio.create_task(one(number)) for number in range(len(lengths))]
+    for _ in lengths:
+        await opened.acquire()
+    streams._thread.submit(gate.wait, PATIENCE_S)
+    everyone.set()
+    await asyncio.sleep(0.05)  # until all of them wait
+    gate.set()
+    await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
+    return batches
+
+
+async def test_whose_audio_ends_first_is_decoded_first(streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first to come is under way when the others do."""
+    assert await decoded(streams, monkeypatch, [2, 3, 4], [0.0, 9.0, 1.0]) == [[0], [2], [1]]
+
+
+async def test_pieces_of_one_length_are_decoded_together(
+    streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await decoded(streams, monkeypatch, [2, 3, 3], [0.0, 9.0, 1.0]) == [[0], [1, 2]]
+
+
+@pytest.mark.parametrize(("frame_s", "batches"), [(1e-6, [[0], [1, 2]]), (1.0, [[0], [2], [1]])])
+async def test_a_batch_takes_no_longer_than_half_a_frame(
+    streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch, frame_s: float, batches: list[list[int]]
+) -> None:
+    monkeypatch.setattr("deployments.replicas.admission._WEIGHT", 0.0)
+    streams._pace.batch_s, streams._pace.frame_s = 0.0, frame_s
+    assert await decoded(streams, monkeypatch, [1, 5, 5], [0.0, 9.0, 1.0]) == batches
+
+
+async def cloned(streams: StreamDecoder, reference: Tensor, codes: Tensor) -> bytes:
+    async with asyncio.timeout(PATIENCE_S), streams.stream() as stream:
+        await stream.prime(reference.short().numpy())
+        return await stream.decode(codes.short().numpy())
+
+
+async def test_a_known_reference_is_not_read_again_and_sounds_the_same(
+    streams: StreamDecoder, decoder: CodecDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Tensor] = []
+    prime = decoder.prime
+
+    def counted(codes: Tensor, carry: Carry) -> None:
+        read.append(codes)
+        prime(codes, carry)
+
+    monkeypatch.setattr(decoder, "prime", counted)
+    references, codes = random_codes(30, streams=2), random_codes(7, seed=1)[0]
+    references[1] = references[0]
+    references[1, 11, 2] += 1 if references[0, 11, 2] == 0 else -1
+    heard = [await cloned(streams, reference, codes) for reference in references]
+    for state in streams._state.tensors:
+        state.fill_(7)
+    assert [await cloned(streams, reference, codes) for reference in references] == heard
+    assert len(read) == 2, "one code makes another reference"
+    assert heard[0] != heard[1]
+
+    for reference, pcm in zip(references, heard, strict=True):
+        whole = to_pcm16(decode(decoder, torch.cat((reference, codes))[None])[0].numpy())
+        np.testing.assert_allclose(
+            np.frombuffer(pcm, "<i2"), np.frombuffer(whole[-len(pcm) :], "<i2").astype(np.int32), atol=1, rtol=0
+        )
+
+
+async def test_known_references_are_bounded_in_bytes(streams: StreamDecoder, decoder: CodecDecoder) -> None:
+    references, codes = random_codes(5, streams=40), random_codes(2, seed=1)[0]
+    first = await cloned(streams, references[0], codes)
+    one = streams._primed.used
+    assert one == sum(tensor[0].nbytes for tensor in streams._state.tensors)
+    assert 0 < streams._primed.limit // one < len(references), "so that all cannot be kept"
+    for reference in references[1:]:
+        await cloned(streams, reference, codes)
+    assert streams._primed.used == streams._primed.limit // one * one
+    assert await cloned(streams, references[0], codes) == first
+
+
+async def test_load_is_never_negative(streams: StreamDecoder) -> None:
+    gate = threading.Event()
+    async with streams.stream():
+        streams._thread.submit(gate.wait, PATIENCE_S)
+    load = streams.load()
+    gate.set()
+    assert load.waiting == 0
+    await settle(streams)
+
+
+async def test_warm_up_leaves_the_pool_free(streams: StreamDecoder) -> None:
+    streams.warm_up()
+    assert streams.load() == IDLE

@@ -1,0 +1,266 @@
+"""Pieces spoken by streams of their own, heard as one: order, pauses, bounds, failures, cancellation."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deployments.settings import LongTextArgs
+from deployments.speech.long_speech import LongSpeech
+from deployments.text.sentences import Piece
+from deployments.wire.messages import AudioChunk, TextTiming, Usage
+from deployments.wire.streams import collect
+from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded
+from qwen_tts.request import FinishReason
+
+RATE = 1000
+FRAME = 80  # samples
+PAUSE = 250  # samples, of a sentence
+
+
+def sound(level: int, frames: int) -> bytes:
+    return np.full(frames * FRAME, level, dtype="<i2").tobytes()
+
+
+class Stream:
+    """What a piece's deployment would give: chunks, or an error."""
+
+    def __init__(self, chunks: list[AudioChunk | Exception], until: asyncio.Event | None = None) -> None:
+        self._chunks = iter(chunks)
+        self._until = until
+        self.cancelled = False
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> AudioChunk:
+        await asyncio.sleep(0)
+        if self._until is not None:
+            await self._until.wait()
+        found = next(self._chunks, None)
+        if found is None:
+            raise StopAsyncIteration
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def spoken(level: int, reason: FinishReason = "stop", frames: int = 3) -> list[AudioChunk | Exception]:
+    return [AudioChunk(sound(level, 1), None), AudioChunk(sound(level, frames - 1), reason, Usage(5, 0, frames))]
+
+
+class Speaking:
+    """Pieces of `letters` each; `streams` makes the stream of a piece at an attempt."""
+
+    def __init__(
+        self,
+        count: int,
+        streams: Callable[[int, int], Stream],
+        *,
+        room: Callable[[], bool] = lambda: True,
+        max_frames: int | None = None,
+        letters: int = 30,
+        **args: float,
+    ) -> None:
+        self.opened: list[int] = []
+        self.ahead_s: list[float] = []
+        self.streams: list[Stream] = []
+
+        async def open_piece(index: int, ahead_s: float) -> Stream:
+            self.ahead_s.append(ahead_s)
+            stream = streams(index, self.opened.count(index))
+            self.opened.append(index)
+            self.streams.append(stream)
+            return stream
+
+        async def has_room() -> bool:
+            return room()
+
+        pieces = [Piece("x" * letters, 100 * n, 100 * n + 30, "sentence") for n in range(count)]
+        settings = LongTextArgs.model_validate({"pieces_at_once": 4, **args})
+        self.speech = LongSpeech(pieces, open_piece, has_room, settings, sample_rate_hz=RATE, max_frames=max_frames)
+
+
+def levels(pcm: bytes | bytearray) -> list[int]:
+    """Levels in the order they are heard, silence left out."""
+    found = np.frombuffer(pcm, "<i2")
+    changes = found[np.flatnonzero(np.diff(found, prepend=0))]
+    return [int(level) for level in changes if level]
+
+
+async def settle() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_pieces_are_heard_in_order_with_pauses_whichever_is_ready_first() -> None:
+    slow = asyncio.Event()
+    speaking = Speaking(6, lambda n, _: Stream(spoken(1000 + n), slow if n == 1 else None))
+    first = await anext(speaking.speech)
+    assert first == AudioChunk(sound(1000, 1), None)
+    await settle()
+    assert speaking.opened == [0, 1, 2, 3], "four at once"
+    slow.set()
+    chunks = [chunk async for chunk in speaking.speech]
+    pcm = first.pcm + b"".join(chunk.pcm for chunk in chunks)
+    assert levels(pcm) == [1000 + n for n in range(6)]
+    assert len(pcm) // 2 == 6 * 3 * FRAME + 5 * PAUSE
+    assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1].finish_reason == "stop"
+    assert [chunk.usage for chunk in chunks if chunk.usage is not None] == [Usage(30, 0, 18)]
+    times = [chunk.timing for chunk in chunks if chunk.timing is not None]
+    assert times == [TextTiming(100 * n, 100 * n + 30, 490 * n, 490 * n + 240) for n in range(6)]
+    await settle()
+    assert all(stream.cancelled for stream in speaking.streams)
+
+
+async def test_every_piece_is_told_how_much_is_heard_before_it() -> None:
+    """30 letters are 2 s until they are made: the first ones were 240 ms."""
+    go_on = asyncio.Event()
+    speaking = Speaking(4, lambda n, _: Stream(spoken(1000 + n), go_on if n else None))
+    await anext(speaking.speech)
+    await settle()
+    go_on.set()
+    await collect(speaking.speech)
+    first, *others = speaking.ahead_s
+    assert first == 0.0
+    assert others == pytest.approx([0.24, 2.24, 4.24], abs=0.1)
+
+
+async def test_one_piece_is_the_stream_itself() -> None:
+    speaking = Speaking(1, lambda n, _: Stream(spoken(0, "length")))
+    chunks = [chunk async for chunk in speaking.speech]
+    assert [(chunk.pcm, chunk.finish_reason) for chunk in chunks] == [(sound(0, 1), None), (sound(0, 2), "length")]
+    assert chunks[-1].timing == TextTiming(0, 30, 0, 240)
+
+
+async def test_one_piece_cut_by_its_length_says_so_at_the_end() -> None:
+    _, last = await collect(Speaking(3, lambda n, _: Stream(spoken(1000, "length" if n == 1 else "stop"))).speech)
+    assert last.finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("frames", "heard", "reason"), [(1, 1, "length"), (3, 3, "length"), (7, 7, "length"), (9, 9, "stop")]
+)
+async def test_the_frame_limit_is_for_all_pieces_together(frames: int, heard: int, reason: str) -> None:
+    speaking = Speaking(3, lambda n, _: Stream(spoken(1000 + n)), max_frames=frames)
+    pcm, last = await collect(speaking.speech)
+    assert np.count_nonzero(np.frombuffer(pcm, "<i2")) == frames * FRAME
+    assert last.finish_reason == reason
+
+
+async def test_with_audio_in_hand_the_next_piece_waits_until_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.speech.long_speech._ASK_AGAIN_S", 0)
+    room, go_on = False, asyncio.Event()
+    # 30 letters are 2 s, which count before they are made.
+    speaking = Speaking(
+        6, lambda n, _: Stream(spoken(1000 + n), go_on if n else None), room=lambda: room, ahead_s=3, pieces_at_once=5
+    )
+    first = await anext(speaking.speech)
+    await settle()
+    assert speaking.opened == [0, 1, 2]
+    room = True
+    await settle()
+    assert speaking.opened == [0, 1, 2, 3, 4]
+    go_on.set()
+    pcm, _ = await collect(speaking.speech)
+    assert levels(first.pcm + pcm) == [1000 + n for n in range(6)]
+
+
+@pytest.mark.parametrize("error", [InvalidRequest("no", "voice"), Overloaded("full"), EngineStopped("died")])
+async def test_a_refusal_of_the_first_piece_is_the_refusal_of_all(error: Exception) -> None:
+    speaking = Speaking(3, lambda n, _: Stream([error]))
+    with pytest.raises(type(error)):
+        await anext(speaking.speech)
+    assert speaking.opened == [0]
+
+
+async def test_a_full_queue_is_waited_for_and_a_lost_piece_made_again_once() -> None:
+    errors: dict[tuple[int, int], Exception] = {
+        (1, 0): Overloaded("full", 0.0), (1, 1): Overloaded("full", 0.0), (2, 0): EngineStopped("died"),
+    }  # fmt: skip
+
+    def streams(n: int, attempt: int) -> Stream:
+        if (error := errors.get((n, attempt))) is None:
+            return Stream(spoken(1000 + n))
+        return Stream([error] if n == 1 else [AudioChunk(sound(5000, 1), None), error])
+
+    speaking = Speaking(4, streams)
+    first = await anext(speaking.speech)
+    await settle()
+    pcm, last = await collect(speaking.speech)
+    assert levels(first.pcm + pcm) == [1000, 1001, 1002, 1003]
+    assert last.finish_reason == "stop"
+    assert (speaking.opened.count(1), speaking.opened.count(2)) == (3, 2)
+
+
+async def listen(speech: LongSpeech, heard: bytearray, stop_at: Callable[[], None] = lambda: None) -> None:
+    async for chunk in speech:
+        heard += chunk.pcm
+        stop_at()
+
+
+async def test_a_piece_that_fails_twice_ends_the_stream_after_what_came_before() -> None:
+    speaking = Speaking(4, lambda n, _: Stream(spoken(1000 + n) if n != 2 else [EngineStopped("died")]))
+    heard = bytearray()
+    with pytest.raises(EngineStopped):
+        await listen(speaking.speech, heard)
+    assert levels(heard) == [1000, 1001]
+    await settle()
+    assert all(stream.cancelled for stream in speaking.streams)
+
+
+class Dying(Stream):
+    """Gives its first chunk, and no more once `die` is set."""
+
+    def __init__(self, die: asyncio.Event) -> None:
+        super().__init__(spoken(1001))
+        self._die = die
+
+    async def __anext__(self) -> AudioChunk:
+        chunk = await super().__anext__()
+        if chunk.finish_reason is not None:
+            await self._die.wait()
+            raise EngineStopped("died")
+        return chunk
+
+
+async def test_a_piece_of_which_something_was_heard_is_not_made_again() -> None:
+    die, heard = asyncio.Event(), bytearray()
+    speaking = Speaking(2, lambda n, _: Dying(die) if n else Stream(spoken(1000)))
+    with pytest.raises(EngineStopped):
+        await listen(speaking.speech, heard, lambda: die.set() if 1001 in levels(heard) else None)
+    assert levels(heard) == [1000, 1001]
+    assert speaking.opened == [0, 1]
+
+
+async def test_cancelling_cancels_every_piece() -> None:
+    never = asyncio.Event()
+    speaking = Speaking(6, lambda n, _: Stream(spoken(1000), never if n else None))
+    await anext(speaking.speech)
+    waiting = asyncio.create_task(collect(speaking.speech))
+    await settle()
+    assert speaking.opened == [0, 1, 2, 3, 4], "the first has been heard"
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+    await settle()
+    assert all(stream.cancelled for stream in speaking.streams)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_cancelling_without_listening_any_further_cancels_too() -> None:
+    never = asyncio.Event()
+    speaking = Speaking(6, lambda n, _: Stream(spoken(1000), never if n else None))
+    await anext(speaking.speech)
+    await settle()
+    speaking.speech.cancel()
+    await settle()
+    assert [stream.cancelled for stream in speaking.streams] == [True] * 4
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -1,0 +1,93 @@
+"""Fields that have two names, and what is said of nested ones."""
+
+import json
+from typing import Any
+
+import pytest
+
+from deployments.errors import HttpError, renamed_fields
+from deployments.protocols.openai.batch import parse_batch, parse_item
+from deployments.speech.utterance import SpeechBody, parse_body
+from qwen_tts.errors import InvalidRequest
+
+
+def parsed(**fields: Any) -> SpeechBody:
+    return parse_body(SpeechBody, json.dumps({"input": "Hi"} | fields).encode()).resolved()
+
+
+def test_other_names_of_fields() -> None:
+    assert parsed(speaker="ryan").voice_name == "ryan"
+    assert parsed(ref_audio=["AAAA"]).ref_audio == "AAAA"
+    clone = parsed(references=[{"audio_path": "AAAA", "text": "Words."}])
+    assert (clone.ref_audio, clone.ref_text) == ("AAAA", "Words.")
+    sampled = parsed(extra_params={"temperature": 0.5, "seed": 7}, top_k=3)
+    assert (sampled.temperature, sampled.seed, sampled.top_k, sampled.top_p) == (0.5, 7, 3, None)
+
+
+REFUSED: dict[str, tuple[dict[str, object], str, list[str]]] = {
+    "two voices": ({"voice": "ryan", "speaker": "ryan"}, "speaker", ["voice and speaker"]),
+    "two references": ({"ref_audio": "A", "references": [{"audio_path": "B"}]}, "references", ["exclude"]),
+    "two texts": ({"ref_text": "A", "references": [{"audio_path": "B", "text": "C"}]}, "references", ["ref_text"]),
+    "two seeds": ({"seed": 1, "extra_params": {"seed": 1}}, "extra_params.seed", ["seed and extra_params.seed"]),
+    "two recordings": ({"ref_audio": ["A", "B"]}, "ref_audio", ["one recording", "2"]),
+    "no recording": ({"ref_audio": []}, "ref_audio", ["one recording"]),
+    "list of numbers": ({"ref_audio": [1]}, "ref_audio", ["string"]),
+    "two in references": ({"references": [{"audio_path": "A"}] * 2}, "references", ["at most 1"]),
+    "none in references": ({"references": []}, "references", ["at least 1"]),
+    "reference without audio": ({"references": [{"text": "A"}]}, "references", ["references.0.audio_path is missing"]),
+    "unknown in references": ({"references": [{"url": "A"}]}, "references.url", ["audio_path, text"]),
+    "unknown extra": ({"extra_params": {"cfg": 2}}, "extra_params.cfg", ["'extra_params.cfg'", "temperature"]),
+    "bad extra": ({"extra_params": {"top_k": "x"}}, "extra_params", ["extra_params.top_k", "integer"]),
+    "extra of another type": ({"extra_params": [1]}, "extra_params", []),
+    "unknown task": ({"task_type": "Clone"}, "task_type", ["CustomVoice", "Base"]),
+    "unknown stream format": ({"stream_format": "ogg"}, "stream_format", ["audio", "sse"]),
+    "voice object": ({"voice": {"name": "x"}}, "voice.name", ["id"]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals_name_what_was_sent(case: str) -> None:
+    fields, param, words = REFUSED[case]
+    with pytest.raises(HttpError) as caught:
+        parsed(**fields)
+    assert (caught.value.status, caught.value.param) == (400, param)
+    for word in words:
+        assert word in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidRequest("voice is odd", "voice", "c"), HttpError(400, "voice is odd", param="voice")]
+)
+def test_a_refusal_is_of_the_name_that_was_sent(error: Exception) -> None:
+    with pytest.raises(HttpError) as caught, renamed_fields(parsed(speaker="ryan").sent_as):
+        raise error
+    assert (caught.value.param, caught.value.message) == ("speaker", "speaker is odd")
+
+
+def batch(**fields: object) -> list[dict[str, Any]]:
+    return parse_batch(json.dumps(fields).encode())
+
+
+def test_items_have_the_shared_fields_but_for_their_own() -> None:
+    items = batch(voice="ryan", seed=1, items=[{"input": "One"}, {"input": "Two", "voice": "serena", "seed": 2}])
+    one, two = map(parse_item, items)
+    assert (one.input, one.voice, one.seed) == ("One", "ryan", 1)
+    assert (two.input, two.voice, two.seed) == ("Two", "serena", 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({}, "items"),
+        ({"items": []}, "items"),
+        ({"items": [{"input": "x"}] * 33}, "items"),
+        ({"items": ["x"]}, "items"),
+        ({"items": [{"input": "x"}], "input": "y"}, "input"),
+        ({"items": [{"input": "x"}], "stream": True}, "stream"),
+        ({"items": [{"input": "x"}], "seed": "y"}, "seed"),
+    ],
+)
+def test_what_is_no_batch(fields: dict[str, object], param: str) -> None:
+    with pytest.raises(HttpError) as caught:
+        batch(**fields)
+    assert (caught.value.status, caught.value.param) == (400, param)

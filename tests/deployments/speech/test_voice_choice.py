@@ -1,0 +1,68 @@
+"""What an application says of a request that none of its models can serve. (All routes: tests/serve/test_voices.py.)"""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from deployments.access.caller import EVERYONE
+from deployments.errors import HttpError, to_http_error
+from deployments.settings import ReferenceAudioArgs, VoiceStoreArgs
+from deployments.speech.utterance import SpeechBody
+from deployments.speech.voice_choice import choose_voice
+from deployments.voices.library import VoiceLibrary
+from deployments.voices.store import VoiceStore
+from deployments.wire.messages import ModelCard
+from deployments.wire.models import model_of
+from qwen_tts.config import GenerationDefaults, ModelType
+from qwen_tts.errors import InvalidRequest
+
+
+def card(kind: ModelType) -> ModelCard:
+    speakers = ("Ryan", "Vivian") if kind == "custom_voice" else ()
+    return ModelCard(f"my-{kind}", kind, speakers, ("english",), GenerationDefaults(), 24000)
+
+
+@pytest.fixture
+def voices(tmp_path: Path) -> VoiceStoreArgs:
+    """A library with one voice, stored when there still was a model to speak it."""
+    VoiceStore(str(tmp_path), cache_bytes=0).add(
+        "anna", audio=b"", mime_type="audio/wav", consent="given", ref_text=None, description=None, source="upload",
+        prompts={}, overwrite=False,
+    )  # fmt: skip
+    return VoiceStoreArgs(url=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "body", "status", "needed"),
+    [
+        ("custom_voice", {"ref_audio": "AAAA", "ref_text": "a"}, 400, "base"),
+        ("custom_voice", {"speaker_embedding": [0.5]}, 400, "base"),
+        ("custom_voice", {"voice": "anna"}, 400, "base"),
+        ("custom_voice", {"instructions": "A low voice"}, 400, "voice_design"),
+        ("base", {"instructions": "A low voice", "model": "auto"}, 400, "voice_design"),
+        ("base", {"voice": "ryan"}, 404, "custom_voice"),
+        ("voice_design", {"voice": "ryan", "model": "tts-1"}, 404, "custom_voice"),
+        ("voice_design", {"voice": "bob"}, 404, "base"),
+        ("voice_design", {"voice": "anna"}, 400, "base"),
+        ("voice_design", {"ref_audio": "AAAA", "x_vector_only_mode": True}, 400, "base"),
+    ],
+)
+def test_the_type_that_would_be_needed_is_named(
+    voices: VoiceStoreArgs, loaded: ModelType, body: dict[str, object], status: int, needed: str
+) -> None:
+    cards = {f"my-{loaded}": card(loaded)}
+    library = VoiceLibrary(None, voices, ReferenceAudioArgs())
+    library._fingerprints = {"my-base": "ab12"}
+    with pytest.raises((HttpError, InvalidRequest)) as caught:
+        asyncio.run(choose_voice(EVERYONE, SpeechBody.model_validate({"input": "Hello"} | body), cards, library))
+    answer = to_http_error(caught.value)
+    assert answer.status == status
+    assert f"a model of type '{needed}', and none is loaded" in answer.message
+    if status == 400:
+        assert f"my-{loaded}" in answer.message, "and what is loaded is named too"
+
+
+def test_the_first_of_several_models_speaks() -> None:
+    first, second = card("base"), ModelCard("other", "base", (), ("english",), GenerationDefaults(), 24000)
+    assert model_of("base", {"x": card("custom_voice"), "my-base": first, "other": second}) is first

@@ -1,0 +1,20 @@
+"""Looking into shared storage, and past the time it keeps things for."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from deployments.voices.files import SharedFiles
+
+
+def leaves(url: str | Path, folder: str) -> set[str]:
+    return set(SharedFiles(str(url)).names(folder))
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1.8e9
+        clock = SimpleNamespace(time=lambda: self.now_s, monotonic=lambda: self.now_s)
+        for module in ("voices.previews", "voices.store"):
+            monkeypatch.setattr(f"deployments.{module}.time", clock)

@@ -1,0 +1,54 @@
+"""Bounds at the edge: what is under way already is counted, and who comes too late is told so at once."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from deployments.access.caller import EVERYONE
+from deployments.replicas.codec_encoder import CodecEncoder
+from deployments.settings import CodecEncoderArgs, ModelArgs, ReferenceAudioArgs, VoiceStoreArgs
+from deployments.voices import library as voice_library
+from deployments.voices.library import VoiceLibrary
+from deployments.voices.store import VoiceNotFound
+from qwen_tts.errors import InvalidRequest, Overloaded
+from qwen_tts.fetch import FetchLimits
+from tests.recordings import wav
+
+
+async def test_slow_hosts_keep_nobody_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def slow(url: str, limits: FetchLimits) -> bytes:
+        assert go.wait(30)
+        raise InvalidRequest(f"ref_audio: {url}", "ref_audio")
+
+    monkeypatch.setattr(voice_library, "fetch", slow)
+    library = VoiceLibrary(None, VoiceStoreArgs(url=str(tmp_path)), ReferenceAudioArgs(max_fetches=40))
+    asked = [asyncio.create_task(library.inline_prompt(f"https://x/{i}", "a", "base")) for i in range(41)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    with pytest.raises(VoiceNotFound):
+        await asyncio.wait_for(library.get(EVERYONE, "anna"), 10)
+    late = asked.pop()
+    with pytest.raises(Overloaded, match="40 reference URLs"):
+        await late
+    asked[0].cancel()
+    go.set()
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [asyncio.CancelledError] + [InvalidRequest] * 39
+    with pytest.raises(InvalidRequest):
+        await library.inline_prompt("https://x/", "a", "base")
+
+
+async def test_an_encoder_with_enough_to_do_says_so(base: Path) -> None:
+    encoder = CodecEncoder(
+        (ModelArgs(name="base", checkpoint=str(base), type="base"),), CodecEncoderArgs(max_waiting=3, threads=1)
+    )
+    answers = await asyncio.gather(*(encoder.encode("base", wav()) for _ in range(5)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, Overloaded)]
+    assert len(refused) == 2, answers
+    with pytest.raises(InvalidRequest):
+        await encoder.encode("base", b"no audio")
+    assert (await encoder.encode("base", wav())).fingerprint == (await encoder.describe())["base"]

@@ -1,0 +1,122 @@
+"""The chart as tests see it: combinations of presets and options, rendered by the real helm."""
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from k8s.render.__main__ import helm_template
+
+Object = dict[str, object]
+
+HARDWARE = ("cpu-demo", "l4", "a10", "l40s", "a100", "h100")
+MODELS = ("one-model", "three-families")
+PRESETS = (*HARDWARE, *MODELS)
+
+# Every optional object and every optional field; `make lint-manifests` renders it too.
+EVERYTHING: Object = yaml.safe_load((Path(__file__).parent / "everything.yaml").read_text(encoding="utf-8"))
+NOTHING: Object = {
+    "auth": {"enabled": False},
+    "networkPolicy": {"enabled": False},
+    "podDisruptionBudget": {"enabled": False},
+    "models": {"download": False},
+    "topologyKeys": [],
+    "upgradeStrategy": {"type": "None"},
+}
+INCREMENTAL: Object = {"upgradeStrategy": {"type": "NewClusterWithIncrementalUpgrade"}}
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Presets, in order, and options on top of them."""
+
+    presets: tuple[str, ...] = ()
+    options: str = "{}"
+
+    def __str__(self) -> str:
+        return "+".join(self.presets) or "defaults"
+
+
+def _combinations() -> Iterator[Combination]:
+    yield Combination()
+    yield from (Combination((preset,)) for preset in PRESETS)
+    yield from (Combination((hardware, models)) for hardware in HARDWARE[1:] for models in MODELS)
+    for options in (EVERYTHING, NOTHING, INCREMENTAL):
+        yield Combination(("h100", "three-families"), json.dumps(options))
+
+
+COMBINATIONS = tuple(_combinations())
+
+
+class Refused(Exception):
+    """helm would not render; the message is helm's."""
+
+
+@functools.cache
+def render(combination: Combination, helm: Path) -> tuple[Object, ...]:
+    """The objects that helm makes of it, the test pod included. Raises Refused."""
+    options = yaml.safe_load(combination.options)
+    flags = [flag for key, value in options.items() for flag in ("--set-json", f"{key}={json.dumps(value)}")]
+    said = helm_template(combination.presets, *flags, helm=helm)
+    if said.returncode != 0:
+        raise Refused(said.stderr)
+    return tuple(loaded for loaded in yaml.safe_load_all(said.stdout) if loaded is not None)
+
+
+def of_kind(objects: tuple[Object, ...], kind: str) -> list[Object]:
+    return [one for one in objects if one["kind"] == kind]
+
+
+def at(part: object, *path: str | int) -> object:
+    """What lies at `path`; every step must exist."""
+    for step in path:
+        assert isinstance(part, dict | list), (path, step)
+        part = part[step]  # type: ignore[index]
+    return part
+
+
+def mapping(part: object, *path: str | int) -> Object:
+    found = at(part, *path)
+    assert isinstance(found, dict), (path, found)
+    return found
+
+
+def items(part: object, *path: str | int) -> list[Object]:
+    found = at(part, *path)
+    assert isinstance(found, list), (path, found)
+    return found
+
+
+def ray_service(objects: tuple[Object, ...]) -> Object:
+    (service,) = of_kind(objects, "RayService")
+    return service
+
+
+def templates(objects: tuple[Object, ...]) -> dict[str, Object]:
+    """Pod templates of the RayService, by their group; "head" is the head's."""
+    cluster = mapping(ray_service(objects), "spec", "rayClusterConfig")
+    groups = {str(group["groupName"]): mapping(group, "template") for group in items(cluster, "workerGroupSpecs")}
+    return {"head": mapping(cluster, "headGroupSpec", "template"), **groups}
+
+
+def pods(objects: tuple[Object, ...]) -> list[Object]:
+    """Every pod spec, Ray's and the test's."""
+    specs = [mapping(template, "spec") for template in templates(objects).values()]
+    return specs + [mapping(pod, "spec") for pod in of_kind(objects, "Pod")]
+
+
+def containers(objects: tuple[Object, ...]) -> list[Object]:
+    found = []
+    for spec in pods(objects):
+        for kind in ("initContainers", "containers"):
+            found += items(spec, kind) if kind in spec else []
+    return found
+
+
+def serve_config(objects: tuple[Object, ...]) -> Object:
+    loaded = yaml.safe_load(str(at(ray_service(objects), "spec", "serveConfigV2")))
+    assert isinstance(loaded, dict)
+    return loaded

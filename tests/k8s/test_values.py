@@ -1,0 +1,124 @@
+"""The chart's values: what is misspelt or impossible is refused, and what is generated is what is committed."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deployments.settings import AppArgs
+from k8s.render.__main__ import CHART, ROOT, SCHEMA, helm_template, plain_manifests
+from k8s.render.schema import DERIVED, values_schema_text
+from k8s.render.values import Values
+from tests.k8s.charts import PRESETS, Combination, Refused, items, mapping, render, serve_config
+
+DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+(GROUP,) = DEFAULTS["workerGroups"]
+
+
+def test_the_schema_is_that_of_the_settings() -> None:
+    assert SCHEMA.read_text(encoding="utf-8") == values_schema_text(), "run `make manifests`"
+
+
+def test_the_plain_manifests_are_those_of_the_chart(helm: Path) -> None:
+    files = dict(plain_manifests())
+    assert set(files) == set((ROOT / "k8s").glob("*.yaml"))
+    for path, text in files.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run `make manifests`"
+
+
+def test_make_manifests_says_that_nothing_differs() -> None:
+    command = [sys.executable, "-m", "k8s.render.__main__", "--check"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (said.returncode, said.stdout) == (0, "")
+
+
+def test_the_defaults_are_complete_and_valid() -> None:
+    values = {key: value for key, value in DEFAULTS.items() if key != "app"}
+    assert AppArgs.model_validate(DEFAULTS["app"]) == AppArgs()
+    assert set(Values.model_validate(values).model_dump()) == set(values)
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("imagee.tag=1", "imagee"),
+        ("image.tagg=1", "tagg"),
+        ("image.tag=latest", "image/tag"),
+        ("image.target=gpu", "image/target"),
+        ("app.talkers.slots=1", "talkers"),
+        ("app.talker.slotz=1", "slotz"),
+        ("app.talker.slots=0", "app/talker/slots"),
+        ("app.talker.dtype=fp8", "app/talker/dtype"),
+        ("app.talker.autoscaling.max_replica=2", "max_replica"),
+        ("app.ingress.long_text.ahead=2", "ahead"),
+        ('app.models=[{"name": "a", "typ": "base"}]', "typ"),
+        ('app.models=[{"name": "a", "type": "base", "talker": {"slotz": 1}}]', "slotz"),
+        ("app.voices.timeout_s=0", "app/voices/timeout_s"),
+        ("head.resources.limits.gpus=1", "gpus"),
+        ('workerGroups=[{"name": "a"}]', "minReplicas"),
+        ("workerGroups=[]", "workerGroups"),
+        ("networkPolicy.egressPorts=[0]", "networkPolicy/egressPorts/0"),
+        ("upgradeStrategy.incremental.stepSize=5", "stepSize"),
+        ("longestStreamSeconds=5", "longestStreamSeconds"),
+        ("podMonitor.interval=often", "podMonitor/interval"),
+        ("gcsFaultTolerance.redisAddress=redis", "gcsFaultTolerance/redisAddress"),
+        # What the chart derives is not said twice.
+        *((f"app.talker.{DERIVED[0]}=5", DERIVED[0]), (f"app.{DERIVED[1]}.file=x", DERIVED[1])),
+        # What no schema can say.
+        ("app.ingress.num_replicas=2", "several ingress replicas"),
+        ("httpRoute.enabled=true", "httpRoute.parentRefs is empty"),
+        ("podMonitor.enabled=true", "networkPolicy.metricsFrom"),
+        (f"workerGroups=[{json.dumps(GROUP | {'mps': True})}]", "mps and no GPU"),
+        (f"workerGroups=[{json.dumps(GROUP | {'minReplicas': 3})}]", "is above maxReplicas"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(helm: Path, flag: str, named: str) -> None:
+    how = "--set-json" if flag.partition("=")[2][:1] in "[{" else "--set"
+    said = helm_template((), how, flag, helm=helm)
+    assert said.returncode != 0, said.stdout
+    assert named in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (
+            {"upgradeStrategy": {"type": "NewClusterWithIncrementalUpgrade"}, "ingress": {"enabled": True}},
+            "Gateway and a route of its own",
+        ),
+        ({"voices": {"claim": {"enabled": True}}, "app": {"voices": {"url": "s3://a/b"}}}, "both say where"),
+    ],
+)
+def test_what_excludes_each_other_is_refused_together(helm: Path, options: object, named: str) -> None:
+    with pytest.raises(Refused, match=named):
+        render(Combination(options=json.dumps(options)), helm)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_set_the_settings_they_say(helm: Path, name: str) -> None:
+    """Nothing of a preset is lost on its way into the application's arguments."""
+    wanted = yaml.safe_load((CHART / f"values-{name}.yaml").read_text(encoding="utf-8"))["app"]
+    (application,) = items(serve_config(render(Combination((name,)), helm)), "applications")
+    args = mapping(application, "args")
+    for section, value in wanted.items():
+        if isinstance(value, dict):
+            assert value.items() <= mapping(args, section).items()
+        else:
+            assert value == args[section]
+
+
+def test_the_commands_of_the_readme_are_understood(helm: Path) -> None:
+    """Each that installs or upgrades the chart, as `helm template` with the same flags."""
+    readme = (CHART / "README.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line)[1:] for line in re.findall(r"^\$ (helm .* helm/qwen-tts .*)$", readme, re.MULTILINE)]
+    assert [command[0] for command in commands] == ["install"] * 3 + ["upgrade"] * 3
+    for _, *rest in commands:
+        flags = [flag for flag in rest if flag not in ("--create-namespace", "--reset-then-reuse-values")]
+        said = subprocess.run([str(helm), "template", *flags], cwd=ROOT, capture_output=True, text=True)
+        assert said.returncode == 0, said.stderr
+        assert "kind: RayService" in said.stdout
