@@ -1,43 +1,73 @@
-"""The HTTP edge: parse, resolve the model, hand over. No model code.
+"""The HTTP deployment: it makes an ASGI application of the protocols' routes. It computes nothing.
 
-The first chunk is awaited before the status line is sent, so whatever can be refused is refused with its own status.
-After that a failure can only cut the connection, or be a stream of events' last one.
+The first piece of audio is awaited before the status line is sent, so every refusal has its own status. After that a
+failure can only cut the connection, or be the last event of a stream of events.
 """
 
+from typing import Any
+
 from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
 
-from deployments.edge import app
-from deployments.http.openapi import errors
-from deployments.protocols.elevenlabs.routes import ElevenLabsRoutes
-from deployments.protocols.openai.answers import Alive, Model, ModelList, Ready
-from deployments.protocols.openai.consents import ConsentRoutes
-from deployments.wire.messages import ModelCard
-from deployments.wire.models import named_model
+from deployments.http.bodies import BodyReader
+from deployments.http.errors import install_error_handlers
+from deployments.http.gate import Gate, GateMiddleware
+from deployments.http.openapi import DocumentedAPI
+from deployments.http.request_log import RequestLogMiddleware, hide_serves_access_log
+from deployments.protocols.dashscope import socket as dashscope
+from deployments.protocols.elevenlabs import routes as elevenlabs
+from deployments.protocols.nari import socket as nari
+from deployments.protocols.omni import socket as omni
+from deployments.protocols.openai import batch, consents, designs, models, speech, voices
+from deployments.settings import ApiKeyArgs, IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
+from deployments.speech.service import SpeechService
 
 
-@serve.ingress(app)
-class Ingress(ElevenLabsRoutes, ConsentRoutes):
-    """All routes."""
+@serve.ingress()
+class Ingress:
+    """One replica of the HTTP edge."""
 
-    @app.get("/healthz", responses=errors(500))
-    async def healthz(self) -> Alive:
-        """The process is alive."""
-        return Alive()
+    def __init__(
+        self,
+        decoder: DeploymentHandle[Any],
+        encoder: DeploymentHandle[Any] | None,
+        args: IngressArgs,
+        voices: VoiceStoreArgs,
+        reference_audio: ReferenceAudioArgs,
+        api_keys: ApiKeyArgs,
+    ) -> None:
+        hide_serves_access_log()
+        self._gate = Gate(api_keys)
+        self._service = SpeechService(decoder, encoder, args, voices, reference_audio)
 
-    @app.get("/readyz", responses=errors(500, 503))
-    async def readyz(self) -> Ready:
-        """200 once every model has loaded and spoken; asks the replicas each time."""
-        return Ready(models=list(await self._describe()))
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Called by Serve after the constructor (ray.serve.ingress without an application)."""
+        return build_api(self._service, self._gate)
 
-    @app.get("/v1/models", responses=errors(500, 503))
-    async def models(self) -> ModelList:
-        """The loaded models."""
-        return ModelList(data=[self._shown(card) for card in (await self._loaded()).values()])
 
-    @app.get("/v1/models/{model:path}", responses=errors(404, 500, 503))
-    async def model(self, model: str) -> Model:
-        """A loaded model."""
-        return self._shown(named_model(model, await self._loaded()))
-
-    def _shown(self, card: ModelCard) -> Model:
-        return Model(id=card.name, created=self._started, type=card.model_type)
+def build_api(service: SpeechService, gate: Gate) -> DocumentedAPI:
+    """Return the application with all routes."""
+    api = DocumentedAPI(
+        title="qwen-tts",
+        description="Speech from Qwen3-TTS: OpenAI's routes with vLLM-Omni's fields. Errors have OpenAI's shape.",
+        redoc_url=None,
+    )
+    install_error_handlers(api)
+    bodies, limits = BodyReader(service.args), gate.limits
+    for router in (
+        models.routes(service),
+        speech.routes(service, bodies),
+        batch.routes(service, bodies, limits),
+        voices.routes(service, bodies),
+        designs.routes(service, bodies),
+        consents.routes(service, bodies),
+        nari.routes(service, limits),
+        omni.routes(service, limits),
+        dashscope.routes(service, limits),
+        elevenlabs.routes(service, bodies, limits),
+    ):
+        api.include_router(router)
+    api.add_middleware(GateMiddleware, gate=gate)
+    api.add_middleware(RequestLogMiddleware)  # outside the gate: it logs what the gate refuses too
+    return api

@@ -197,6 +197,9 @@ class IngressArgs(ReplicaArgs):
     # Room for a reference recording in base64; all bodies under way together may hold max_bytes_under_way.
     max_body_bytes: PositiveInt = 17_000_000
     max_bytes_under_way: PositiveInt = 256_000_000
+    # Audio that is held for all callers together: whole files until they are complete, streams as far as they are ahead
+    # of their playback.
+    max_audio_bytes_under_way: PositiveInt = 256_000_000
     # A body may pause this long, and take this long altogether.
     body_pause_s: float = Field(10.0, gt=0)
     body_timeout_s: float = Field(120.0, gt=0)

@@ -4,7 +4,7 @@ Everything a model must be asked about (is this speaker known to it?) is checked
 """
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults
@@ -93,17 +93,53 @@ def draw_seed() -> int:
     return secrets.randbelow(MAX_SEED + 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpeechOptions:
+    """How a text is spoken: everything of a SpeechRequest but its text. Raises InvalidRequest naming the field."""
+
+    voice: Voice
+    language: str = LANGUAGE_AUTO
+    text_layout: TextLayout = "whole"
+    sampling: SamplingParams = SamplingParams()
+    predictor_sampling: SamplingParams = SamplingParams(prefix="subtalker_")
+    repetition_penalty: float = 1.05
+    seed: int = field(default_factory=draw_seed)
+    max_frames: int | None = None
+    first_chunk_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        for param, text in voice_texts(self.voice).items():
+            check_text(param, text)
+        check_text("language", self.language)
+        if self.text_layout not in get_args(TextLayout):
+            layouts = ", ".join(get_args(TextLayout))
+            raise InvalidRequest(f"text_layout is {self.text_layout!r}; it must be one of {layouts}", "text_layout")
+        _check_range("repetition_penalty", self.repetition_penalty, 0.0, MAX_REPETITION_PENALTY, open_low=True)
+        _check_range("seed", self.seed, 0, MAX_SEED, whole=True)
+        if self.max_frames is not None:
+            _check_range("max_new_tokens", self.max_frames, 1, MAX_FRAMES, whole=True)
+        if (first := self.first_chunk_frames) is not None:
+            _check_range("initial_codec_chunk_frames", first, 1, MAX_FIRST_CHUNK_FRAMES, whole=True)
+
+    def request(self, text: str) -> "SpeechRequest":
+        """Return the request to speak `text`. Raises InvalidRequest when there is no text."""
+        return SpeechRequest(text, **{name: getattr(self, name) for name in _OPTIONS})
+
+
+_OPTIONS = tuple(option.name for option in fields(SpeechOptions))
+
+
 @dataclass(frozen=True)
 class SpeechRequest:
     """One utterance. In float32 the same request gives the same codes alone, in any batch and on any replica.
 
-    (In 16-bit dtypes torch's products round differently with the number of rows, so codes may part; not so native
-    code's.)
+    (In 16-bit dtypes torch's products round differently with the number of rows, so codes may differ. Native code's
+    products do not.)
 
-    `max_frames` is the caller's own bound (one frame is 80 ms); None leaves it to `frame_limit`. `first_chunk_frames`
-    leave together when the speech is streamed; None leaves that to the server. It changes no code. Neither does
-    `ahead_s`: the seconds of other audio that the listener has yet to hear before this one's; who has less comes first.
-    Raises InvalidRequest naming the field.
+    `max_frames` is the caller's own bound (one frame is 80 ms); None leaves the bound to `frame_limit`. The first
+    `first_chunk_frames` frames leave together when the speech is streamed; None leaves their number to the server.
+    `ahead_s` is the audio, in seconds, that the listener hears before this speech; requests with less of it come first.
+    Neither of the two changes a code. Raises InvalidRequest naming the field.
     """
 
     text: str
@@ -119,32 +155,27 @@ class SpeechRequest:
     ahead_s: float = 0.0
 
     def __post_init__(self) -> None:
-        for param, text in self.texts.items():
-            check_text(param, text)
+        check_text("input", self.text)
         if not self.text.strip():
             raise InvalidRequest("input is empty: give the text to speak", "input", "empty_input")
-        check_text("language", self.language)
-        if self.text_layout not in get_args(TextLayout):
-            layouts = ", ".join(get_args(TextLayout))
-            raise InvalidRequest(f"text_layout is {self.text_layout!r}; it must be one of {layouts}", "text_layout")
-        _check_range("repetition_penalty", self.repetition_penalty, 0.0, MAX_REPETITION_PENALTY, open_low=True)
-        _check_range("seed", self.seed, 0, MAX_SEED, whole=True)
-        if self.max_frames is not None:
-            _check_range("max_new_tokens", self.max_frames, 1, MAX_FRAMES, whole=True)
-        if (first := self.first_chunk_frames) is not None:
-            _check_range("initial_codec_chunk_frames", first, 1, MAX_FIRST_CHUNK_FRAMES, whole=True)
-        assert self.ahead_s >= 0.0
+        SpeechOptions(**{name: getattr(self, name) for name in _OPTIONS})  # checks all but the text
+        assert self.ahead_s >= 0.0, "audio ahead of this speech cannot be negative"
 
     @property
     def texts(self) -> dict[str, str]:
         """Every text the caller wrote, by the public name of its field."""
-        match self.voice:
-            case CustomVoice(speaker=name, instructions=words):
-                return {"input": self.text, "voice": name, "instructions": words}
-            case DesignedVoice(description=words):
-                return {"input": self.text, "instructions": words}
-            case ClonedVoice(prompt=prompt):
-                return {"input": self.text, "ref_text": prompt.ref_text or ""}
+        return {"input": self.text, **voice_texts(self.voice)}
+
+
+def voice_texts(voice: Voice) -> dict[str, str]:
+    """Return the texts in a voice that the caller wrote, by the public names of their fields."""
+    match voice:
+        case CustomVoice(speaker=name, instructions=words):
+            return {"voice": name, "instructions": words}
+        case DesignedVoice(description=words):
+            return {"instructions": words}
+        case ClonedVoice(prompt=prompt):
+            return {"ref_text": prompt.ref_text or ""}
 
 
 def default_sampling(defaults: GenerationDefaults) -> tuple[SamplingParams, SamplingParams]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deployments.access.caller import EVERYONE, Caller
 from deployments.access.key_file import KeyFileError, hash_key, read_keys
-from deployments.errors import HttpError
+from qwen_tts.errors import InvalidRequest
 
 log = logging.getLogger("ray.serve")
 
@@ -31,18 +31,18 @@ class ApiKeys:
         return f"Requests need an API key; {self._file} has {len(self._keys)}"
 
     def authenticate(self, headers: Mapping[str, str]) -> Caller:
-        """Who sends these headers (their names in lower case), of a request or a WebSocket. Raises HttpError 401."""
+        """Return the caller with these headers, whose names are in lower case. Raises InvalidRequest `invalid_api_key`."""
         if self._file is None:
             return EVERYONE
         self._refresh(self._file)
         presented = _presented(headers)
         if not presented:
             message = "an API key is missing: send it as 'Authorization: Bearer ...' or 'xi-api-key: ...'"
-            raise HttpError(401, message, code="invalid_api_key")
+            raise InvalidRequest(message, None, "invalid_api_key")
         digest = hash_key(presented)
         found = [key for key in self._keys if hmac.compare_digest(key.hash, digest)]  # all of them, in constant time
         if not found:
-            raise HttpError(401, "the API key is not known", code="invalid_api_key")
+            raise InvalidRequest("the API key is not known", None, "invalid_api_key")
         key = found[0]
         return Caller(key.name, key.voices == "all", key.max_concurrent, key.requests_per_minute)
 

@@ -1,8 +1,6 @@
-"""Who sends a request: found once, at the gate, and carried in the connection's state."""
+"""The caller: the API key by which a request comes. The gate finds it once for each connection."""
 
 from dataclasses import dataclass
-
-from starlette.requests import HTTPConnection
 
 
 @dataclass(frozen=True)
@@ -19,11 +17,5 @@ class Caller:
         return self.all_voices or self.name == owner
 
 
-# Of a service without keys.
+# The caller of a service without API keys.
 EVERYONE = Caller(None, all_voices=True)
-
-
-def caller_of(connection: HTTPConnection) -> Caller:
-    """Of a request or a WebSocket that passed the gate (AttributeError for one that did not)."""
-    caller: Caller = connection.state.caller
-    return caller

@@ -7,7 +7,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from deployments.errors import HttpError
+from qwen_tts.errors import InvalidRequest
 
 _MAX_TEXT_BYTES = 16_384
 
@@ -23,7 +23,7 @@ class UploadForm:
 async def parse_form(
     content_type: str, body: bytes, *, texts: tuple[str, ...], audio: str, max_audio_bytes: int
 ) -> UploadForm:
-    """A form that may have the fields `texts` and must have the file `audio`. Raises HttpError naming the field."""
+    """Parse a form that may have the fields `texts` and must have the file `audio`. Raises InvalidRequest."""
     found, file = await _fields(content_type, body, texts, audio)
     if file is None:
         raise form_fault(audio, f"{audio} is missing: send the recording as a file", "missing_field")
@@ -32,19 +32,19 @@ async def parse_form(
         raise form_fault(audio, f"{audio} is empty", "invalid_audio")
     if len(content) > max_audio_bytes:
         message = f"{audio} has {len(content)} bytes; the limit is {max_audio_bytes}"
-        raise HttpError(413, message, param=audio, code="audio_too_large")
+        raise InvalidRequest(message, audio, "audio_too_large")
     return UploadForm(found, content)
 
 
-def form_fault(param: str, message: str, code: str = "invalid_value") -> HttpError:
-    return HttpError(400, message, param=param, code=code)
+def form_fault(param: str, message: str, code: str = "invalid_value") -> InvalidRequest:
+    return InvalidRequest(message, param, code)
 
 
 async def _fields(
     content_type: str, body: bytes, known: tuple[str, ...], audio: str
 ) -> tuple[dict[str, str], UploadFile | None]:
     if b"charset" in parse_options_header(content_type)[1]:
-        raise HttpError(400, "the form's charset must be left out: it is UTF-8", code="invalid_form")
+        raise InvalidRequest("the form's charset must be left out: it is UTF-8", None, "invalid_form")
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
@@ -60,7 +60,7 @@ async def _fields(
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError, UnicodeError) as error:
         reason = error.message if isinstance(error, MultiPartException) else "it is malformed"
-        raise HttpError(400, f"the form cannot be read: {reason}", code="invalid_form") from None
+        raise InvalidRequest(f"the form cannot be read: {reason}", None, "invalid_form") from None
     texts: dict[str, str] = {}
     file: UploadFile | None = None
     for name, value in form.multi_items():
@@ -72,5 +72,5 @@ async def _fields(
             raise form_fault(name, f"{name} must be sent once, {'as a file' if name == audio else 'as text'}")
         else:
             names = ", ".join((audio, *known))
-            raise HttpError(400, f"unknown field {name!r}; known fields: {names}", param=name, code="unknown_field")
+            raise InvalidRequest(f"unknown field {name!r}; known fields: {names}", name, "unknown_field")
     return texts, file

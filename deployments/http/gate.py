@@ -1,17 +1,18 @@
-"""The gate before every route: no key, no entry; too much at once, not now."""
+"""The gate before every route: it checks the API key and the limits of that key."""
 
 import logging
-from collections.abc import Callable
 from contextlib import ExitStack
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.access.api_keys import ApiKeys
+from deployments.access.caller import Caller
 from deployments.access.limits import CallerLimits
-from deployments.errors import HttpError, to_http_error
+from deployments.errors import Refusal, refusal_of
+from deployments.http.errors import error_response
 from deployments.settings import ApiKeyArgs
-from qwen_tts.errors import Overloaded
+from qwen_tts.errors import InvalidRequest, Overloaded
 
 log = logging.getLogger("ray.serve")
 
@@ -29,13 +30,13 @@ class Gate:
 
 
 class GateMiddleware:
-    """Lets in who may enter, known to `caller_of` from then on.
+    """Refuses connections without a valid API key, and connections beyond the limits of their key.
 
-    What makes the service work counts towards the limits, from here to the end of its answer's body: a POST, and a
-    WebSocket as long as it is open. `gate` finds the gate of this process, which Serve makes after the application.
+    A POST counts towards the limits until the end of its answer's body, a WebSocket until it closes. `caller_of` knows
+    the caller of every connection that passed.
     """
 
-    def __init__(self, app: ASGIApp, gate: Callable[[], Gate]) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app
         self._gate = gate
 
@@ -44,22 +45,28 @@ class GateMiddleware:
             return await self._app(scope, receive, send)
         with ExitStack() as under_way:
             try:
-                gate, connection = self._gate(), HTTPConnection(scope)
-                caller = gate.keys.authenticate(connection.headers)
+                connection = HTTPConnection(scope)
+                caller = self._gate.keys.authenticate(connection.headers)
                 connection.state.caller = caller
                 if scope["type"] == "websocket" or scope["method"] == "POST":
-                    under_way.enter_context(gate.limits.admit(caller))
-            except (HttpError, Overloaded) as refusal:
-                return await refuse(to_http_error(refusal), scope, receive, send)
+                    under_way.enter_context(self._gate.limits.admit(caller))
+            except (InvalidRequest, Overloaded) as refusal:
+                return await refuse(refusal_of(refusal), scope, receive, send)
             return await self._app(scope, receive, send)
 
 
-async def refuse(error: HttpError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer before any route does. A WebSocket's upgrade is answered with 403 where the server can say no more."""
+def caller_of(connection: HTTPConnection) -> Caller:
+    """Return the caller of a request or a WebSocket that passed the gate."""
+    caller: Caller = connection.state.caller
+    return caller
+
+
+async def refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer before any route does. Where the server cannot answer the upgrade of a WebSocket, the client gets 403."""
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": 1008, "reason": error.message})
+        await send({"type": "websocket.close", "code": 1008, "reason": refusal.message})
     else:
-        await error.response()(scope, receive, send)
+        await error_response(refusal)(scope, receive, send)
 
 
 def _route_path(scope: Scope) -> str:

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from deployments.http.bodies import FORM, JSON
+from deployments.http.errors import ErrorAnswer
 from deployments.http.gate import OPEN_PATHS
-from deployments.protocols.openai.answers import ErrorAnswer
 
 # Of every route with a body.
 BODY_ERRORS = (400, 408, 413, 415, 429, 500, 503)

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.errors import HttpError
+from deployments.errors import Refusal
 from deployments.http.gate import refuse
 
 log = logging.getLogger("ray.serve")
@@ -79,7 +79,7 @@ class RequestLogMiddleware:
             _write(scope, answer, 1000 * (time.monotonic() - started))
 
 
-_INSANE_ID = HttpError(400, "X-Request-Id: send 1 to 128 printable ASCII characters", code="invalid_request_id")
+_INSANE_ID = Refusal(400, "X-Request-Id: send 1 to 128 printable ASCII characters", code="invalid_request_id")
 
 
 def hide_serves_access_log() -> None:

@@ -1,17 +1,15 @@
-"""Audio chunks -> HTTP bodies."""
+"""Encoded speech -> HTTP answers."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.audio.encoder import AudioEncoder
 from deployments.http.request_log import note_finish
-from deployments.protocols.openai import events as sse
+from deployments.speech.encoding import EncodedSpeech
 from deployments.wire.messages import Usage
-from deployments.wire.streams import PcmStream, ResponseStream, Room, cancel
 from qwen_tts.request import FinishReason
 
 
@@ -26,98 +24,72 @@ class AudioFile:
     usage: Usage
 
 
-async def audio_file(chunks: ResponseStream, encoder: AudioEncoder, room: Room | None = None) -> AudioFile:
-    """All of `chunks` as a file, which may be as large as there is `room`. However it ends, `chunks` is cancelled and
-    `encoder` freed."""
-    file, stream = bytearray(), PcmStream(chunks)
-    try:
-        async for piece in encoded(stream, encoder, room):
-            file += piece
-    finally:
-        cancel(chunks)
-    last = stream.last
-    assert last.finish_reason is not None
-    assert last.usage is not None
-    return AudioFile(bytes(file), encoder.media_type, encoder.sample_rate_hz, last.finish_reason, last.usage)
+@dataclass(frozen=True)
+class StreamedBody:
+    """Another body of a streamed answer than the audio itself: made of the pieces that are not empty."""
+
+    media_type: str
+    make: Callable[[AsyncIterator[bytes], EncodedSpeech], AsyncIterator[bytes]]
+    headers: Mapping[str, str]
 
 
-def file_response(file: AudioFile, headers: dict[str, str]) -> Response:
-    """A whole file, with why it ended and its usage, also under vLLM-Omni's names."""
+async def audio_file(opening: AbstractAsyncContextManager[EncodedSpeech]) -> AudioFile:
+    """Return all of the speech as a file."""
+    async with opening as speech:
+        content = b"".join([piece async for piece in speech])
+        return AudioFile(content, speech.media_type, speech.output.rate_hz, speech.finish_reason, speech.usage)
+
+
+def file_response(file: AudioFile, headers: Mapping[str, str]) -> Response:
+    """Return a whole file, with its finish reason and its usage in headers, also under vLLM-Omni's names."""
     usage = file.usage
     counts = {"Input": usage.input_tokens, "Output": usage.frames, "Total": usage.input_tokens + usage.frames}
     details = {"Input-Text": usage.text_tokens, "Input-Audio": usage.reference_frames}
-    headers = {**headers, "X-Sample-Rate": str(file.sample_rate_hz), "X-Finish-Reason": file.finish_reason}
-    headers |= {f"X-{name}-Tokens": str(count) for name, count in counts.items()}
-    headers |= {f"X-Vllm-Omni-{name}-Tokens": str(count) for name, count in (counts | details).items()}
-    return Response(file.content, media_type=file.media_type, headers=headers)
+    all_headers = {**headers, "X-Sample-Rate": str(file.sample_rate_hz), "X-Finish-Reason": file.finish_reason}
+    all_headers |= {f"X-{name}-Tokens": str(count) for name, count in counts.items()}
+    all_headers |= {f"X-Vllm-Omni-{name}-Tokens": str(count) for name, count in (counts | details).items()}
+    return Response(file.content, media_type=file.media_type, headers=all_headers)
 
 
 async def stream_response(
-    chunks: ResponseStream, encoder: AudioEncoder, headers: dict[str, str], events_of: str | None = None
+    opening: AbstractAsyncContextManager[EncodedSpeech],
+    headers: Mapping[str, str],
+    body: StreamedBody | None = None,
 ) -> Response:
-    """Audio as it comes, as bytes, or, with the text that is spoken, as server-sent events.
+    """Return an answer that sends the speech as it is made: its pieces, or `body` made of them.
 
-    Awaits the first chunk, so what the request can be refused for is raised here. `chunks` is cancelled and `encoder`
-    freed when the response ends, however it ends.
+    The first piece is awaited here, so that an error of the request is raised here, before the status line is sent. The
+    speech is stopped when the answer ends, however it ends.
     """
-    stream = PcmStream(chunks)
-    pieces = encoded(stream, encoder)
-    try:
-        first = await anext(pieces)
-    except BaseException:
-        cancel(chunks)
-        raise
-    headers = {**headers, "X-Sample-Rate": str(encoder.sample_rate_hz)}
-    audio = _audio(first, pieces, stream)
-    if events_of is None:
-        return _AudioStream(audio, pieces, chunks, encoder.media_type, headers)
-    # What stands between must not collect events.
-    headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    body = sse.speech_events(audio, encoder.audio_format, stream, events_of, encoder.speed)
-    return _AudioStream(body, pieces, chunks, sse.MEDIA_TYPE, headers)
+    async with AsyncExitStack() as stack:
+        speech = await stack.enter_async_context(opening)
+        first = await anext(speech)
+        owner = stack.pop_all()
+    audio = _audio(first, speech)
+    all_headers = {**headers, "X-Sample-Rate": str(speech.output.rate_hz)}
+    if body is None:
+        return _SpeechResponse(audio, owner, speech.media_type, all_headers)
+    return _SpeechResponse(body.make(audio, speech), owner, body.media_type, all_headers | dict(body.headers))
 
 
-async def encoded(stream: PcmStream, encoder: AudioEncoder, room: Room | None = None) -> AsyncGenerator[bytes]:
-    """Pieces of a file (some are empty), one for each chunk and the rest. Encodes in threads: a second of audio takes
-    some ms. `encoder` is freed at the end."""
-    try:
-        async for pcm in stream:
-            if room is not None:
-                room.take(len(pcm))
-            yield await asyncio.to_thread(encoder.encode, pcm)
-        yield await asyncio.to_thread(encoder.finish)
-    finally:
-        encoder.close()
-
-
-class _AudioStream(StreamingResponse):
-    """Ends `pieces` and `chunks` when sending ends, even where the client left before the body was started."""
+class _SpeechResponse(StreamingResponse):
+    """Closes `owner` when sending ends, even where the client left before the body was started."""
 
     def __init__(
-        self,
-        body: AsyncIterator[bytes],
-        pieces: AsyncGenerator[bytes],
-        chunks: ResponseStream,
-        media_type: str,
-        headers: dict[str, str],
+        self, body: AsyncIterator[bytes], owner: AsyncExitStack, media_type: str, headers: dict[str, str]
     ) -> None:
         super().__init__(body, media_type=media_type, headers=headers)
-        self._pieces = pieces
-        self._chunks = chunks
+        self._owner = owner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+        async with self._owner:
             await super().__call__(scope, receive, send)
-        finally:
-            cancel(self._chunks)
-            await self._pieces.aclose()
 
 
-async def _audio(first: bytes, rest: AsyncIterator[bytes], stream: PcmStream) -> AsyncIterator[bytes]:
+async def _audio(first: bytes, speech: EncodedSpeech) -> AsyncIterator[bytes]:
     if first:
         yield first
-    async for piece in rest:
+    async for piece in speech:
         if piece:
             yield piece
-    assert stream.last.finish_reason is not None
-    note_finish(stream.last.finish_reason)
+    note_finish(speech.finish_reason)

@@ -1,16 +1,19 @@
-"""What protocols over a WebSocket share: events as JSON objects, received in bounds, refused with a close code."""
+"""Shared by the protocols over a WebSocket: bounded JSON events, close codes, and texts that wait their turn."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic_core import from_json
 from starlette.websockets import WebSocketState
 
-from deployments.errors import HttpError, to_http_error
+from deployments.errors import Refusal, refusal_of
+from qwen_tts.errors import InvalidRequest
+
+Item = TypeVar("Item")
 
 _PROTOCOL_ERROR = "protocol_error"
 
@@ -21,7 +24,7 @@ class EventSocket:
     def __init__(self, socket: WebSocket, longest_bytes: int) -> None:
         self._socket = socket
         self._longest_bytes = longest_bytes
-        self._active_s = time.monotonic()  # when something was last received or sent
+        self._active_s = time.monotonic()  # the time of the last message, received or sent
 
     @property
     def connected(self) -> bool:
@@ -32,10 +35,12 @@ class EventSocket:
 
     @asynccontextmanager
     async def conversation(
-        self, refuse: Callable[[HttpError], Awaitable[None]], subprotocol: str | None = None
+        self, refuse: Callable[[Refusal], Awaitable[None]], subprotocol: str | None = None
     ) -> AsyncIterator[None]:
-        """Accept the connection, and close it at the end. What fails within is told by `refuse`, where anybody is left
-        to be told, and closes it with its code."""
+        """Accept the connection, and close it at the end.
+
+        An error within is reported by `refuse` and closes the connection with its code, unless the client has left.
+        """
         await self.accept(subprotocol)
         try:
             yield
@@ -43,21 +48,27 @@ class EventSocket:
         except WebSocketDisconnect:
             pass
         except Exception as error:
-            refusal = to_http_error(error)
-            if self.connected:
-                await refuse(refusal)
-                await self.close(close_code(refusal))
+            refusal = refusal_of(error)
+            try:
+                if self.connected:
+                    await refuse(refusal)
+                    await self.close(close_code(refusal))
+            except WebSocketDisconnect:
+                pass  # the client left before it was told
 
     async def receive(self, patience_s: float, busy: Callable[[], bool] = lambda: False) -> tuple[str, dict[str, Any]]:
-        """Type and fields of the client's next event. Raises HttpError like `receive_object`."""
+        """Return type and fields of the client's next event. Raises InvalidRequest like `receive_object`."""
         event = await self.receive_object(patience_s, busy)
         if not isinstance(kind := event.pop("type", None), str):
             violation("an event is a JSON object with a type")
         return kind[:100], event
 
     async def receive_object(self, patience_s: float, busy: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-        """The client's next message. Raises HttpError when it is no JSON object, or when none comes in time; while the
-        server is `busy` for the client there is time."""
+        """Return the client's next message.
+
+        Raises InvalidRequest when the message is no JSON object, or `idle_timeout` when no message comes in
+        `patience_s`. The time does not run while the server is `busy` for the client.
+        """
         while True:
             left_s = self._active_s + patience_s - time.monotonic()
             try:
@@ -67,8 +78,8 @@ class EventSocket:
             except TimeoutError:
                 if busy():
                     self._active_s = time.monotonic()
-                elif time.monotonic() >= self._active_s + patience_s:  # nothing was sent meanwhile
-                    raise HttpError(408, f"nothing came for {patience_s:g} s", code="idle_timeout") from None
+                elif time.monotonic() >= self._active_s + patience_s:  # no message was sent meanwhile
+                    raise InvalidRequest(f"no message came for {patience_s:g} s", None, "idle_timeout") from None
         self._active_s = time.monotonic()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
@@ -77,10 +88,10 @@ class EventSocket:
     def _object(self, text: str | None) -> dict[str, Any]:
         if text is None:
             violation("events are text messages")
-        # In characters first: what is too long in these is not worth encoding.
+        # Characters are counted first: a text with too many of them need not be encoded.
         if len(text) > self._longest_bytes or len(text.encode()) > self._longest_bytes:
             message = f"a message has at most {self._longest_bytes} bytes"
-            raise HttpError(413, message, code="message_too_large")
+            raise InvalidRequest(message, None, "message_too_large")
         try:
             event = from_json(text)
         except ValueError:
@@ -101,32 +112,77 @@ class EventSocket:
         await self._socket.close(code)
 
 
+class Turns(Generic[Item]):
+    """Work of one connection that waits for its turn, in the order in which it was put.
+
+    Iterating gives one item after the other; an item is done when the next one is asked for. `ahead` counts the items
+    that are not done.
+    """
+
+    def __init__(self, most: int, what: str) -> None:
+        """At most `most` counted items may be ahead. `what` is their plural, for the refusal `too_many_{what}`."""
+        self.ahead = 0
+        self._most = most
+        self._what = what
+        self._counted = 0
+        self._queue: asyncio.Queue[tuple[Item, int] | None] = asyncio.Queue()
+
+    def put(self, item: Item, *, counted: bool = True) -> None:
+        """Raises InvalidRequest when too many counted items are ahead already."""
+        if counted and self._counted >= self._most:
+            message = f"{self._most} {self._what} are waiting; wait for one to end"
+            raise InvalidRequest(message, None, f"too_many_{self._what}")
+        self.ahead += 1
+        self._counted += counted
+        self._queue.put_nowait((item, int(counted)))
+
+    def end(self) -> None:
+        """No item comes after those that were put."""
+        self._queue.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[Item]:
+        while (entry := await self._queue.get()) is not None:
+            item, counted = entry
+            yield item
+            self.ahead -= 1
+            self._counted -= counted
+            assert 0 <= self._counted <= self.ahead + self._most, "an item was done twice"
+            assert self.ahead >= 0, "more items done than put"
+
+
 def violation(message: str) -> NoReturn:
-    """What came is not this protocol."""
-    raise HttpError(400, message, code=_PROTOCOL_ERROR)
+    """Raise the error of a message that is not of the protocol."""
+    raise InvalidRequest(message, None, _PROTOCOL_ERROR)
 
 
-def is_fatal(error: HttpError) -> bool:
-    """Whether a connection cannot go on after this fault of its client."""
-    return error.code in (_PROTOCOL_ERROR, "idle_timeout", "message_too_large")
+def is_fatal(refusal: Refusal) -> bool:
+    """Return whether a connection cannot go on after this error of its client."""
+    return refusal.code in (_PROTOCOL_ERROR, "idle_timeout", "message_too_large")
 
 
-def close_code(error: HttpError) -> int:
-    """1002: not this protocol; 1008: refused; 1009: too long; 1011: the server's fault."""
-    if error.code == _PROTOCOL_ERROR:
+def close_code(refusal: Refusal) -> int:
+    """Return 1002 for a violation of the protocol, 1008 for a refusal, 1009 for a message that is too long, 1011 for an
+    error of the server (RFC 6455, section 7.4.1)."""
+    if refusal.code == _PROTOCOL_ERROR:
         return 1002
-    if error.status == 413 or error.code == "input_too_long":
+    if refusal.status == 413 or refusal.code == "input_too_long":
         return 1009
-    return 1011 if error.status >= 500 else 1008
+    return 1011 if refusal.status >= 500 else 1008
 
 
 async def until_one_ends(*work: Coroutine[Any, Any, object]) -> None:
-    """Run all of it until some ends, and end the rest. Raises what that raised."""
+    """Run all of `work` until one of it ends, and cancel the rest. Raises the error of the one that ended.
+
+    Errors of others that ended at the same time are chained to it as notes.
+    """
     tasks = [asyncio.create_task(one) for one in work]
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.result()
+        errors = [error for task in tasks if task in ended and (error := task.exception()) is not None]
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(f"at the same time: {other!r}")
+            raise errors[0]
     finally:
         for task in tasks:
             task.cancel()

@@ -1,25 +1,21 @@
-"""Design, then keep: previews of a described voice, and a Base voice made of the one chosen."""
+"""Voices made from a description: candidates to listen to, and a Base voice made of the one that is kept."""
 
 import asyncio
-import base64
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.access.caller import Caller
-from deployments.errors import HttpError
-from deployments.protocols.openai.answers import Preview
+from deployments.errors import NotFound
 from deployments.settings import VoiceStoreArgs
-from deployments.speech.utterance import DesignBody
 from deployments.voices.library import VoiceLibrary
-from deployments.voices.previews import PreviewNotFound, PreviewStore
+from deployments.voices.previews import PreviewStore
 from deployments.voices.record import VoiceRecord
 from deployments.wire.messages import ModelCard
-from deployments.wire.models import is_auto, model_of, named_model, require
-from deployments.wire.streams import collect, open_stream
+from deployments.wire.models import Models
+from deployments.wire.streams import open_audio
 from qwen_tts.audio import decode_audio, wav_header
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.reference_audio import LONGEST_S, check_reference
@@ -33,116 +29,132 @@ from qwen_tts.request import (
     frame_limit,
 )
 
-# Longer ones could not be cloned from.
+# A voice cannot be cloned from a longer recording.
 _MOST_FRAMES = int(LONGEST_S * 12.5)
 _CUT_OFF = "the speech was cut off at its longest"
-# What stands in the record of a voice that is nobody's.
+# The `consent` in the record of a voice that belongs to no person.
 _CONSENT = "designed"
 
 
 @dataclass(frozen=True)
+class VoiceDescription:
+    """The voice that is wanted, and the text that the candidates speak."""
+
+    description: str
+    text: str
+    language: str
+    model: str | None
+    candidates: int
+    seed: int | None
+    max_frames: int | None
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """One way the described voice may sound."""
+    """One way the described voice may sound. `flaw` says why it is poor to clone from."""
 
     seed: int
     wav: bytes
     finish_reason: FinishReason
-    flaw: str | None  # why this is poor to clone from
+    flaw: str | None
+    preview_id: str | None = None
 
 
 class VoiceDesigner:
     """One ingress replica's way from a description to a stored voice."""
 
-    def __init__(self, decoder: DeploymentHandle[Any], library: VoiceLibrary, voices: VoiceStoreArgs) -> None:
+    def __init__(
+        self, decoder: DeploymentHandle[Any], library: VoiceLibrary, models: Models, voices: VoiceStoreArgs
+    ) -> None:
         self._decoder = decoder
         self._library = library
+        self._models = models
         self._previews = PreviewStore(voices.url, ttl_s=voices.preview_ttl_s, limit=voices.max_previews)
 
-    async def preview(self, caller: Caller, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[Preview]:
-        """Candidates to listen to, kept for a while under their ids."""
-        candidates = await self._candidates(body, cards)
+    async def preview(self, caller: Caller, wanted: VoiceDescription) -> list[Candidate]:
+        """Return candidates, kept for a while under their preview ids."""
+        candidates = await self._candidates(wanted)
         run, add = self._library.storage.run, self._previews.add
-        ids = await asyncio.gather(*(run(add, _described(caller, body, one), one.wav) for one in candidates))
-        return [_shown(one, id=id_) for one, id_ in zip(candidates, ids, strict=True)]
+        ids = await asyncio.gather(*(run(add, _described(caller, wanted, one), one.wav) for one in candidates))
+        return [replace(one, preview_id=preview_id) for one, preview_id in zip(candidates, ids, strict=True)]
 
-    async def keep_preview(
-        self, caller: Caller, preview_id: str, name: str, cards: Mapping[str, ModelCard], *, overwrite: bool
-    ) -> VoiceRecord:
-        """Store a preview as a voice. Raises PreviewNotFound and what VoiceLibrary.add raises."""
+    async def keep_preview(self, caller: Caller, preview_id: str, name: str, *, overwrite: bool) -> VoiceRecord:
+        """Store a preview as a voice. Raises NotFound, and the errors of VoiceLibrary.add."""
         described, wav = await self._library.storage.run(self._previews.get, preview_id)
         if not caller.sees(described.get("owner")):
-            raise PreviewNotFound(preview_id)
-        record = await self._keep(caller, name, wav, described, cards, overwrite)
+            raise NotFound("preview", preview_id)
+        record = await self._keep(caller, name, wav, described, overwrite)
         await self._library.storage.run(self._previews.delete, preview_id)
         return record
 
     async def design(
-        self, caller: Caller, name: str, body: DesignBody, cards: Mapping[str, ModelCard]
-    ) -> tuple[VoiceRecord, list[Preview]]:
-        """In one call: the first candidate without a flaw is stored. Raises HttpError when all of them have one."""
-        await self._library.check_free(caller, name, cards, overwrite=body.overwrite)  # before the work
-        candidates = await self._candidates(body, cards)
+        self, caller: Caller, name: str, wanted: VoiceDescription, *, overwrite: bool
+    ) -> tuple[VoiceRecord, list[Candidate], Candidate]:
+        """Store the first candidate without a flaw. Return its record, all candidates, and the one that was chosen.
+
+        Raises InvalidRequest `no_fit_candidate` when all of them have a flaw.
+        """
+        await self._library.check_free(caller, name, overwrite=overwrite)  # before the work
+        candidates = await self._candidates(wanted)
         chosen = next((one for one in candidates if one.flaw is None), None)
         if chosen is None:
             flaws = "; ".join(sorted({str(one.flaw) for one in candidates}))
-            message = f"no candidate is fit to clone from ({flaws}); ask without name to listen to them and keep one"
-            raise HttpError(422, message, code="no_fit_candidate")
-        described = _described(caller, body, chosen)
-        record = await self._keep(caller, name, chosen.wav, described, cards, body.overwrite)
-        return record, [_shown(one, chosen=one is chosen) for one in candidates]
+            message = f"no candidate is fit to clone from ({flaws}); omit name, listen to the candidates and keep one"
+            raise InvalidRequest(message, None, "no_fit_candidate")
+        described = _described(caller, wanted, chosen)
+        record = await self._keep(caller, name, chosen.wav, described, overwrite)
+        return record, candidates, chosen
 
-    async def _candidates(self, body: DesignBody, cards: Mapping[str, ModelCard]) -> list[Candidate]:
+    async def _candidates(self, wanted: VoiceDescription) -> list[Candidate]:
+        models = self._models
         card = (
-            model_of("voice_design", cards)
-            if is_auto(body.model, cards)
-            else require(named_model(str(body.model), cards), "voice_design", cards, "model")
+            models.first("voice_design")
+            if models.is_auto(wanted.model)
+            else models.require(models.named(str(wanted.model)), "voice_design", "model")
         )
-        if not body.description.strip():
+        if not wanted.description.strip():
             raise InvalidRequest("description is empty: say how the voice sounds", "description", "missing_field")
         talker, predictor = default_sampling(card.defaults)
-        first = draw_seed() if body.seed is None else body.seed
-        orders = [
+        first = draw_seed() if wanted.seed is None else wanted.seed
+        requests = [
             SpeechRequest(
-                body.input,
-                DesignedVoice(body.description),
-                body.language,
+                wanted.text,
+                DesignedVoice(wanted.description),
+                wanted.language,
                 sampling=talker,
                 predictor_sampling=predictor,
                 repetition_penalty=card.defaults.repetition_penalty,
                 seed=(first + index) % (MAX_SEED + 1),
-                max_frames=body.max_new_tokens,
+                max_frames=wanted.max_frames,
             )
-            for index in range(body.candidates)
+            for index in range(wanted.candidates)
         ]
-        orders = [dataclasses.replace(order, max_frames=frame_limit(order, _MOST_FRAMES)) for order in orders]
+        requests = [replace(request, max_frames=frame_limit(request, _MOST_FRAMES)) for request in requests]
         try:
             async with asyncio.TaskGroup() as group:  # unlike gather, it stops the others when one fails
-                tasks = [group.create_task(self._speak(card, order)) for order in orders]
+                tasks = [group.create_task(self._speak(card, request)) for request in requests]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _speak(self, card: ModelCard, order: SpeechRequest) -> Candidate:
-        pcm, last = await collect(open_stream(self._decoder, "synthesize", card.name, order))
-        assert last.finish_reason is not None
+    async def _speak(self, card: ModelCard, request: SpeechRequest) -> Candidate:
+        pcm, reason = bytearray(), None
+        async with open_audio(self._decoder, card.name, request) as chunks:
+            async for chunk in chunks:
+                pcm += chunk.pcm
+                reason = chunk.finish_reason
+        assert reason is not None, "the last chunk of a stream has a finish reason"
         wav = wav_header(card.sample_rate_hz, len(pcm)) + pcm
-        flaw = _CUT_OFF if last.finish_reason != "stop" else await asyncio.to_thread(_unfit, wav)
-        return Candidate(order.seed, wav, last.finish_reason, flaw)
+        flaw = _CUT_OFF if reason != "stop" else await asyncio.to_thread(_unfit, wav)
+        return Candidate(request.seed, wav, reason, flaw)
 
     async def _keep(
-        self,
-        caller: Caller,
-        name: str,
-        wav: bytes,
-        described: Mapping[str, Any],
-        cards: Mapping[str, ModelCard],
-        overwrite: bool,
+        self, caller: Caller, name: str, wav: bytes, described: Mapping[str, Any], overwrite: bool
     ) -> VoiceRecord:
         return await self._library.add(
             caller,
             name,
             wav,
-            cards,
             consent=_CONSENT,
             ref_text=described["ref_text"],
             description=described["description"],
@@ -152,7 +164,7 @@ class VoiceDesigner:
 
 
 def _unfit(wav: bytes) -> str | None:
-    """Why an upload of this would be refused, None if it would not."""
+    """Return why an upload of `wav` would be refused, None if it would not."""
     try:
         check_reference(decode_audio(wav))
     except InvalidRequest as refusal:
@@ -160,18 +172,7 @@ def _unfit(wav: bytes) -> str | None:
     return None
 
 
-def _described(caller: Caller, body: DesignBody, candidate: Candidate) -> dict[str, str | None]:
-    """What is stored of a candidate beside its sound. The words of one that was cut off are not all in it."""
-    ref_text = None if candidate.flaw == _CUT_OFF else body.input
-    return {"description": body.description, "ref_text": ref_text, "owner": caller.name}
-
-
-def _shown(candidate: Candidate, *, id: str | None = None, chosen: bool | None = None) -> Preview:
-    return Preview(
-        id=id,
-        chosen=chosen,
-        seed=candidate.seed,
-        finish_reason=candidate.finish_reason,
-        flaw=candidate.flaw,
-        audio=base64.b64encode(candidate.wav).decode(),
-    )
+def _described(caller: Caller, wanted: VoiceDescription, candidate: Candidate) -> dict[str, str | None]:
+    """Return what is stored beside a candidate's audio. A candidate that was cut off does not hold all the words."""
+    ref_text = None if candidate.flaw == _CUT_OFF else wanted.text
+    return {"description": wanted.description, "ref_text": ref_text, "owner": caller.name}

@@ -1,101 +1,146 @@
-"""One utterance whose text is still being written, as the edge sees it. Protocols are built on this."""
+"""Speech of a text that is still being written: one driver for every protocol.
+
+The talker reads a token of text for each frame of 80 ms, so text that comes slower than 12.5 tokens a second is heard
+with pauses. The audio is that of the whole text in the "streaming" layout with the same seed, however the text was cut
+into pieces. A voice cloned with reference codes begins when there is a token for each frame of the reference, or at the
+end of the text: that is where the streaming layout has them.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentHandle
 
-from deployments.settings import IngressArgs
+from deployments.speech.limits import TextLimits
 from deployments.wire.messages import AudioChunk, ModelCard
-from deployments.wire.streams import ResponseStream, cancel, open_stream
+from deployments.wire.streams import open_audio
 from deployments.wire.text_inbox import InboxText, TextInbox, text_timeout
 from qwen_tts.errors import InvalidRequest
-from qwen_tts.request import SpeechRequest, check_text
+from qwen_tts.request import SpeechOptions
 
-STAND_IN = "."  # for the text of a request whose text is still to come
+Result = TypeVar("Result")
 
 
-class LiveSpeech:
-    """Text goes in as it is written, audio comes out from the first token that is certain.
+class LiveText:
+    """A text that is being written, perhaps before its turn to be spoken has come. It ends once."""
 
-        speech = LiveSpeech(decoder, inbox, card, request, args)
+    def __init__(self, limits: TextLimits) -> None:
+        self.characters = 0
+        self.blank = True  # there is no word yet
+        self.ended = False
+        self._limits = limits
+        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def has_room_for(self, text: str) -> bool:
+        return self.characters + len(text) <= self._limits.live_characters
+
+    def append(self, text: str) -> None:
+        """Add to the text, in pieces of any size. Raises InvalidRequest, and then the text is as it was before."""
+        assert not self.ended, "text after its end"
+        self._limits.check_live(text, self.characters)
+        self.characters += len(text)
+        self.blank = self.blank and not text.strip()
+        self._pieces.put_nowait(text)
+
+    def end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self._pieces.put_nowait(None)
+
+    async def next_piece(self, pause_s: float | None) -> str | None:
+        """Wait for more text; None is its end. A pause of `pause_s` ends the text."""
         try:
-            ... one task:      await speech.append("Hel"); await speech.append("lo."); await speech.finish()
-            ... another task:  async for chunk in speech: send(chunk.pcm)
-        finally:
-            speech.cancel()
-
-    `request` says everything but the text; its own text, a stand-in, is not spoken. The audio is that of the whole
-    text in the "streaming" layout with that seed, however it was cut into pieces. The talker reads a token of text for
-    each frame of 80 ms, so text that comes slower than 12.5 tokens a second is heard with pauses, which keep nobody
-    else waiting. A voice cloned with reference codes begins when there is a token for each frame of the reference, or
-    at the end of the text: that is where the streaming layout has them.
-
-    One task writes, one iterates, once. Errors are of the usual types (InvalidRequest, Overloaded, RayTaskError and
-    RayActorError, which `http_errors.to_http_error` knows): of the text by `append` and `finish`, of the speech by the
-    iteration. The last chunk has the finish reason. Speech may end ("length", or the talker's own end) before the text
-    does; what is appended after that is not spoken. A text that pauses for longer than `live_text_timeout_s` ends the
-    iteration with InvalidRequest of the code "text_timeout"; before its first word too.
-    """
-
-    def __init__(
-        self,
-        decoder: DeploymentHandle[Any],
-        inbox: ActorHandle[TextInbox],
-        card: ModelCard,
-        request: SpeechRequest,
-        args: IngressArgs,
-    ) -> None:
-        self.card = card
-        self._decoder = decoder
-        self._request = replace(request, text_layout="streaming")
-        self._args = args
-        self._rest = InboxText(inbox, args.live_text_timeout_s)
-        self._characters = 0
-        self._beginning = ""  # of a text of which there have been blanks only
-        self._finished = False
-        self._chunks: asyncio.Future[ResponseStream] = asyncio.get_running_loop().create_future()
-
-    async def append(self, text: str) -> None:
-        """More of the text, in pieces of any size. Raises InvalidRequest, and what was appended before still holds."""
-        assert not self._finished, "text after its end"
-        check_text("input", text)
-        if self._characters + len(text) > self._args.max_input_characters:
-            message = f"input has more than {self._args.max_input_characters} characters"
-            raise InvalidRequest(message, "input", "input_too_long")
-        self._characters += len(text)
-        if self._chunks.done():
-            await self._rest.append(text)
-            return
-        self._beginning += text
-        if self._beginning.strip():
-            request = replace(self._request, text=self._beginning)
-            await self._rest.open()
-            self._chunks.set_result(open_stream(self._decoder, "synthesize", self.card.name, request, self._rest))
-
-    async def finish(self) -> None:
-        """The text is complete. Raises InvalidRequest when there is none."""
-        assert not self._finished
-        self._finished = True
-        if not self._chunks.done():
-            raise InvalidRequest("input is empty: give the text to speak", "input", "empty_input")
-        await self._rest.append("", ended=True)
-
-    async def __aiter__(self) -> AsyncIterator[AudioChunk]:
-        try:
-            async with asyncio.timeout(self._args.live_text_timeout_s):
-                chunks = await asyncio.shield(self._chunks)
+            async with asyncio.timeout(pause_s):
+                return await self._pieces.get()
         except TimeoutError:
-            raise text_timeout(self._args.live_text_timeout_s) from None
-        async for chunk in chunks:
-            yield chunk
+            self.end()
+            return await self._pieces.get()
 
-    def cancel(self) -> None:
-        """Stop whatever is under way and forget the text. Called once, when the tasks that write and iterate have ended
-        or been cancelled; also after the last chunk."""
-        if self._chunks.done():
-            cancel(self._chunks.result())
-        self._rest.close()
+
+@asynccontextmanager
+async def speak_live_text(
+    decoder: DeploymentHandle[Any],
+    inbox: ActorHandle[TextInbox],
+    card: ModelCard,
+    options: SpeechOptions,
+    text: LiveText,
+    *,
+    timeout_s: float,
+    pause_s: float | None,
+) -> AsyncIterator[AsyncIterator[AudioChunk]]:
+    """Yield the audio of `text` from its first certain token on. Leaving the context stops the speech.
+
+    A text that pauses for `pause_s` is complete. A text that pauses for `timeout_s`, before its first word too, ends
+    the audio with InvalidRequest `text_timeout`. An error of the text is raised at once. Speech may end (its length, or the talker's own end) before the text does: text after that is not spoken.
+    """
+    rest = InboxText(inbox, timeout_s)
+    try:
+        async with aclosing(_audio(decoder, card, options, text, rest, pause_s)) as chunks:
+            yield chunks
+    finally:
+        rest.close()
+
+
+async def _audio(
+    decoder: DeploymentHandle[Any],
+    card: ModelCard,
+    options: SpeechOptions,
+    text: LiveText,
+    rest: InboxText,
+    pause_s: float | None,
+) -> AsyncGenerator[AudioChunk]:
+    request = replace(options, text_layout="streaming").request(await _beginning(text, rest.timeout_s, pause_s))
+    await rest.open()
+    async with open_audio(decoder, card.name, request, rest) as chunks:
+        writing = asyncio.create_task(_write(text, rest, pause_s))
+        try:
+            while (chunk := await _unless_failed(_next(chunks), writing)) is not None:
+                yield chunk
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+
+async def _beginning(text: LiveText, timeout_s: float, pause_s: float | None) -> str:
+    """Wait for the first words. Raises InvalidRequest when there are none."""
+    beginning = ""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not beginning.strip():
+                if (piece := await text.next_piece(pause_s)) is None:
+                    raise InvalidRequest("input is empty: give the text to speak", "input", "empty_input")
+                beginning += piece
+    except TimeoutError:
+        raise text_timeout(timeout_s) from None
+    return beginning
+
+
+async def _write(text: LiveText, rest: InboxText, pause_s: float | None) -> None:
+    """Send the text to the talker as it is written, to its end."""
+    while (piece := await text.next_piece(pause_s)) is not None:
+        await rest.append(piece)
+    await rest.append("", ended=True)
+
+
+async def _next(chunks: AsyncIterator[AudioChunk]) -> AudioChunk | None:
+    return await anext(chunks, None)
+
+
+async def _unless_failed(work: Coroutine[Any, Any, Result], other: "asyncio.Task[None]") -> Result:
+    """Return the result of `work`, or raise the error of `other` as soon as there is one."""
+    working = asyncio.create_task(work)
+    try:
+        while not working.done():
+            waiting = {working} if other.done() else {working, other}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if other.done():
+                other.result()
+        return working.result()
+    finally:
+        if not working.done():
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)

@@ -1,10 +1,12 @@
-"""A speech request as the requests of its pieces: same voice, a seed of their own, one stream."""
+"""A speech request as the requests of its pieces: one voice, a seed for each piece, one stream."""
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
@@ -12,62 +14,89 @@ from deployments.settings import LongTextArgs
 from deployments.speech.long_speech import LongSpeech
 from deployments.text.sentences import Piece, split
 from deployments.voices.library import VoiceLibrary
-from deployments.wire.messages import AudioChunk, ModelCard
-from deployments.wire.models import models_of
-from deployments.wire.streams import ResponseStream, cancel, open_stream
+from deployments.wire.messages import AudioChunk, ModelCard, TextTiming
+from deployments.wire.models import Models
+from deployments.wire.streams import open_audio
 from qwen_tts.audio import wav_header
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import MAX_SEED, ClonedVoice, DesignedVoice, SpeechRequest, Voice, frames_for_text
 
 log = logging.getLogger("ray.serve")
 
-# The first piece has at least this length: some 3 s, by the end of which the others are under way; and a voice can be
-# cloned from them.
+# The first piece has this length at least, about 3 s of speech. Meanwhile the other pieces begin, and 3 s are enough to
+# clone a voice from.
 _FIRST_CHARACTERS = 50
 
 
 class SpeechOpener:
     """One ingress replica's way from a request to its audio, however long the text is."""
 
-    def __init__(self, decoder: DeploymentHandle[Any], library: VoiceLibrary, args: LongTextArgs) -> None:
+    def __init__(
+        self, decoder: DeploymentHandle[Any], library: VoiceLibrary, models: Models, args: LongTextArgs
+    ) -> None:
         self._decoder = decoder
         self._library = library
+        self._models = models
         self._args = args
 
-    async def open(self, order: SpeechRequest, card: ModelCard, cards: Mapping[str, ModelCard]) -> ResponseStream:
-        """The stream of AudioChunks of `order`, spoken by the model of `card`."""
+    @asynccontextmanager
+    async def open(self, request: SpeechRequest, card: ModelCard) -> AsyncIterator[AsyncIterator[AudioChunk]]:
+        """Speak `request` with the model of `card`. Leaving the context stops the speech."""
         longest = card.utterance_characters
-        pieces = await asyncio.to_thread(split, order.text, order.language, longest, _FIRST_CHARACTERS)
-        script = _Script(order, pieces, card, cloning_model(order, card, cards), self._decoder, self._library)
-        return LongSpeech(
+        pieces = await asyncio.to_thread(split, request.text, request.language, longest, _FIRST_CHARACTERS)
+        assert pieces, "a request has text"
+        if len(pieces) == 1:
+            async with open_audio(self._decoder, card.name, request) as chunks:
+                yield _timed(chunks, len(request.text), card.sample_rate_hz)
+            return
+        cloning = cloning_model(request, card, self._models)
+        several = _Pieces(request, pieces, card, cloning, self._decoder, self._library)
+        long_speech = LongSpeech(
             pieces,
-            script.open,
-            script.has_room,
+            several.open,
+            several.has_room,
             self._args,
             sample_rate_hz=card.sample_rate_hz,
-            max_frames=order.max_frames,
+            max_frames=request.max_frames,
         )
+        async with long_speech as chunks:
+            yield chunks
 
 
-def cloning_model(order: SpeechRequest, card: ModelCard, cards: Mapping[str, ModelCard]) -> str | None:
-    """The model that goes on in the voice of a designed voice's first piece, if one is loaded that can."""
-    if not isinstance(order.voice, DesignedVoice):
+async def _timed(chunks: AsyncIterator[AudioChunk], characters: int, sample_rate_hz: int) -> AsyncIterator[AudioChunk]:
+    """Add to the last chunk when the text was spoken."""
+    samples = 0
+    async for chunk in chunks:
+        samples += len(chunk.pcm) // 2
+        timing = TextTiming(0, characters, 0, round(1000 * samples / sample_rate_hz))
+        yield chunk if chunk.finish_reason is None else replace(chunk, timing=timing)
+
+
+def cloning_model(request: SpeechRequest, card: ModelCard, models: Models) -> str | None:
+    """Return the model that can continue in the voice of a designed voice's first piece, None where there is none."""
+    if not isinstance(request.voice, DesignedVoice):
         return None
     able = (
         base.name
-        for base in models_of("base", cards)
-        if base.sample_rate_hz == card.sample_rate_hz and order.language.lower() in base.languages
+        for base in models.of("base")
+        if base.sample_rate_hz == card.sample_rate_hz and request.language.lower() in base.languages
     )
     return next(able, None)
 
 
-def order_of_piece(order: SpeechRequest, piece: Piece, index: int, voice: Voice, ahead_s: float = 0.0) -> SpeechRequest:
-    """Every piece has a seed of its own, the first one the request's; but a description sounds alike only with one."""
-    seed = order.seed if isinstance(voice, DesignedVoice) else (order.seed + index) % (MAX_SEED + 1)
-    limit = None if order.max_frames is None else min(order.max_frames, frames_for_text(piece.text))
-    first = None if index else order.first_chunk_frames
+def request_of_piece(
+    request: SpeechRequest, piece: Piece, index: int, voice: Voice, ahead_s: float = 0.0
+) -> SpeechRequest:
+    """Return the request of one piece.
+
+    Every piece has a seed of its own, the first one the request's. A described voice keeps the request's seed: with
+    another seed the same description sounds like another speaker.
+    """
+    seed = request.seed if isinstance(voice, DesignedVoice) else piece_seed(request.seed, index)
+    limit = None if request.max_frames is None else min(request.max_frames, frames_for_text(piece.text))
+    first = None if index else request.first_chunk_frames
     return replace(
-        order,
+        request,
         text=piece.text,
         voice=voice,
         seed=seed,
@@ -77,52 +106,57 @@ def order_of_piece(order: SpeechRequest, piece: Piece, index: int, voice: Voice,
     )
 
 
-class _Script:
-    """The pieces of one request, to be opened by number."""
+def piece_seed(seed: int, index: int) -> int:
+    """Mix a seed with the index of a piece. (`seed + index` would repeat the draws of neighbouring seeds.)"""
+    if index == 0:
+        return seed
+    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % (MAX_SEED + 1)
+
+
+class _Pieces:
+    """The pieces of one request, opened by their index."""
 
     def __init__(
         self,
-        order: SpeechRequest,
+        request: SpeechRequest,
         pieces: Sequence[Piece],
         card: ModelCard,
         cloning: str | None,
         decoder: DeploymentHandle[Any],
         library: VoiceLibrary,
     ) -> None:
-        self._order = order
+        self._request = request
         self._pieces = pieces
         self._card = card
-        self._cloning = cloning if len(pieces) > 1 else None
+        self._cloning = cloning
         self._decoder = decoder
         self._library = library
-        self._first: _Recording | None = None
-        self._cast: tuple[str, Voice] | None = None  # who speaks after the first piece
-        self._casting = asyncio.Lock()
+        self._first_pcm: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._others: tuple[str, Voice] | None = None  # the model and the voice of all pieces but the first
+        self._choosing = asyncio.Lock()
 
-    async def open(self, index: int, ahead_s: float) -> ResponseStream:
-        if len(self._pieces) == 1:
-            return self._stream(self._card.name, self._order)
+    @asynccontextmanager
+    async def open(self, index: int, ahead_s: float) -> AsyncIterator[AsyncIterator[AudioChunk]]:
+        model, voice = self._card.name, self._request.voice
         if index:
-            async with self._casting:
-                self._cast = self._cast or await self._choose()
-            model, voice = self._cast
-            return self._stream(model, order_of_piece(self._order, self._pieces[index], index, voice, ahead_s))
-        stream = self._stream(self._card.name, order_of_piece(self._order, self._pieces[0], 0, self._order.voice))
-        if self._cloning is not None:
-            stream = self._first = _Recording(stream)
-        return stream
+            async with self._choosing:
+                self._others = self._others or await self._choose()
+            model, voice = self._others
+        request = request_of_piece(self._request, self._pieces[index], index, voice, ahead_s)
+        async with open_audio(self._decoder, model, request) as chunks:
+            yield chunks if index or self._cloning is None else self._recorded(chunks)
 
     async def has_room(self) -> bool:
-        room: bool = await self._decoder.has_room.remote(self._cast[0] if self._cast else self._card.name)
+        room: bool = await self._decoder.has_room.remote(self._others[0] if self._others else self._card.name)
         return room
 
     async def _choose(self) -> tuple[str, Voice]:
-        """The voice of the first piece, cloned; or, where it is not fit for that, its description again."""
-        described = self._card.name, self._order.voice
+        """Return the voice of the first piece, cloned, or its description again where the piece is unfit for that."""
+        described = self._card.name, self._request.voice
         if self._cloning is None:
             return described
-        assert self._first is not None, "the first piece is opened first"
-        pcm = await self._first.whole
+        pcm = await self._first_pcm
         wav = wav_header(self._card.sample_rate_hz, len(pcm)) + pcm
         try:
             prompt = await self._library.prompt_of(wav, self._pieces[0].text, self._cloning)
@@ -131,27 +165,11 @@ class _Script:
             return described
         return self._cloning, ClonedVoice(prompt)
 
-    def _stream(self, model: str, order: SpeechRequest) -> ResponseStream:
-        return open_stream(self._decoder, "synthesize", model, order)
-
-
-class _Recording:
-    """A stream of AudioChunks whose audio is kept; `whole` is there when it has ended."""
-
-    def __init__(self, stream: ResponseStream) -> None:
-        self.whole: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._stream = stream
-        self._pcm = bytearray()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> AudioChunk:
-        chunk: AudioChunk = await anext(self._stream)
-        self._pcm += chunk.pcm
-        if chunk.finish_reason is not None:
-            self.whole.set_result(bytes(self._pcm))
-        return chunk
-
-    def cancel(self) -> None:
-        cancel(self._stream)
+    async def _recorded(self, chunks: AsyncIterator[AudioChunk]) -> AsyncIterator[AudioChunk]:
+        """Pass the first piece on, and keep its audio."""
+        pcm = bytearray()
+        async for chunk in chunks:
+            pcm += chunk.pcm
+            if chunk.finish_reason is not None:
+                self._first_pcm.set_result(bytes(pcm))
+            yield chunk

@@ -11,25 +11,13 @@ from dataclasses import dataclass, replace
 from pydantic import TypeAdapter
 
 from deployments.access.caller import Caller
+from deployments.errors import Full, NotFound
 from deployments.voices.files import SharedFiles
-from deployments.voices.store import StoreFull
-from qwen_tts.errors import QwenTTSError
 
 # What begins like this in a voice's `consent` is an id; anything else is the consent in words.
 CONSENT_PREFIX = "cons_"
 # The first 8 digits are the time of creation in unix seconds, so that ids in order are consents in order.
 _CONSENT_ID = re.compile(rf"{CONSENT_PREFIX}[0-9a-f]{{32}}")
-
-
-class ConsentNotFound(QwenTTSError):
-    """No such consent, or no more."""
-
-    def __init__(self, consent_id: str) -> None:
-        super().__init__(consent_id)
-        self.consent_id = consent_id
-
-    def __str__(self) -> str:
-        return f"there is no consent {self.consent_id[:64]!r}"
 
 
 @dataclass(frozen=True)
@@ -57,9 +45,9 @@ class ConsentStore:
         self._limit = limit
 
     def add(self, caller: Caller, name: str, language: str, audio: bytes, mime_type: str) -> ConsentRecord:
-        """Raises StoreFull."""
+        """Raises Full."""
         if len(self._ids()) >= self._limit:
-            raise StoreFull(self._limit, "consents")
+            raise Full("consent", self._limit)
         created_at = int(time.time())
         record = ConsentRecord(
             f"{CONSENT_PREFIX}{created_at:08x}{secrets.token_hex(12)}",
@@ -75,15 +63,15 @@ class ConsentStore:
         return record
 
     def get(self, caller: Caller, consent_id: str) -> ConsentRecord:
-        """Raises ConsentNotFound."""
+        """Raises NotFound."""
         if not _CONSENT_ID.fullmatch(consent_id):
-            raise ConsentNotFound(consent_id)
+            raise NotFound("consent", consent_id)
         try:
             record = _RECORD.validate_json(self._files.read(_path(consent_id, "json")))
         except FileNotFoundError:
-            raise ConsentNotFound(consent_id) from None
+            raise NotFound("consent", consent_id) from None
         if not caller.sees(record.owner):
-            raise ConsentNotFound(consent_id)
+            raise NotFound("consent", consent_id)
         return record
 
     def page(self, caller: Caller, after: str | None, limit: int) -> tuple[list[ConsentRecord], bool]:
@@ -95,13 +83,13 @@ class ConsentStore:
         return seen[:limit], len(seen) > limit
 
     def rename(self, caller: Caller, consent_id: str, name: str) -> ConsentRecord:
-        """Raises ConsentNotFound."""
+        """Raises NotFound."""
         record = replace(self.get(caller, consent_id), name=name)
         self._files.put(_path(consent_id, "json"), _RECORD.dump_json(record))
         return record
 
     def delete(self, caller: Caller, consent_id: str) -> None:
-        """Raises ConsentNotFound. Voices that name it stay."""
+        """Raises NotFound. Voices that name it stay."""
         self.get(caller, consent_id)
         self._files.discard(_path(consent_id, "json"))
         self._files.discard(_path(consent_id, "audio"))

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -11,14 +10,13 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.access.caller import Caller
-from deployments.errors import HttpError
+from deployments.errors import Exists, NotFound
 from deployments.settings import ReferenceAudioArgs, VoiceStoreArgs
 from deployments.voices.once_each import OnceEach
 from deployments.voices.record import Source, VoiceRecord, check_voice_name
-from deployments.voices.store import VoiceExists, VoiceNotFound, VoiceStore
+from deployments.voices.store import VoiceStore
 from deployments.voices.threads import StorageThreads
-from deployments.wire.messages import ModelCard
-from deployments.wire.models import model_of, models_of
+from deployments.wire.models import Models
 from qwen_tts.audio import audio_type, decode_base64
 from qwen_tts.errors import InvalidRequest, Overloaded
 from qwen_tts.fetch import FetchLimits, fetch
@@ -34,9 +32,14 @@ class VoiceLibrary:
     """
 
     def __init__(
-        self, encoder: DeploymentHandle[Any] | None, voices: VoiceStoreArgs, reference_audio: ReferenceAudioArgs
+        self,
+        encoder: DeploymentHandle[Any] | None,
+        models: Models,
+        voices: VoiceStoreArgs,
+        reference_audio: ReferenceAudioArgs,
     ) -> None:
         self._encoder = encoder
+        self._models = models
         self.storage = StorageThreads(voices.timeout_s)
         self._store = VoiceStore(voices.url, cache_bytes=voices.cache_bytes, max_voices=voices.max_voices)
         self._limits = FetchLimits(
@@ -56,6 +59,10 @@ class VoiceLibrary:
     def max_audio_bytes(self) -> int:
         return self._limits.max_bytes
 
+    def named(self, name: str) -> str:
+        """Return the name of the voice that `name`, perhaps an alias, stands for."""
+        return self.aliases.get(name.lower(), name)
+
     async def list(self, caller: Caller) -> "list[VoiceRecord]":
         return [record for record in await self.storage.run(self._store.list) if caller.sees(record.owner)]
 
@@ -66,16 +73,16 @@ class VoiceLibrary:
         return tuple(record.name.lower() for record in await self.list(caller))
 
     async def get(self, caller: Caller, name: str) -> VoiceRecord:
-        """Raises VoiceNotFound."""
+        """Raises NotFound."""
         return _seen(caller, name, await self.storage.run(self._store.get, name))
 
     async def delete(self, caller: Caller, name: str) -> None:
-        """Raises VoiceNotFound."""
+        """Raises NotFound."""
         await self.get(caller, name)
         await self.storage.run(self._store.delete, name)
 
     async def audio(self, caller: Caller, name: str) -> tuple[VoiceRecord, bytes]:
-        """A voice's recording as it was uploaded. Raises VoiceNotFound."""
+        """A voice's recording as it was uploaded. Raises NotFound."""
 
         def read(record: VoiceRecord) -> tuple[VoiceRecord, bytes]:
             return _seen(caller, name, record), self._store.audio(record)
@@ -87,7 +94,6 @@ class VoiceLibrary:
         caller: Caller,
         name: str,
         audio: bytes,
-        cards: Mapping[str, ModelCard],
         *,
         consent: str,
         ref_text: str | None,
@@ -97,11 +103,11 @@ class VoiceLibrary:
     ) -> VoiceRecord:
         """Encode a recording for every Base model and store it; an upload, not a design of ours, is checked.
 
-        Raises InvalidRequest, HttpError, VoiceExists or StoreFull.
+        Raises InvalidRequest, InvalidRequest, Exists or Full.
         """
-        await self.check_free(caller, name, cards, overwrite=overwrite)
+        await self.check_free(caller, name, overwrite=overwrite)
         prompts: dict[str, bytes] = {}
-        for card in models_of("base", cards):
+        for card in self._models.of("base"):
             if await self._fingerprint(card.name) not in prompts:  # models may share their encoders
                 encoded = await self._encode(card.name, audio, check=source == "upload")
                 prompts[encoded.fingerprint] = _prompt(encoded, ref_text).to_bytes()
@@ -119,25 +125,25 @@ class VoiceLibrary:
             caller=caller,
         )
 
-    async def check_free(self, caller: Caller, name: str, cards: Mapping[str, ModelCard], *, overwrite: bool) -> None:
+    async def check_free(self, caller: Caller, name: str, *, overwrite: bool) -> None:
         """Before the work of making a voice; the store itself decides between two at once.
 
-        Raises InvalidRequest, HttpError or VoiceExists.
+        Raises InvalidRequest, InvalidRequest or Exists.
         """
         check_voice_name(name)
         if name.lower() in self.aliases:
             message = f"{name!r} stands for the voice {self.aliases[name.lower()]!r} here; choose another name"
             raise InvalidRequest(message, "name", "invalid_name")
-        for card in cards.values():
+        for card in self._models:
             if name.lower() in (speaker.lower() for speaker in card.speakers):
                 message = f"{name!r} is the name of a built-in voice of model {card.name}; choose another"
                 raise InvalidRequest(message, "name", "invalid_name")
-        model_of("base", cards)
+        self._models.first("base")
         if not await self._is_free(caller, name, overwrite):
-            raise VoiceExists(name)
+            raise Exists(name)
 
     async def stored_prompt(self, caller: Caller, name: str, model: str) -> VoicePrompt:
-        """The prompt of a stored voice, made now where it was stored before `model` was. Raises VoiceNotFound."""
+        """The prompt of a stored voice, made now where it was stored before `model` was. Raises NotFound."""
         fingerprint = await self._fingerprint(model)
         store = self._store
 
@@ -149,7 +155,7 @@ class VoiceLibrary:
         if data is None:
             encoded = await self._encode(model, audio, check=False)
             data = _prompt(encoded, record.ref_text).to_bytes()
-            with suppress(VoiceNotFound):  # deleted or replaced meanwhile; this request still began with it
+            with suppress(NotFound):  # deleted or replaced meanwhile; this request still began with it
                 await self.storage.run(store.add_prompt, record, fingerprint, data)
         return VoicePrompt.from_bytes(data)
 
@@ -171,7 +177,7 @@ class VoiceLibrary:
             audio = await self._fetch(ref_audio)
         if len(audio) > self._limits.max_bytes:
             message = f"ref_audio has {len(audio)} bytes; the limit is {self._limits.max_bytes}"
-            raise HttpError(413, message, param="ref_audio", code="audio_too_large")
+            raise InvalidRequest(message, "ref_audio", "audio_too_large")
         return audio
 
     async def _fetch(self, url: str) -> bytes:
@@ -205,15 +211,15 @@ class VoiceLibrary:
     async def _is_free(self, caller: Caller, name: str, overwrite: bool) -> bool:
         try:
             existing = await self.storage.run(self._store.get, name)
-        except VoiceNotFound:
+        except NotFound:
             return True
         return overwrite and caller.sees(existing.owner)
 
 
 def _seen(caller: Caller, name: str, record: VoiceRecord) -> VoiceRecord:
-    """Raises VoiceNotFound, as for a voice that nobody has."""
+    """Raises NotFound, as for a voice that nobody has."""
     if not caller.sees(record.owner):
-        raise VoiceNotFound(name)
+        raise NotFound("voice", name)
     return record
 
 

@@ -10,23 +10,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from deployments.errors import NotFound
 from deployments.voices.files import SharedFiles
-from qwen_tts.errors import QwenTTSError
 
 # The first 8 digits are the time of creation in unix seconds, so the name of a file tells whether it has expired, also
 # of one that a crash left alone or unfinished.
 PREVIEW_ID = re.compile(r"preview_([0-9a-f]{8})[0-9a-f]{24}")
-
-
-class PreviewNotFound(QwenTTSError):
-    """No such preview, or no more."""
-
-    def __init__(self, preview_id: str) -> None:
-        super().__init__(preview_id)
-        self.preview_id = preview_id
-
-    def __str__(self) -> str:
-        return f"there is no preview {self.preview_id[:64]!r}; it may have expired, or been kept already"
 
 
 class PreviewStore:
@@ -54,20 +43,20 @@ class PreviewStore:
         return preview_id
 
     def get(self, preview_id: str) -> tuple[dict[str, Any], bytes]:
-        """Its meta and its WAV. Raises PreviewNotFound, also when it has expired."""
+        """Its meta and its WAV. Raises NotFound, also when it has expired."""
         found = PREVIEW_ID.fullmatch(preview_id)
         if found is None or self._expired(found):
-            raise PreviewNotFound(preview_id)
+            raise NotFound("preview", preview_id)
         try:
             meta, wav = self._files.read(_path(preview_id, "json")), self._files.read(_path(preview_id, "wav"))
         except FileNotFoundError:
-            raise PreviewNotFound(preview_id) from None
+            raise NotFound("preview", preview_id) from None
         return json.loads(meta), wav
 
     def delete(self, preview_id: str) -> None:
-        """Remove it if it is there. Raises PreviewNotFound for what cannot be an id."""
+        """Remove it if it is there. Raises NotFound for what cannot be an id."""
         if not PREVIEW_ID.fullmatch(preview_id):
-            raise PreviewNotFound(preview_id)
+            raise NotFound("preview", preview_id)
         self._files.discard(_path(preview_id, "json"))
         self._files.discard(_path(preview_id, "wav"))
 

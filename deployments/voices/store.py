@@ -18,9 +18,10 @@ from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
 from deployments.access.caller import EVERYONE, Caller
+from deployments.errors import Exists, Full, NotFound
 from deployments.voices.files import SharedFiles
 from deployments.voices.record import HEX, VOICE_NAME, Source, VoiceRecord, check_hex, check_voice_name
-from qwen_tts.errors import InvalidRequest, QwenTTSError
+from qwen_tts.errors import InvalidRequest
 from qwen_tts.recently_used import RecentlyUsed
 
 log = logging.getLogger("ray.serve")
@@ -30,40 +31,6 @@ _SWEEP_S = 600.0  # between two sweeps of one replica
 
 T = TypeVar("T")
 VoiceRecords: TypeAlias = list[VoiceRecord]  # within VoiceStore, `list` is its method
-
-
-class VoiceExists(QwenTTSError):
-    """A voice of that name (in any case) is there already."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-    def __str__(self) -> str:
-        return f"a voice named {self.name!r} exists"
-
-
-class VoiceNotFound(QwenTTSError):
-    """No such voice or preview, or it was deleted, replaced or has expired since its record was read."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-    def __str__(self) -> str:
-        return f"there is no voice named {self.name!r}"
-
-
-class StoreFull(QwenTTSError):
-    """The library holds `most` of `what`."""
-
-    def __init__(self, most: int, what: str = "voices") -> None:
-        super().__init__(most, what)
-        self.most = most
-        self.what = what
-
-    def __str__(self) -> str:
-        return f"the library is full ({self.most} {self.what})"
 
 
 class VoiceStore:
@@ -94,7 +61,7 @@ class VoiceStore:
         caller: Caller = EVERYONE,
     ) -> VoiceRecord:
         """Store a voice of `caller` with its prompts by model fingerprint. A voice that the caller does not see is not
-        replaced. Raises InvalidRequest, VoiceExists, StoreFull."""
+        replaced. Raises InvalidRequest, Exists, Full."""
         created_at = int(time.time())
         upload_id = f"{created_at:08x}{secrets.token_hex(12)}"
         record = VoiceRecord(
@@ -117,47 +84,47 @@ class VoiceStore:
         return record
 
     def get(self, name: str) -> VoiceRecord:
-        """The record as it is in storage now. Raises VoiceNotFound, also for a name that no voice can have."""
+        """The record as it is in storage now. Raises NotFound, also for a name that no voice can have."""
         with suppress(InvalidRequest):
             check_voice_name(name)
             if (record := self._find(name)) is not None:
                 return record
-        raise VoiceNotFound(name)
+        raise NotFound("voice", name)
 
     def read(self, name: str, use: Callable[[VoiceRecord], T]) -> T:
         """`use(record)`, begun again with the new record if the voice was replaced before `use` had read its content.
 
-        So all that one run of `use` reads is of one upload. Raises VoiceNotFound and whatever `use` raises.
+        So all that one run of `use` reads is of one upload. Raises NotFound and whatever `use` raises.
         """
         record = self.get(name)
         while True:
             try:
                 return use(record)
-            except VoiceNotFound:
+            except NotFound:
                 current = self.get(name)
                 if current.upload_id == record.upload_id:
                     raise
                 record = current
 
     def delete(self, name: str) -> None:
-        """Raises VoiceNotFound."""
+        """Raises NotFound."""
         record = self.get(name)
         try:
             self._files.delete(_record_path(name))
         except FileNotFoundError:
-            raise VoiceNotFound(name) from None
+            raise NotFound("voice", name) from None
         self._files.discard(_content_path(record))
         self._sweep()
 
     def audio(self, record: VoiceRecord) -> bytes:
-        """The reference audio of this very upload. Raises VoiceNotFound when that is gone (see `read`)."""
+        """The reference audio of this very upload. Raises NotFound when that is gone (see `read`)."""
         try:
             return self._files.read(_audio_path(record))
         except FileNotFoundError:
-            raise VoiceNotFound(record.name) from None
+            raise NotFound("voice", record.name) from None
 
     def prompt(self, record: VoiceRecord, fingerprint: str) -> bytes | None:
-        """The prompt of this very upload, None where that model has none yet. Raises VoiceNotFound (see `read`)."""
+        """The prompt of this very upload, None where that model has none yet. Raises NotFound (see `read`)."""
         path = _prompt_path(record, fingerprint)
         prompt = self._prompts.get(path)
         if prompt is None:
@@ -170,14 +137,14 @@ class VoiceStore:
         return prompt
 
     def add_prompt(self, record: VoiceRecord, fingerprint: str, data: bytes) -> None:
-        """Keep a prompt computed later. Raises VoiceNotFound when the upload is gone, and leaves nothing then."""
+        """Keep a prompt computed later. Raises NotFound when the upload is gone, and leaves nothing then."""
         path = _prompt_path(record, fingerprint)
         with suppress(FileNotFoundError):  # the folder was removed this moment; the next lines find out
             self._files.put(path, data)
         # Who replaces or deletes a voice changes its record first. If that is unchanged now, they will remove this too.
         try:
             self._check_current(record)
-        except VoiceNotFound:
+        except NotFound:
             self._files.discard(_content_path(record))
             raise
         self._prompts.put(path, data, len(data))
@@ -225,12 +192,12 @@ class VoiceStore:
             self._files.discard(_record_path(name))
             existing = None
         if existing is not None and not (overwrite and caller.sees(existing.owner)):
-            raise VoiceExists(name)
+            raise Exists(name)
         if existing is None and len(self._keys()) >= self._max_voices:
-            raise StoreFull(self._max_voices)
+            raise Full("voice", self._max_voices)
 
     def _publish(self, record: VoiceRecord, overwrite: bool) -> None:
-        """Make the voice visible, or remove its content. Raises VoiceExists."""
+        """Make the voice visible, or remove its content. Raises Exists."""
         try:
             self._files.put(_record_path(record.name), record.to_json(), exclusive=not overwrite)
         except Exception as error:
@@ -242,13 +209,13 @@ class VoiceStore:
                 return
             self._files.discard(_content_path(record))
             if not overwrite and (found is not None or isinstance(error, FileExistsError)):
-                raise VoiceExists(record.name) from error
+                raise Exists(record.name) from error
             raise
 
     def _check_current(self, record: VoiceRecord) -> None:
         found = self._find(record.name)
         if found is None or found.upload_id != record.upload_id:
-            raise VoiceNotFound(record.name)
+            raise NotFound("voice", record.name)
 
     def _find(self, name: str) -> VoiceRecord | None:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from deployments.errors import HttpError
+from deployments.errors import Unavailable
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -22,12 +22,10 @@ class StorageThreads:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="storage")
 
     async def run(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
-        """`work(*args, **kwargs)`, and what it raises. Raises HttpError 503 when it takes too long; it goes on then."""
+        """`work(*args, **kwargs)`, and what it raises. Raises Unavailable when it takes too long; it goes on then."""
         running = asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(work, *args, **kwargs))
         try:
             return await asyncio.wait_for(running, self._timeout_s)
         except TimeoutError:
             message = f"the voice storage has not answered within {self._timeout_s:g} s"
-            raise HttpError(
-                503, message, "server_error", code="storage_timeout", retry_after_s=self._timeout_s
-            ) from None
+            raise Unavailable(message, "storage_timeout", self._timeout_s) from None

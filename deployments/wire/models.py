@@ -1,15 +1,20 @@
-"""Which model speaks a request: the one it names, or the one whose type its voice needs."""
+"""The loaded models: the one that a request names, or the one that its voice needs."""
 
-from collections.abc import Mapping
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from deployments.errors import HttpError
+from deployments.errors import Unavailable
 from deployments.wire.messages import ModelCard
 from qwen_tts.config import ModelType
+from qwen_tts.errors import InvalidRequest
 
-# "Choose for me": ours, and the names that OpenAI's clients send.
+# Names that let the service choose: our own, and those that OpenAI's clients send.
 AUTO_MODELS = frozenset(
     {"auto", "tts-1", "tts-1-hd", "gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-03-20", "gpt-4o-mini-tts-2025-12-15"}
 )
+# A question about loading is answered "not yet" after this time.
+_DESCRIBE_TIMEOUT_S = 2.0
 
 _KINDS: dict[ModelType, str] = {
     "base": "cloning a voice",
@@ -18,40 +23,88 @@ _KINDS: dict[ModelType, str] = {
 }
 
 
-def is_auto(model: str | None, cards: Mapping[str, ModelCard]) -> bool:
-    """A model loaded under one of these names, or of ElevenLabs' ones, is meant by its name."""
-    return model is None or ((model in AUTO_MODELS or model.startswith("eleven_")) and model not in cards)
+class Models:
+    """Cards of the loaded models, in the order of the settings. They do not change once all models have loaded.
 
+    Every question raises Unavailable until `load` or `check` has succeeded once.
+    """
 
-def named_model(model: str, cards: Mapping[str, ModelCard]) -> ModelCard:
-    """Raises HttpError 404."""
-    if model not in cards:
-        message = f"model {model!r} does not exist; models: {', '.join(cards)}, or auto"
-        raise HttpError(404, message, param="model", code="model_not_found")
-    return cards[model]
+    def __init__(self, describe: Callable[[], Awaitable[Sequence[ModelCard]]]) -> None:
+        """`describe` asks the replicas for the cards and returns when every model has loaded."""
+        self._describe = describe
+        self._cards: dict[str, ModelCard] = {}
+        self._check: asyncio.Task[Sequence[ModelCard]] | None = None
 
+    async def load(self) -> None:
+        """Wait for the cards, once. Raises Unavailable while models are loading."""
+        if not self._cards:
+            await self.check()
 
-def models_of(kind: ModelType, cards: Mapping[str, ModelCard]) -> list[ModelCard]:
-    return [card for card in cards.values() if card.model_type == kind]
+    async def check(self) -> None:
+        """Ask the replicas now. Raises Unavailable while models are loading, or the error of a replica that is lost.
 
+        Checks at the same time share one question. A question that takes too long is no news once the models have
+        loaded: replicas with much work answer late.
+        """
+        if self._check is None or self._check.done():
+            # In a context of its own: Serve cancels the calls of a request, found by its context, with the request.
+            self._check = asyncio.create_task(self._ask(), context=contextvars.Context())
+            self._check.add_done_callback(lambda check: check.cancelled() or check.exception())
+        try:
+            await asyncio.wait_for(asyncio.shield(self._check), _DESCRIBE_TIMEOUT_S)
+        except TimeoutError:
+            self._all()
 
-def model_of(kind: ModelType, cards: Mapping[str, ModelCard]) -> ModelCard:
-    """The first model of that type. Raises HttpError saying which one would be needed."""
-    if found := models_of(kind, cards):
-        return found[0]
-    message = f"{_KINDS[kind]} needs a model of type {kind!r}, and none is loaded; loaded: " + ", ".join(
-        f"{card.name} ({card.model_type})" for card in cards.values()
-    )
-    raise HttpError(400, message, param="model", code="model_type_not_loaded")
+    async def _ask(self) -> Sequence[ModelCard]:
+        cards = await self._describe()
+        assert cards, "settings have one model at least"
+        self._cards = {card.name: card for card in cards}
+        return cards
 
+    def _all(self) -> dict[str, ModelCard]:
+        if not self._cards:
+            raise Unavailable("the models are still loading; see /readyz", "not_ready", 2.0)
+        return self._cards
 
-def require(card: ModelCard, kind: ModelType, cards: Mapping[str, ModelCard], param: str) -> ModelCard:
-    """`card`, if it is of that type. Raises HttpError naming the models that are."""
-    if card.model_type == kind:
-        return card
-    able = ", ".join(other.name for other in models_of(kind, cards)) or "none is loaded"
-    message = (
-        f"model {card.name} is of type {card.model_type!r}; {_KINDS[kind]} needs one of type {kind!r} ({able}), "
-        "or leave model out"
-    )
-    raise HttpError(400, message, param=param, code="voice_not_supported")
+    def __iter__(self) -> Iterator[ModelCard]:
+        return iter(self._all().values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._all()
+
+    def is_auto(self, name: str | None) -> bool:
+        """Return whether `name` leaves the choice to the service. The name of a loaded model never does."""
+        if name is None:
+            return True
+        return (name in AUTO_MODELS or name.startswith("eleven_")) and name not in self
+
+    def named(self, name: str) -> ModelCard:
+        """Return the model `name`. Raises InvalidRequest `model_not_found`."""
+        if name not in self:
+            message = f"model {name!r} does not exist; models: {', '.join(self._all())}, or auto"
+            raise InvalidRequest(message, "model", "model_not_found")
+        return self._all()[name]
+
+    def of(self, kind: ModelType) -> list[ModelCard]:
+        """Return every model of a type."""
+        return [card for card in self if card.model_type == kind]
+
+    def first(self, kind: ModelType) -> ModelCard:
+        """Return the first model of a type. Raises InvalidRequest naming the type that is missing."""
+        if found := self.of(kind):
+            return found[0]
+        message = f"{_KINDS[kind]} needs a model of type {kind!r}, and none is loaded; loaded: " + ", ".join(
+            f"{card.name} ({card.model_type})" for card in self
+        )
+        raise InvalidRequest(message, "model", "model_type_not_loaded")
+
+    def require(self, card: ModelCard, kind: ModelType, param: str) -> ModelCard:
+        """Return `card` if it is of that type. Raises InvalidRequest of `param`, naming the models that are."""
+        if card.model_type == kind:
+            return card
+        able = ", ".join(other.name for other in self.of(kind)) or "none is loaded"
+        message = (
+            f"model {card.name} is of type {card.model_type!r}; {_KINDS[kind]} needs one of type {kind!r} ({able}); "
+            "name another model or omit model"
+        )
+        raise InvalidRequest(message, param, "voice_not_supported")

@@ -1,8 +1,9 @@
 """Text on its way to the talker that speaks it while it is being written.
 
 Serve cannot stream arguments, nor call a chosen replica. So an ingress replica owns an actor that holds the texts of
-its streams; a talker is told with the request where the rest of the text is, and fetches it as it comes. When the
-ingress dies its actor dies with it, and so do the streams.
+its streams. A request tells its talker where the rest of the text is, and the talker fetches the rest from there. When
+the ingress dies, its actor and its streams die with it. When the actor dies, Ray starts another one without texts:
+streams of the old one fail with EngineStopped, new streams work.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from qwen_tts.errors import InvalidRequest
+from qwen_tts.errors import EngineStopped, InvalidRequest
 
 _MOST_CALLS = 10_000  # at once; every stream has one waiting
 
@@ -28,7 +29,7 @@ class _Text:
 
 
 class TextInbox:
-    """The actor. Whoever writes bounds the length."""
+    """The actor. The writer bounds the length of a text."""
 
     def __init__(self) -> None:
         self._texts: dict[str, _Text] = {}
@@ -37,20 +38,30 @@ class TextInbox:
         self._texts[stream] = _Text()
 
     async def append(self, stream: str, text: str, ended: bool) -> None:
-        """Of a stream that has been closed, nothing is kept."""
-        if (found := self._texts.get(stream)) is not None:
-            found.text += text
-            found.ended = ended
-            found.news.set()
+        """Add to a text. Raises EngineStopped for a stream that this actor does not hold."""
+        found = self._find(stream)
+        assert not found.ended, "text after its end"
+        found.text += text
+        found.ended = ended
+        found.news.set()
 
-    async def read(self, stream: str, position: int) -> tuple[str, bool] | None:
-        """What was written from `position` on, waiting for something, and whether it is the end; None when closed."""
-        while (found := self._texts.get(stream)) is not None:
+    async def read(self, stream: str, position: int) -> tuple[str, bool]:
+        """Wait for text from `position` on, and return it with whether the text has ended.
+
+        Raises EngineStopped for a stream that this actor does not hold, or that is closed meanwhile.
+        """
+        while True:
+            found = self._find(stream)
+            assert position <= len(found.text), "the reader is ahead of the writer"
             if len(found.text) > position or found.ended:
                 return found.text[position:], found.ended
             found.news.clear()
             await found.news.wait()
-        return None
+
+    def _find(self, stream: str) -> _Text:
+        if (found := self._texts.get(stream)) is None:
+            raise EngineStopped("the inbox of this text was closed or restarted")
+        return found
 
     async def close(self, stream: str) -> None:
         if (found := self._texts.pop(stream, None)) is not None:
@@ -72,7 +83,7 @@ def start_inbox() -> ActorHandle[TextInbox]:
 
 @dataclass(frozen=True)
 class InboxText:
-    """One text of an inbox. It travels with the request: one process writes, another reads."""
+    """One text of an inbox. The object travels with the request: one process writes, another reads."""
 
     inbox: ActorHandle[TextInbox]
     timeout_s: float
@@ -88,16 +99,18 @@ class InboxText:
         self._call("close")
 
     async def pieces(self) -> AsyncIterator[str]:
-        """The text as it is written, to its end. Raises InvalidRequest when none comes in time, or none will."""
+        """Yield the text as it is written, to its end.
+
+        Raises InvalidRequest `text_timeout` when the text pauses too long, EngineStopped or RayActorError when the
+        inbox is lost.
+        """
         position = 0
         while True:
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    found: tuple[str, bool] | None = await self._call("read", position)
+                    found: tuple[str, bool] = await self._call("read", position)
             except TimeoutError:
                 raise text_timeout(self.timeout_s) from None
-            if found is None:
-                raise InvalidRequest("the text was given up before its end", "input", "text_given_up")
             piece, ended = found
             position += len(piece)
             if piece:
@@ -110,5 +123,5 @@ class InboxText:
 
 
 def text_timeout(seconds: float) -> InvalidRequest:
-    message = f"no text came for {seconds:g} s; a text that is being written must go on or be ended"
+    message = f"no text arrived for {seconds:g} s; send more text or end it"
     return InvalidRequest(message, "input", "text_timeout")

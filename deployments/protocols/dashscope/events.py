@@ -8,16 +8,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr
 
 from deployments.audio.encoder import AudioFormat
-from deployments.errors import HttpError
-from deployments.speech.live_speech import STAND_IN
-from deployments.speech.utterance import Name, Number, SamplingFields, Utterance, parse_fields
+from deployments.http.bodies import parse_fields
+from deployments.speech.fields import Name, Number, SamplingFields, SpeechFields
 from qwen_tts.config import LANGUAGE_AUTO
+from qwen_tts.errors import InvalidRequest
 
 Mode = Literal["server_commit", "commit"]
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 
-# DashScope's names of Utterance's fields.
-SENT_AS = {"language": "language_type", "speed": "speech_rate"}
+# DashScope's names of SpeechFields.
+SENT_AS = {"input": "text", "language": "language_type", "speed": "speech_rate"}
 
 
 class SessionFields(SamplingFields):
@@ -30,7 +30,7 @@ class SessionFields(SamplingFields):
     sample_rate: StrictInt | None = 24000
     speech_rate: Number = 1.0
     instructions: StrictStr | None = None
-    # There is one way to do these:
+    # Accepted with their defaults only:
     volume: StrictInt = 50
     pitch_rate: Number = 1.0
     bit_rate: StrictInt | None = None
@@ -43,16 +43,15 @@ class SessionFields(SamplingFields):
         fields = {name: getattr(self, name) for name in names}
         return {"object": "realtime.session", "id": session_id, "model": model, **fields}
 
-    def utterance(self, model: str | None) -> Utterance:
-        """Raises HttpError."""
+    def speech(self, model: str | None) -> SpeechFields:
+        """Raises InvalidRequest."""
         for name in ("volume", "pitch_rate", "bit_rate", "optimize_instructions", "enable_tn"):
             only = type(self).model_fields[name].default
             if getattr(self, name) != only:
-                message = f"{name} cannot be changed here; leave it out" + ("" if only is None else f", or send {only}")
-                raise HttpError(400, message, param=name, code="field_not_supported")
+                hint = "omit it" if only is None else f"omit it or send {only}"
+                raise InvalidRequest(f"{name} cannot be changed; {hint}", name, "field_not_supported")
         sampling = {name: getattr(self, name) for name in SamplingFields.model_fields}
-        return Utterance(
-            input=STAND_IN,
+        return SpeechFields(
             model=model,
             voice=self.voice,
             language=self.language_type,
@@ -83,7 +82,7 @@ class Plain(_ClientEvent):
 
 
 def updated(session: SessionFields, update: Mapping[str, Any]) -> SessionFields:
-    """`session` with the fields of `update`; null is as good as absent. Raises HttpError."""
+    """`session` with the fields of `update`; null is as good as absent. Raises InvalidRequest."""
     given = session.model_dump(exclude_unset=True) | {
         name: value for name, value in update.items() if value is not None
     }

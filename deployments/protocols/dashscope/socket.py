@@ -22,13 +22,16 @@ not this protocol closes the connection: 1002; 1008 for silence; 1009 for a mess
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import WebSocket
+from fastapi import APIRouter, WebSocket
 
-from deployments.errors import HttpError, renamed_fields, to_http_error
+from deployments.access.limits import CallerLimits
+from deployments.errors import Refusal, refusal_of, renamed_fields
+from deployments.http.bodies import parse_fields
+from deployments.http.gate import caller_of
 from deployments.protocols.dashscope.events import (
     SENT_AS,
     Append,
@@ -40,22 +43,35 @@ from deployments.protocols.dashscope.events import (
     new_id,
     updated,
 )
-from deployments.protocols.sockets import EventSocket, is_fatal, until_one_ends, violation
-from deployments.settings import IngressArgs
-from deployments.speech.order import EncodedStream, Order, PendingText, Speaker, spoken, spoken_live
-from deployments.speech.utterance import parse_fields
+from deployments.protocols.sockets import EventSocket, Turns, is_fatal, until_one_ends, violation
+from deployments.protocols.speaker import Speaker
+from deployments.speech.encoding import EncodedSpeech
+from deployments.speech.live_speech import LiveText
+from deployments.speech.service import ResolvedSpeech, SpeechService
+from qwen_tts.errors import InvalidRequest
 
 _LONGEST_MESSAGE_BYTES = 256 * 1024
 _MOST_RESPONSES = 16  # that wait or are being spoken
 _PAUSE_S = 2.0  # of the client, after which what it has appended is a text
 
 
+def routes(service: SpeechService, limits: CallerLimits) -> APIRouter:
+    router = APIRouter()
+
+    @router.websocket("/api-ws/v1/realtime")
+    async def dashscope(socket: WebSocket) -> None:
+        """DashScope's qwen-tts-realtime."""
+        await DashScopeSocket(socket, Speaker(service, limits, caller_of(socket))).run()
+
+    return router
+
+
 @dataclass
-class _Turn:
+class _Response:
     """A response, from its text on."""
 
-    order: Order
-    text: str | PendingText
+    speech: ResolvedSpeech
+    text: str | LiveText
     events: ResponseEvents
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     status: Status = "incomplete"
@@ -68,19 +84,17 @@ class _Turn:
 class DashScopeSocket:
     """One connection."""
 
-    def __init__(self, socket: WebSocket, speaker: Speaker, args: IngressArgs) -> None:
+    def __init__(self, socket: WebSocket, speaker: Speaker) -> None:
         self._socket = EventSocket(socket, _LONGEST_MESSAGE_BYTES)
         self._model = socket.query_params.get("model", "")[:256]
         self._speaker = speaker
-        self._args = args
         self._id, self._conversation_id = new_id("sess"), new_id("conv")
         self._session = SessionFields()
-        self._order: Order | None = None  # what `_session` asks for, once it is known to be possible
-        self._buffer = ""  # appended, and no response's yet
-        self._turns: asyncio.Queue[_Turn | None] = asyncio.Queue()
-        self._ahead = 0  # of the turns, how many are not done
-        self._growing: _Turn | None = None  # whose text may go on
-        self._current: _Turn | None = None  # which is being spoken
+        self._speech: ResolvedSpeech | None = None  # what `_session` asks for, once it was checked
+        self._buffer = ""  # appended text that belongs to no response yet
+        self._turns = Turns[_Response](_MOST_RESPONSES, "responses")
+        self._growing: _Response | None = None  # the response whose text may grow
+        self._current: _Response | None = None  # the response that is being spoken
         self._finishing = False
 
     async def run(self) -> None:
@@ -90,18 +104,19 @@ class DashScopeSocket:
             await self._send({"type": "session.finished"})
 
     async def _read(self) -> None:
-        """Take the client's events until the connection ends."""
+        """Accept the client's events until the connection ends."""
+        timeout_s = self._speaker.args.live_text_timeout_s
         while True:
-            kind, fields = await self._socket.receive(self._args.live_text_timeout_s, lambda: self._ahead > 0)
+            kind, fields = await self._socket.receive(timeout_s, lambda: self._turns.ahead > 0)
             try:
-                await self._take(kind, fields)
+                await self._handle(kind, fields)
             except Exception as error:
-                refusal = to_http_error(error)
+                refusal = refusal_of(error)
                 if is_fatal(refusal):
                     raise
                 await self._send_error(refusal)
 
-    async def _take(self, kind: str, fields: dict[str, Any]) -> None:
+    async def _handle(self, kind: str, fields: dict[str, Any]) -> None:
         if self._finishing and kind != "response.cancel":
             violation(f"{kind} after session.finish")
         match kind:
@@ -120,68 +135,66 @@ class DashScopeSocket:
                 await self._send({"type": "input_text_buffer.cleared"})
             case "response.cancel":
                 if self._current is None:
-                    raise HttpError(409, "no response is being spoken", code="response_cancel_not_active")
+                    raise InvalidRequest("no response is being spoken", None, "response_cancel_not_active")
                 self._current.cancelled.set()
             case "session.finish":
                 await self._finish()
             case _:
-                raise HttpError(400, f"{kind} is not known here", param="type", code="unknown_event")
+                raise InvalidRequest(f"{kind} is not a known event", "type", "unknown_event")
 
     async def _update(self, update: dict[str, Any]) -> None:
         session = updated(self._session, update)
-        self._order = await self._ordered(session)
+        self._speech = await self._resolved(session)
         self._session = session
         await self._send_session("session.updated")
 
-    async def _ordered(self, session: SessionFields) -> Order:
+    async def _resolved(self, session: SessionFields) -> ResolvedSpeech:
         model = self._model if await self._speaker.has_model(self._model) else None
-        with renamed_fields(SENT_AS):
-            return await self._speaker.order(session.utterance(model))
+        return await self._speaker.resolve(session.speech(model), SENT_AS)
 
     async def _append(self, text: str) -> None:
-        self._order = self._order or await self._ordered(self._session)
-        before, limit = self._buffer, self._args.max_input_characters
-        if len(before) + len(text) > limit:
-            message = f"a response has at most {limit} characters of text"
-            raise HttpError(400, message, param="text", code="input_too_long")
+        self._speech = self._speech or await self._resolved(self._session)
+        before = self._buffer
         self._buffer += text
-        if self._session.mode == "server_commit":
-            try:
-                await self._flow()
-            except HttpError:
-                self._buffer = before
-                raise
+        try:
+            with renamed_fields(SENT_AS):
+                if self._session.mode == "server_commit":
+                    await self._flow()
+                else:
+                    self._speaker.check_whole(self._buffer)
+        except InvalidRequest:
+            self._buffer = before
+            raise
 
     async def _flow(self) -> None:
-        """What is in the buffer goes to the response that is being written, or begins one."""
+        """Give the buffer to the response that is being written, or begin one."""
         text = self._open_text
-        if text is not None and text.characters + len(self._buffer) > self._args.max_input_characters:
+        if text is not None and not text.has_room_for(self._buffer):
             text.end()
             text = None
         if text is None:
             if not self._buffer.strip():
                 return
-            text = PendingText()
+            text = self._speaker.live_text()
+            text.append(self._buffer)
             self._growing = await self._begin(text)
-        text.append(self._buffer)
+        else:
+            text.append(self._buffer)
         self._buffer = ""
 
     @property
-    def _open_text(self) -> PendingText | None:
+    def _open_text(self) -> LiveText | None:
         """The text of the response that is being written."""
         text = None if self._growing is None else self._growing.text
-        return text if isinstance(text, PendingText) and not text.ended else None
+        return text if isinstance(text, LiveText) and not text.ended else None
 
-    async def _begin(self, text: str | PendingText) -> _Turn:
-        """A response, which is spoken when it is its turn."""
-        if self._ahead >= _MOST_RESPONSES:
-            raise HttpError(429, f"{_MOST_RESPONSES} responses are waiting", code="too_many_responses")
-        assert self._order is not None, "there is text only where there is an order"
-        turn = _Turn(self._order, text, ResponseEvents(self._conversation_id, self._session.voice))
-        self._ahead += 1
-        await self._send(turn.events.committed())
-        self._turns.put_nowait(turn)
-        return turn
+    async def _begin(self, text: str | LiveText) -> _Response:
+        """Queue a response. It is spoken when those before it have ended."""
+        assert self._speech is not None, "text is accepted only after the session was checked"
+        response = _Response(self._speech, text, ResponseEvents(self._conversation_id, self._session.voice))
+        self._turns.put(response)
+        await self._send(response.events.committed())
+        return response
 
     async def _commit(self) -> None:
         if self._growing is not None and self._open_text is not None:
@@ -191,7 +204,7 @@ class DashScopeSocket:
             await self._begin(self._buffer)
             self._buffer = ""
         else:
-            raise HttpError(400, "there is no text to commit", code="input_text_buffer_empty")
+            raise InvalidRequest("there is no text to commit; append text before", None, "input_text_buffer_empty")
 
     async def _finish(self) -> None:
         if self._open_text is not None:
@@ -199,50 +212,49 @@ class DashScopeSocket:
         if self._buffer.strip():
             await self._begin(self._buffer)
         self._finishing = True
-        self._turns.put_nowait(None)
+        self._turns.end()
 
     async def _speak(self) -> None:
-        """One response after the other, until session.finish."""
-        while (turn := await self._turns.get()) is not None:
-            self._current = turn
-            await self._respond(turn)
+        """Speak one response after the other, until session.finish."""
+        async for response in self._turns:
+            self._current = response
+            await self._respond(response)
             self._current = None
-            self._ahead -= 1
 
-    async def _respond(self, turn: _Turn) -> None:
-        for event in turn.events.beginning():
+    async def _respond(self, response: _Response) -> None:
+        for event in response.events.beginning():
             await self._send(event)
         try:
-            await until_one_ends(self._say(turn), turn.cancelled.wait())
-        except Exception as error:  # this response's; when the client has left, the next event says so
-            turn.status = "failed"
-            await self._send_error(to_http_error(error))
-        if isinstance(turn.text, PendingText):
-            turn.text.end()  # what is appended from now on is another response's
-        for event in turn.events.ending(turn.status, turn.characters):
+            await until_one_ends(self._say(response), response.cancelled.wait())
+        except Exception as error:  # this response's; if the client has left, the next event raises
+            response.status = "failed"
+            await self._send_error(refusal_of(error))
+        if isinstance(response.text, LiveText):
+            response.text.end()  # text that is appended from now on belongs to another response
+        for event in response.events.ending(response.status, response.characters):
             await self._send(event)
 
-    async def _say(self, turn: _Turn) -> None:
-        with renamed_fields(SENT_AS):
-            async with aclosing(self._pieces(turn)) as pieces:
-                async for piece, reason in pieces:
-                    if piece:
-                        await self._send(turn.events.delta(piece))
-                    if reason == "stop" and (isinstance(turn.text, str) or turn.text.ended):
-                        turn.status = "completed"
+    async def _say(self, response: _Response) -> None:
+        async with self._spoken(response) as pieces:
+            async for piece in pieces:
+                if piece:
+                    await self._send(response.events.delta(piece))
+            complete = isinstance(response.text, str) or response.text.ended
+            if pieces.finish_reason == "stop" and complete:
+                response.status = "completed"
 
-    def _pieces(self, turn: _Turn) -> EncodedStream:
-        match turn.text:
-            case PendingText() as growing:
-                return spoken_live(self._speaker, turn.order, growing, _PAUSE_S)
+    def _spoken(self, response: _Response) -> AbstractAsyncContextManager[EncodedSpeech]:
+        match response.text:
+            case LiveText() as growing:
+                return self._speaker.speak_live(response.speech, growing, pause_s=_PAUSE_S)
             case text:
-                return spoken(self._speaker, turn.order, text, whole=False)
+                return self._speaker.speak(response.speech, text, whole=False)
 
     async def _send_session(self, kind: str) -> None:
         await self._send({"type": kind, "session": self._session.shown(self._id, self._model)})
 
-    async def _send_error(self, error: HttpError) -> None:
-        await self._send({"type": "error", "error": error.error})
+    async def _send_error(self, refusal: Refusal) -> None:
+        await self._send({"type": "error", "error": refusal.error})
 
     async def _send(self, event: Mapping[str, object]) -> None:
         await self._socket.send({"event_id": new_id("event"), **event})

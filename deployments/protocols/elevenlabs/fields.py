@@ -1,21 +1,21 @@
-"""ElevenLabs' fields -> Utterance, and its shapes of answers.
+"""ElevenLabs' fields -> SpeechFields, and the shapes of its answers.
 
-What its clients send by habit and this service has no use for (how ElevenLabs' own models are steered) is accepted and
-has no effect. What would be heard and cannot be followed is refused.
+Fields that steer ElevenLabs' own models are accepted and have no effect, because its clients send them by default.
+Fields that would change what is heard, and that this service does not support, are refused.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
 from pydantic_core import PydanticCustomError
 
 from deployments.audio.encoder import SAMPLE_RATES_HZ, AudioFormat
-from deployments.errors import HttpError, renamed_fields, to_http_error
-from deployments.speech.utterance import Name, Number, SamplingFields, parse_fields
+from deployments.errors import Refusal
+from deployments.speech.fields import Name, Number, SamplingFields, SpeechFields
 from deployments.text.languages import LANGUAGE_CODES
 from qwen_tts.config import LANGUAGE_AUTO
+from qwen_tts.errors import InvalidRequest
 
 DEFAULT_OUTPUT_FORMAT = "mp3_44100_128"
 _MP3 = ((22050, 32), (24000, 48), *((44100, kbit_s) for kbit_s in (32, 64, 96, 128, 192)))
@@ -31,15 +31,15 @@ OUTPUT_FORMATS: Mapping[str, tuple[AudioFormat, int]] = {
 
 LANGUAGES = {code: language for language, code in LANGUAGE_CODES.items()}
 
-# What ElevenLabs calls what an Utterance has under another name.
-_SENT_AS = {
+# ElevenLabs' names of SpeechFields.
+SENT_AS = {
     "input": "text",
     "voice": "voice_id",
     "model": "model_id",
     "language": "language_code",
     "speed": "voice_settings.speed",
 }
-# Codes that its clients know by another name.
+# ElevenLabs' names of this service's codes of errors.
 _STATUSES = {
     "unknown_voice": "voice_not_found",
     "input_too_long": "max_character_limit_exceeded",
@@ -50,14 +50,13 @@ _STATUSES = {
 
 def _nothing(value: object) -> object:
     if value:
-        raise PydanticCustomError("not_supported", "this cannot be followed here; leave it out")
+        raise PydanticCustomError("not_supported", "not supported by this service; omit it")
     return value
 
 
 _Declined = AfterValidator(_nothing)
-Declined = Annotated[object, _Declined, Field(description="cannot be followed: null, or empty")]
+Declined = Annotated[object, _Declined, Field(description="not supported: null, or empty")]
 DeclinedFlag = Annotated[bool, _Declined]
-Fields = TypeVar("Fields", bound=BaseModel)
 
 
 class VoiceSettings(BaseModel):
@@ -96,67 +95,43 @@ class ConvertBody(SpokenFields):
     audio_effects: Declined = None
 
 
-def parse_spoken(kind: type[Fields], fields: Mapping[str, Any]) -> Fields:
-    """Raises HttpError naming the field at fault and what it may be."""
-    if isinstance(settings := fields.get("voice_settings"), dict):
-        parse_fields(VoiceSettings, settings)  # which tells of one unknown name, not of each
-    return parse_fields(kind, fields)
-
-
-def utterance_fields(
+def speech_fields(
     spoken: SpokenFields,
     *,
-    text: str,
     voice_id: str,
     model_id: str | None,
     language_code: str | None,
     output_format: str,
-) -> dict[str, Any]:
-    """The fields of an Utterance. Raises HttpError."""
+) -> SpeechFields:
+    """Return ElevenLabs' fields under this service's names. Raises InvalidRequest."""
     if output_format not in OUTPUT_FORMATS:
         message = f"output_format {output_format[:100]!r} is unknown; known: {', '.join(OUTPUT_FORMATS)}"
-        raise HttpError(400, message, param="output_format", code="invalid_output_format")
+        raise InvalidRequest(message, "output_format", "invalid_output_format")
     if language_code is not None and language_code not in LANGUAGES:
-        message = f"language_code {language_code[:100]!r} is not spoken here; codes: {', '.join(LANGUAGES)}"
-        raise HttpError(400, message, param="language_code", code="unsupported_language")
+        message = f"language_code {language_code[:100]!r} is not supported; supported: {', '.join(LANGUAGES)}"
+        raise InvalidRequest(message, "language_code", "unsupported_language")
     audio_format, sample_rate_hz = OUTPUT_FORMATS[output_format]
     settings = spoken.voice_settings or VoiceSettings()
-    return spoken.model_dump(include=set(SamplingFields.model_fields)) | {
-        "input": text,
-        "voice": voice_id,
-        "model": model_id,
-        "language": LANGUAGE_AUTO if language_code is None else LANGUAGES[language_code],
-        "response_format": audio_format,
-        "sample_rate": sample_rate_hz,
-        "speed": 1.0 if settings.speed is None else settings.speed,
-    }
+    return SpeechFields(
+        voice=voice_id,
+        model=model_id,
+        language=LANGUAGE_AUTO if language_code is None else LANGUAGES[language_code],
+        response_format=audio_format,
+        sample_rate=sample_rate_hz,
+        speed=1.0 if settings.speed is None else settings.speed,
+        **spoken.model_dump(include=set(SamplingFields.model_fields)),
+    )
 
 
-def status_of(error: HttpError) -> str:
-    """What ElevenLabs calls that kind of error, or we."""
-    code = error.code or error.type
+def status_of(refusal: Refusal) -> str:
+    """Return ElevenLabs' name of that kind of error, or ours where it has none."""
+    code = refusal.code or refusal.type
     return _STATUSES.get(code, code)
 
 
-class ElevenLabsError(HttpError):
-    """A refusal in ElevenLabs' shape."""
-
-    @property
-    def body(self) -> dict[str, Any]:
-        return {"detail": {"status": status_of(self), "message": self.message}}
-
-
-@contextmanager
-def elevenlabs_errors() -> Iterator[None]:
-    """Whatever fails within is told in ElevenLabs' words."""
-    try:
-        with renamed_fields(_SENT_AS):
-            yield
-    except Exception as error:
-        told = to_http_error(error)
-        raise ElevenLabsError(
-            told.status, told.message, told.type, param=told.param, code=told.code, retry_after_s=told.retry_after_s
-        ) from None
+def error_body(refusal: Refusal) -> dict[str, Any]:
+    """Return a refusal in ElevenLabs' shape."""
+    return {"detail": {"status": status_of(refusal), "message": refusal.message}}
 
 
 class ElevenLabsErrorDetail(BaseModel):

@@ -11,35 +11,33 @@ aligns characters with audio: `alignment` and `normalizedAlignment` are null. Er
 being that of the close: 1008 for the client's, 1011 for the server's.
 """
 
-import asyncio
 import base64
-from contextlib import aclosing
 from typing import Literal
 
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
-from deployments.errors import HttpError
+from deployments.errors import Refusal, refusal_of, renamed_fields
+from deployments.http.bodies import parse_fields
 from deployments.protocols.elevenlabs.fields import (
     DEFAULT_OUTPUT_FORMAT,
+    SENT_AS,
     Declined,
     DeclinedFlag,
-    ElevenLabsError,
     SpokenFields,
-    elevenlabs_errors,
-    parse_spoken,
+    speech_fields,
     status_of,
-    utterance_fields,
 )
-from deployments.protocols.sockets import EventSocket, until_one_ends, violation
-from deployments.settings import IngressArgs
-from deployments.speech.live_speech import STAND_IN
-from deployments.speech.order import Order, PendingText, Speaker, spoken_live
-from deployments.speech.utterance import Name, Utterance, parse_fields
+from deployments.protocols.sockets import EventSocket, Turns, until_one_ends, violation
+from deployments.protocols.speaker import Speaker
+from deployments.speech.fields import Name, SpeechFields
+from deployments.speech.live_speech import LiveText
+from deployments.speech.service import ResolvedSpeech
+from qwen_tts.errors import InvalidRequest
 
-_LONGEST_MESSAGE_BYTES = 128 * 1024
-_MOST_UTTERANCES = 8  # that wait
-# API keys in a message: they count in the header.
+_LONGEST_MESSAGE_BYTES = 256 * 1024
+_MOST_UTTERANCES = 9  # one that is spoken, the others wait
+# API keys in a message have no effect: the gate has checked the header.
 _CREDENTIALS = ("xi_api_key", "xi-api-key", "authorization")
 
 
@@ -74,94 +72,76 @@ class _Message(SpokenFields):
 class ElevenLabsSocket:
     """One connection: utterances, one after the other."""
 
-    def __init__(self, socket: WebSocket, voice_id: str, speaker: Speaker, args: IngressArgs) -> None:
+    def __init__(self, socket: WebSocket, voice_id: str, speaker: Speaker) -> None:
         self._socket = EventSocket(socket, _LONGEST_MESSAGE_BYTES)
         self._query = dict(socket.query_params)
         self._voice_id = voice_id
         self._speaker = speaker
-        self._args = args
-        self._texts: asyncio.Queue[PendingText | None] = asyncio.Queue()
-        self._ahead = 0  # of what was put there and is not spoken yet
-        self._growing: PendingText | None = None  # which is being written
+        self._turns = Turns[LiveText](_MOST_UTTERANCES, "utterances")
+        self._growing: LiveText | None = None  # the text that is being written
 
     async def run(self) -> None:
         await self._socket.accept()
         try:
-            with elevenlabs_errors():
-                await self._talk()
-        except ElevenLabsError as error:
-            await self._refuse(error)
-
-    async def _talk(self) -> None:
-        try:
             options = parse_fields(_Options, self._query)
             first = await self._receive(options)
-            order = await self._speaker.order(self._utterance(options, first))
-            await until_one_ends(self._read(options, first), self._speak(order))
+            speech = await self._speaker.resolve(self._fields(options, first), SENT_AS)
+            await until_one_ends(self._read(options, first), self._speak(speech))
             await self._socket.send({"isFinal": True})
             await self._socket.close(1000)
         except WebSocketDisconnect:
             pass
+        except Exception as error:
+            await self._refuse(refusal_of(error))
 
-    def _utterance(self, options: _Options, first: _Message) -> Utterance:
-        """What all texts of the connection have in common."""
-        fields = utterance_fields(
+    def _fields(self, options: _Options, first: _Message) -> SpeechFields:
+        """Return how all texts of the connection are spoken."""
+        fields = speech_fields(
             first,
-            text=STAND_IN,
             voice_id=self._voice_id,
             model_id=options.model_id,
             language_code=options.language_code,
             output_format=options.output_format,
         )
-        if fields["response_format"] == "wav":
-            message = "output_format: a stream of utterances is no WAV file; take pcm"
-            raise HttpError(400, message, param="output_format", code="invalid_output_format")
-        if fields["seed"] is None:
-            fields["seed"] = options.seed
-        return parse_fields(Utterance, fields)
+        if fields.response_format == "wav":
+            message = "output_format: several utterances in one stream are no WAV file; choose pcm"
+            raise InvalidRequest(message, "output_format", "invalid_output_format")
+        return fields if fields.seed is not None else fields.model_copy(update={"seed": options.seed})
 
     async def _read(self, options: _Options, first: _Message) -> None:
-        """Take the client's messages until the connection ends."""
+        """Accept the client's messages until the connection ends."""
         message, closing = first, False
         while True:
             if closing:
-                violation('text after the end, which {"text": ""} is')
+                violation('text after {"text": ""}, which ends the text')
             closing = not message.text
-            self._take(message)
+            self._add(message)
             if closing:
-                self._put(None)
+                self._turns.end()
             message = await self._receive(options)
             if message.voice_settings not in (None, first.voice_settings):
                 violation("voice_settings are those of the first message; open another connection for others")
 
-    def _take(self, message: _Message) -> None:
+    def _add(self, message: _Message) -> None:
+        """Add the text of a message to the utterance that is being written, or begin one."""
         if self._growing is None and message.text.strip():
-            self._growing = PendingText()
-            self._put(self._growing)
+            self._growing = self._speaker.live_text()
+            self._turns.put(self._growing)
         if self._growing is None:
             return
-        self._growing.append(message.text)
-        if self._growing.characters > self._args.max_input_characters:
-            text = f"text has more than {self._args.max_input_characters} characters between two flushes"
-            raise HttpError(400, text, param="text", code="input_too_long")
+        with renamed_fields(SENT_AS):
+            self._growing.append(message.text)
         if message.flush or not message.text:
             self._growing.end()
             self._growing = None
 
-    def _put(self, text: PendingText | None) -> None:
-        self._ahead += 1
-        if self._ahead > _MOST_UTTERANCES + 1:
-            raise HttpError(429, f"more than {_MOST_UTTERANCES} utterances are waiting", code="too_many_utterances")
-        self._texts.put_nowait(text)
-
-    async def _speak(self, order: Order) -> None:
+    async def _speak(self, speech: ResolvedSpeech) -> None:
         """Speak one text after the other, to the end."""
-        while (text := await self._texts.get()) is not None:
-            async with aclosing(spoken_live(self._speaker, order, text)) as pieces:
-                async for piece, _ in pieces:
+        async for text in self._turns:
+            async with self._speaker.speak_live(speech, text) as pieces:
+                async for piece in pieces:
                     if piece:
                         await self._send_audio(piece)
-            self._ahead -= 1
 
     async def _send_audio(self, piece: bytes) -> None:
         audio = base64.b64encode(piece).decode()
@@ -169,14 +149,14 @@ class ElevenLabsSocket:
 
     async def _receive(self, options: _Options) -> _Message:
         event = await self._socket.receive_object(options.inactivity_timeout, self._speaking)
-        return parse_spoken(_Message, {name: value for name, value in event.items() if name not in _CREDENTIALS})
+        return parse_fields(_Message, {name: value for name, value in event.items() if name not in _CREDENTIALS})
 
     def _speaking(self) -> bool:
-        """Whether the client waits for us, not we for it."""
-        return self._growing is None and self._ahead > 0
+        """Return whether the client waits for this service, not this service for the client."""
+        return self._growing is None and self._turns.ahead > 0
 
-    async def _refuse(self, error: ElevenLabsError) -> None:
+    async def _refuse(self, refusal: Refusal) -> None:
         if self._socket.connected:
-            code = 1011 if error.status >= 500 else 1008
-            await self._socket.send({"message": error.message, "error": status_of(error), "code": code})
+            code = 1011 if refusal.status >= 500 else 1008
+            await self._socket.send({"message": refusal.message, "error": status_of(refusal), "code": code})
             await self._socket.close(code)

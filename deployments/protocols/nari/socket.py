@@ -14,27 +14,41 @@ At any time the client may send response.cancel. Errors are {type: "error", requ
 and close with 1002 (not this protocol), 1008 (refused), 1009 (too long) or 1011 (the server's fault).
 """
 
-import asyncio
 import math
 import uuid
 
-from fastapi import WebSocket
+from fastapi import APIRouter, WebSocket
 from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr
 
-from deployments.errors import HttpError
-from deployments.protocols.sockets import EventSocket, violation
-from deployments.settings import IngressArgs
-from deployments.speech.live_speech import STAND_IN, LiveSpeech
-from deployments.speech.order import Speaker
-from deployments.speech.utterance import SpeechBody, parse_fields
+from deployments.access.limits import CallerLimits
+from deployments.errors import Refusal
+from deployments.http.bodies import parse_fields
+from deployments.http.gate import caller_of
+from deployments.protocols.fields import UtteranceFields
+from deployments.protocols.sockets import EventSocket, until_one_ends, violation
+from deployments.protocols.speaker import Speaker
+from deployments.speech.live_speech import LiveText
+from deployments.speech.service import ResolvedSpeech, SpeechService
+from qwen_tts.errors import InvalidRequest
 
 PROTOCOL = "nari.speech.v1"
 SAMPLE_RATE_HZ = 24000  # of every codec of this family; response.started has the model's own
 
-_LONGEST_MESSAGE_BYTES = 400_000  # which holds a speaker embedding
+_LONGEST_MESSAGE_BYTES = 400_000  # enough for a speaker embedding
 _NOT_HERE = (
     "input", "stream", "stream_format", "sample_rate", "speed", "non_streaming_mode", "ref_audio", "references",
 )  # fmt: skip
+
+
+def routes(service: SpeechService, limits: CallerLimits) -> APIRouter:
+    router = APIRouter()
+
+    @router.websocket("/v1/audio/speech/ws")
+    async def nari(socket: WebSocket) -> None:
+        """nari.speech.v1."""
+        await NariSocket(socket, Speaker(service, limits, caller_of(socket))).run()
+
+    return router
 
 
 class _Append(BaseModel):
@@ -53,15 +67,14 @@ class _End(BaseModel):
 class NariSocket:
     """One connection, which is one utterance."""
 
-    def __init__(self, socket: WebSocket, speaker: Speaker, args: IngressArgs) -> None:
+    def __init__(self, socket: WebSocket, speaker: Speaker) -> None:
         self._socket = EventSocket(socket, _LONGEST_MESSAGE_BYTES)
         self._offered = socket.headers.get("sec-websocket-protocol", "")
         self._speaker = speaker
-        self._args = args
         self._id: str | None = None
         self._sequence = 0  # of the next event of text
-        self._ended = False
         self._chunks = 0
+        self._stop_reason = "cancelled"
 
     async def run(self) -> None:
         known = PROTOCOL in map(str.strip, self._offered.split(","))
@@ -69,76 +82,68 @@ class NariSocket:
             if not known:
                 violation(f"offer the subprotocol {PROTOCOL}")
             await self._send("session.created", protocol=PROTOCOL, audio=_audio(SAMPLE_RATE_HZ))
-            await self._utterance(await self._configure())
+            speech = await self._configure()
+            text = self._speaker.live_text()
+            await until_one_ends(self._speak(speech, text), self._read(text))
+            reason, chunks = self._stop_reason, self._chunks
+            await self._send("response.done", request_id=self._id, stop_reason=reason, audio_chunks=chunks)
 
-    async def _configure(self) -> LiveSpeech:
-        kind, fields = await self._socket.receive(self._args.live_text_timeout_s)
+    async def _configure(self) -> ResolvedSpeech:
+        kind, fields = await self._socket.receive(self._speaker.args.live_text_timeout_s)
         if kind != "request.start":
             violation(f"{kind} before request.start")
         for name in _NOT_HERE:
             if name in fields:
-                raise HttpError(400, f"{name} is not for live text", param=name, code="field_not_accepted")
+                raise InvalidRequest(f"{name} is not supported for live text; omit it", name, "field_not_accepted")
         if fields.setdefault("response_format", "pcm") != "pcm":
-            raise HttpError(400, "response_format must be pcm", param="response_format", code="invalid_value")
-        body = parse_fields(SpeechBody, {**fields, "input": STAND_IN}).resolved()
-        speech = self._speaker.speak_live(await self._speaker.order(body))
+            raise InvalidRequest("response_format must be pcm", "response_format", "invalid_value")
+        body = parse_fields(UtteranceFields, fields)
+        speech = await self._speaker.resolve(body.resolved(), body.sent_as)
+        body.check_task(speech.card)
+        if speech.normalize_text:
+            message = "normalize_text is not supported for live text; omit it"
+            raise InvalidRequest(message, "normalize_text", "field_not_accepted")
         self._id = f"ws-{uuid.uuid4().hex}"
         await self._send("request.configured", request_id=self._id)
         return speech
 
-    async def _utterance(self, speech: LiveSpeech) -> None:
-        speaking = asyncio.create_task(self._speak(speech))
-        reading = asyncio.create_task(self._read(speech))
-        try:
-            await asyncio.wait((speaking, reading), return_when=asyncio.FIRST_COMPLETED)
-            if speaking.done():
-                reason, chunks = speaking.result()
-            else:
-                reading.result()
-                reason, chunks = "cancelled", self._chunks
-        finally:
-            for task in (speaking, reading):
-                task.cancel()
-            await asyncio.gather(speaking, reading, return_exceptions=True)
-            speech.cancel()
-        await self._send("response.done", request_id=self._id, stop_reason=reason, audio_chunks=chunks)
+    async def _speak(self, speech: ResolvedSpeech, text: LiveText) -> None:
+        """Send the audio."""
+        started = False
+        async with self._speaker.speak_live(speech, text) as pieces:
+            async for piece in pieces:
+                if not started:
+                    started = True
+                    audio = _audio(pieces.output.rate_hz)
+                    await self._send("response.started", request_id=self._id, audio=audio)
+                if piece:
+                    await self._socket.send_bytes(piece)
+                    self._chunks += 1
+            self._stop_reason = pieces.finish_reason
 
-    async def _speak(self, speech: LiveSpeech) -> tuple[str, int]:
-        """Send the audio. Returns why it ended, and the number of messages."""
-        reason = None
-        async for chunk in speech:
-            if self._chunks == 0:
-                await self._send("response.started", request_id=self._id, audio=_audio(speech.card.sample_rate_hz))
-            if chunk.pcm:
-                await self._socket.send_bytes(chunk.pcm)
-                self._chunks += 1
-            reason = chunk.finish_reason
-        assert reason is not None, "the last chunk of a stream says why it ended"
-        return reason, self._chunks
-
-    async def _read(self, speech: LiveSpeech) -> None:
-        """Take the client's events until it cancels."""
+    async def _read(self, text: LiveText) -> None:
+        """Accept the client's events until it cancels."""
         while True:
             kind, fields = await self._socket.receive(math.inf)  # a text that pauses ends the speech
             match kind:
                 case "input_text.append":
                     append = parse_fields(_Append, fields)
-                    self._expect(append.sequence)
-                    await speech.append(append.text)
+                    self._expect(append.sequence, text)
+                    text.append(append.text)
                     await self._acknowledge(kind, append.sequence)
                 case "input_text.end":
                     end = parse_fields(_End, fields)
-                    self._expect(end.sequence)
-                    self._ended = True
-                    await speech.finish()
-                    await self._acknowledge(kind, end.sequence)
+                    self._expect(end.sequence, text)
+                    text.end()
+                    if not text.blank:  # otherwise the speech refuses it
+                        await self._acknowledge(kind, end.sequence)
                 case "response.cancel":
                     return
                 case _:
                     violation(f"{kind} is not expected here")
 
-    def _expect(self, sequence: int) -> None:
-        if self._ended:
+    def _expect(self, sequence: int, text: LiveText) -> None:
+        if text.ended:
             violation("text after input_text.end")
         if sequence != self._sequence:
             violation(f"sequence is {sequence}; {self._sequence} was expected")
@@ -150,8 +155,8 @@ class NariSocket:
     async def _send(self, kind: str, **fields: object) -> None:
         await self._socket.send({"type": kind, **fields})
 
-    async def _refuse(self, error: HttpError) -> None:
-        fault = {"type": error.type, "code": error.code, "message": error.message}
+    async def _refuse(self, refusal: Refusal) -> None:
+        fault = {"type": refusal.type, "code": refusal.code, "message": refusal.message}
         await self._send("error", request_id=self._id, error=fault)
 
 

@@ -18,25 +18,41 @@ an `error` and audio.done with `error` true, and the next utterance may come.
 
 import asyncio
 import base64
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal
 
-from fastapi import WebSocket
+from fastapi import APIRouter, WebSocket
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
 
+from deployments.access.limits import CallerLimits
 from deployments.audio.encoder import AudioFormat
-from deployments.errors import HttpError, to_http_error
-from deployments.protocols.sockets import EventSocket, until_one_ends, violation
-from deployments.settings import IngressArgs
-from deployments.speech.live_speech import STAND_IN
-from deployments.speech.order import EncodedStream, Order, PendingText, Speaker, spoken, spoken_live
-from deployments.speech.utterance import Utterance, UtteranceFields, parse_fields
+from deployments.errors import Refusal, refusal_of, renamed_fields
+from deployments.http.bodies import parse_fields
+from deployments.http.gate import caller_of
+from deployments.protocols.fields import UtteranceFields
+from deployments.protocols.sockets import EventSocket, Turns, until_one_ends, violation
+from deployments.protocols.speaker import Speaker
+from deployments.speech.encoding import AudioOutput, EncodedSpeech
+from deployments.speech.live_speech import LiveText
+from deployments.speech.service import ResolvedSpeech, SpeechService
 from deployments.text.sentences import complete_parts
+from qwen_tts.errors import InvalidRequest
 
 _LONGEST_MESSAGE_BYTES = 4 * 1024 * 1024
 _LONGEST_TEXT_BYTES = 128 * 1024  # of an utterance
 _MOST_UTTERANCES = 8  # that wait
+
+
+def routes(service: SpeechService, limits: CallerLimits) -> APIRouter:
+    router = APIRouter()
+
+    @router.websocket("/v1/audio/speech/stream")
+    async def omni(socket: WebSocket) -> None:
+        """vLLM-Omni's."""
+        await OmniSocket(socket, Speaker(service, limits, caller_of(socket))).run()
+
+    return router
 
 
 class _Config(UtteranceFields):
@@ -59,7 +75,7 @@ class _Nothing(BaseModel):
 @dataclass(frozen=True)
 class _Session:
     config: _Config
-    order: Order
+    speech: ResolvedSpeech
 
     @property
     def live(self) -> bool:
@@ -71,7 +87,7 @@ class _Sentence:
     session: _Session
     utterance: int
     index: int
-    text: str | PendingText
+    text: str | LiveText
 
 
 @dataclass(frozen=True)
@@ -85,49 +101,44 @@ class _End:
 class OmniSocket:
     """One connection."""
 
-    def __init__(self, socket: WebSocket, speaker: Speaker, args: IngressArgs) -> None:
+    def __init__(self, socket: WebSocket, speaker: Speaker) -> None:
         self._socket = EventSocket(socket, _LONGEST_MESSAGE_BYTES)
         self._speaker = speaker
-        self._args = args
-        self._work: asyncio.Queue[_Sentence | _End | None] = asyncio.Queue()
-        self._ahead = 0  # of what was put there and is not done yet
-        self._utterances_ahead = 0
-        # Of the utterance that is being written:
+        self._turns = Turns[_Sentence | _End](_MOST_UTTERANCES, "utterances")
+        # The utterance that is being written:
         self._utterance = 0
         self._sentences = 0
         self._text_bytes = 0
         self._rest = ""  # not cut into sentences yet
-        self._growing: PendingText | None = None
+        self._growing: LiveText | None = None
 
     async def run(self) -> None:
         async with self._socket.conversation(self._refuse):
-            kind, fields = await self._socket.receive(self._args.body_pause_s)
+            kind, fields = await self._socket.receive(self._speaker.args.body_pause_s)
             if kind != "session.config":
                 violation(f"{kind} before session.config")
             session = await self._configure(fields)
             await until_one_ends(self._read(session), self._speak())
 
-    async def _refuse(self, error: HttpError) -> None:
-        await self._send("error", **_fault(error))
+    async def _refuse(self, refusal: Refusal) -> None:
+        await self._send("error", **_fault(refusal))
 
     async def _configure(self, fields: dict[str, object]) -> _Session:
         config = parse_fields(_Config, fields)
         if config.response_format != "pcm" and (config.stream_audio or config.word_timestamps):
             name = "stream_audio" if config.stream_audio else "word_timestamps"
             message = f"{name} needs response_format pcm, not {config.response_format}"
-            raise HttpError(400, message, param="response_format", code="conflicting_fields")
-        own = {"stream_audio", "split_granularity", "word_timestamps"}
-        given = {name: value for name, value in fields.items() if name not in own}
-        body = parse_fields(
-            Utterance, {**given, "response_format": config.response_format, "input": STAND_IN}
-        ).resolved()
-        return _Session(config, await self._speaker.order(body))
+            raise InvalidRequest(message, "response_format", "conflicting_fields")
+        speech = await self._speaker.resolve(config.resolved(), config.sent_as)
+        config.check_task(speech.card)
+        return _Session(config, speech)
 
     async def _read(self, session: _Session) -> None:
-        """Take the client's events until the connection ends."""
+        """Accept the client's events until the connection ends."""
         closing = False
         while True:
-            kind, fields = await self._socket.receive(self._args.live_text_timeout_s, lambda: self._ahead > 0)
+            timeout_s = self._speaker.args.live_text_timeout_s
+            kind, fields = await self._socket.receive(timeout_s, lambda: self._turns.ahead > 0)
             match kind:
                 case _ if closing:
                     violation(f"{kind} after session.close")
@@ -142,19 +153,23 @@ class OmniSocket:
                     self._finish(session)
                 case "session.close":
                     closing = True
-                    self._put(None)
+                    self._turns.end()
                 case _:
-                    violation(f"{kind} is not known here")
+                    violation(f"{kind} is not a known event")
 
     async def _append(self, session: _Session, text: str) -> None:
         self._text_bytes += len(text.encode())
+        if self._text_bytes > _LONGEST_TEXT_BYTES:
+            message = f"an utterance has at most {_LONGEST_TEXT_BYTES} bytes of text; send input.done before"
+            raise InvalidRequest(message, "text", "input_too_long")
         self._rest += text
         if session.live:
             if self._growing is None and self._rest.strip():
-                self._growing = PendingText()
+                self._growing = self._speaker.live_text()
                 self._say(session, self._growing)
             if self._growing is not None:
-                self._growing.append(self._rest)
+                with renamed_fields({"input": "text"}):
+                    self._growing.append(self._rest)
                 self._rest = ""
         elif session.config.split_granularity != "none":
             clauses = session.config.split_granularity == "clause"
@@ -162,83 +177,70 @@ class OmniSocket:
             parts, self._rest = await cut
             for part in parts:
                 self._say(session, part)
-        at_once = len(self._rest) if self._growing is None else self._growing.characters
-        if self._text_bytes > _LONGEST_TEXT_BYTES or at_once > self._args.max_input_characters:
-            message = f"an utterance has at most {_LONGEST_TEXT_BYTES} bytes of text, and what is spoken at once"
-            message += f" {self._args.max_input_characters} characters; see split_granularity"
-            raise HttpError(413, message, param="text", code="input_too_long")
 
     def _finish(self, session: _Session) -> None:
         if self._growing is not None:
             self._growing.end()
         elif self._rest.strip():
             self._say(session, self._rest.strip())
-        self._utterances_ahead += 1
-        if self._utterances_ahead > _MOST_UTTERANCES:
-            raise HttpError(429, f"more than {_MOST_UTTERANCES} utterances are waiting", code="too_many_utterances")
-        self._put(_End(self._utterance, self._sentences))
+        self._turns.put(_End(self._utterance, self._sentences))
         self._utterance += 1
         self._sentences = self._text_bytes = 0
         self._rest, self._growing = "", None
 
-    def _say(self, session: _Session, text: str | PendingText) -> None:
-        self._put(_Sentence(session, self._utterance, self._sentences, text))
+    def _say(self, session: _Session, text: str | LiveText) -> None:
+        self._turns.put(_Sentence(session, self._utterance, self._sentences, text), counted=False)
         self._sentences += 1
-
-    def _put(self, work: _Sentence | _End | None) -> None:
-        self._ahead += 1
-        self._work.put_nowait(work)
 
     async def _speak(self) -> None:
         """Do the work in its order, until session.close."""
-        while (work := await self._work.get()) is not None:
+        async for work in self._turns:
             match work:
                 case _Sentence():
                     await self._say_sentence(work)
                 case _End(utterance, sentences):
-                    self._utterances_ahead -= 1
                     await self._send("session.done", utterance_index=utterance, total_sentences=sentences)
-            self._ahead -= 1
 
     async def _say_sentence(self, sentence: _Sentence) -> None:
-        order = sentence.session.order
+        output = sentence.session.speech.output
         which = {"utterance_index": sentence.utterance, "sentence_index": sentence.index}
-        text = sentence.text if isinstance(sentence.text, str) else ""  # it is not written yet
-        shape = {"sample_rate": order.sample_rate_hz, "channels": 1}
-        await self._send("audio.start", **which, sentence_text=text, format=order.audio_format, **shape)
+        text = sentence.text if isinstance(sentence.text, str) else ""  # a live text is not known yet
+        shape = {"sample_rate": output.rate_hz, "channels": 1}
+        await self._send("audio.start", **which, sentence_text=text, format=output.audio_format, **shape)
         sent = chunks = 0
         failed = False
         try:
-            async with aclosing(self._pieces(sentence)) as pieces:
-                async for piece, _ in pieces:
+            async with self._speech(sentence) as pieces:
+                async for piece in pieces:
                     if not piece:
                         continue
                     if sentence.session.config.word_timestamps:
-                        await self._send("audio.chunk", **which, chunk_id=chunks, **shape, **_chunk(order, sent, piece))
+                        chunk = _chunk(output, sent, piece)
+                        await self._send("audio.chunk", **which, chunk_id=chunks, **shape, **chunk)
                     else:
                         await self._socket.send_bytes(piece)
                     sent, chunks = sent + len(piece), chunks + 1
-        except Exception as error:  # this sentence's; when the client has left, the next message says so
+        except Exception as error:  # this sentence's; if the client has left, the next message raises
             failed = True
             discard = {"partial_audio": True, "action": "discard"} if sent else {}
-            await self._send("error", **_fault(to_http_error(error)), **discard)
+            await self._send("error", **_fault(refusal_of(error)), **discard)
         await self._send("audio.done", **which, total_bytes=sent, error=failed)
 
-    def _pieces(self, sentence: _Sentence) -> EncodedStream:
-        order = sentence.session.order
+    def _speech(self, sentence: _Sentence) -> AbstractAsyncContextManager[EncodedSpeech]:
+        speech = sentence.session.speech
         match sentence.text:
-            case PendingText() as growing:
-                return spoken_live(self._speaker, order, growing)
+            case LiveText() as growing:
+                return self._speaker.speak_live(speech, growing)
             case text:
-                return spoken(self._speaker, order, text, whole=not sentence.session.config.stream_audio)
+                return self._speaker.speak(speech, text, whole=not sentence.session.config.stream_audio)
 
     async def _send(self, kind: str, **fields: object) -> None:
         await self._socket.send({"type": kind, **fields})
 
 
-def _chunk(order: Order, sent: int, pcm: bytes) -> dict[str, object]:
-    """Where 16-bit PCM is heard after what was `sent`."""
-    bytes_per_ms = 2 * order.sample_rate_hz / 1000
+def _chunk(output: AudioOutput, sent: int, pcm: bytes) -> dict[str, object]:
+    """Return when 16-bit PCM is heard that comes after `sent` bytes."""
+    bytes_per_ms = 2 * output.rate_hz / 1000
     return {
         "chunk_start_ms": round(sent / bytes_per_ms),
         "chunk_end_ms": round((sent + len(pcm)) / bytes_per_ms),
@@ -247,5 +249,5 @@ def _chunk(order: Order, sent: int, pcm: bytes) -> dict[str, object]:
     }
 
 
-def _fault(error: HttpError) -> dict[str, object]:
-    return {"message": error.message, "code": error.code, "param": error.param}
+def _fault(refusal: Refusal) -> dict[str, object]:
+    return {"message": refusal.message, "code": refusal.code, "param": refusal.param}

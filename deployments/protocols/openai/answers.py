@@ -1,25 +1,16 @@
 """Bodies of answers, as callers and /openapi.json see them."""
 
+import base64
 from typing import Literal
 
 from pydantic import BaseModel
 
+from deployments.speech.design import Candidate
 from deployments.voices.consents import ConsentRecord
 from deployments.voices.record import Source, VoiceRecord
 from deployments.wire.messages import Usage
 from qwen_tts.config import ModelType
 from qwen_tts.request import FinishReason
-
-
-class ErrorDetail(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorAnswer(BaseModel):
-    error: ErrorDetail
 
 
 class Alive(BaseModel):
@@ -194,6 +185,17 @@ def show_voice(record: VoiceRecord) -> StoredVoice:
         mime_type=record.mime_type,
         file_size=record.audio_bytes,
         owner=record.owner,
+    )
+
+
+def show_preview(candidate: Candidate, *, chosen: bool | None = None) -> Preview:
+    return Preview(
+        id=candidate.preview_id,
+        chosen=chosen,
+        seed=candidate.seed,
+        finish_reason=candidate.finish_reason,
+        flaw=candidate.flaw,
+        audio=base64.b64encode(candidate.wav).decode(),
     )
 
 

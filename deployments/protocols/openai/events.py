@@ -4,41 +4,56 @@ import base64
 import json
 from collections.abc import AsyncIterator, Mapping
 
-from deployments.errors import to_http_error
+from deployments.errors import refusal_of
 from deployments.http.request_log import note_finish
+from deployments.http.responses import StreamedBody
 from deployments.protocols.openai.answers import usage_object
-from deployments.wire.streams import PcmStream
+from deployments.speech.encoding import EncodedSpeech
 
 MEDIA_TYPE = "text/event-stream"
+# Proxies on the way must not collect events.
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-async def speech_events(
-    audio: AsyncIterator[bytes], audio_format: str, stream: PcmStream, text: str, speed: float
-) -> AsyncIterator[bytes]:
-    """An event for every piece of `audio`, a file of that format made of `stream`, and one of how it ended: with the
-    pieces of `text` and when they are heard at `speed`."""
-    try:
-        async for piece in audio:
-            encoded = base64.b64encode(piece).decode()
-            yield _event({"type": "speech.audio.delta", "audio": encoded, "response_format": audio_format})
-    except Exception as error:  # whatever it was, the status line is gone: this is its answer
-        note_finish("error")
-        yield _event({"type": "speech.audio.error", "error": to_http_error(error).error})
-        return
-    last = stream.last
-    assert last.usage is not None, "the last chunk of a stream has its usage"
-    usage = usage_object(last.usage).model_dump()
+def speech_events(text: str) -> StreamedBody:
+    """Return the body of an answer that sends the speech of `text` as events.
+
+    Each piece of the file is an event. The last event says how the speech ended and when each piece of `text` is
+    heard.
+    """
+
+    async def events(audio: AsyncIterator[bytes], speech: EncodedSpeech) -> AsyncIterator[bytes]:
+        try:
+            async for piece in audio:
+                encoded = base64.b64encode(piece).decode()
+                audio_format = speech.output.audio_format
+                yield _event({"type": "speech.audio.delta", "audio": encoded, "response_format": audio_format})
+        except Exception as error:  # the status line has been sent: this event is the answer to any error
+            note_finish("error")
+            yield _event({"type": "speech.audio.error", "error": refusal_of(error).error})
+            return
+        yield _event(_done(text, speech))
+
+    return StreamedBody(MEDIA_TYPE, events, _HEADERS)
+
+
+def _done(text: str, speech: EncodedSpeech) -> dict[str, object]:
+    speed = speech.output.speed
     segments = [
         {
             "text": text[timing.start : timing.end],
             "start_ms": round(timing.start_ms / speed),
             "end_ms": round(timing.end_ms / speed),
         }
-        for timing in stream.timings
+        for timing in speech.timings
     ]
-    yield _event(
-        {"type": "speech.audio.done", "usage": usage, "finish_reason": last.finish_reason, "segments": segments}
-    )
+    usage = usage_object(speech.usage).model_dump()
+    return {
+        "type": "speech.audio.done",
+        "usage": usage,
+        "finish_reason": speech.finish_reason,
+        "segments": segments,
+    }
 
 
 def _event(event: Mapping[str, object]) -> bytes:

@@ -34,7 +34,7 @@ class ConsentUpload:
 
 
 async def parse_upload(content_type: str, body: bytes, max_audio_bytes: int) -> Upload:
-    """Raises HttpError naming the field at fault."""
+    """Raises InvalidRequest naming the field at fault."""
     form = await parse_form(content_type, body, texts=_TEXTS, audio="audio_sample", max_audio_bytes=max_audio_bytes)
     texts = form.texts
     if (kind := texts.get("type", "audio_sample")) != "audio_sample":
@@ -63,7 +63,7 @@ async def parse_upload(content_type: str, body: bytes, max_audio_bytes: int) -> 
 
 
 async def parse_consent(content_type: str, body: bytes, max_audio_bytes: int) -> ConsentUpload:
-    """Raises HttpError naming the field at fault."""
+    """Raises InvalidRequest naming the field at fault."""
     form = await parse_form(
         content_type, body, texts=_CONSENT_TEXTS, audio="recording", max_audio_bytes=max_audio_bytes
     )
@@ -73,7 +73,7 @@ async def parse_consent(content_type: str, body: bytes, max_audio_bytes: int) ->
 
 
 def check_label(name: str, text: str) -> None:
-    """Raises HttpError."""
+    """Raises InvalidRequest."""
     if not text.strip():
         raise form_fault(name, f"{name} is missing", "missing_field")
     if len(text) > _MAX_LABEL_CHARACTERS:

@@ -1,0 +1,145 @@
+"""SpeechService: what one ingress replica can do for its callers, whatever protocol they use."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.access.caller import Caller
+from deployments.errors import renamed_fields
+from deployments.settings import IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
+from deployments.speech.design import VoiceDesigner
+from deployments.speech.encoding import AudioOutput, BatchRoom, EncodedSpeech, SpeechEncoding
+from deployments.speech.fields import SpeechFields
+from deployments.speech.limits import TextLimits
+from deployments.speech.live_speech import LiveText, speak_live_text
+from deployments.speech.opener import SpeechOpener
+from deployments.speech.voice_choice import VoiceChoice
+from deployments.text.numbers import numbers_in_words
+from deployments.voices.consents import ConsentStore
+from deployments.voices.library import VoiceLibrary
+from deployments.wire.messages import ModelCard
+from deployments.wire.models import Models
+from deployments.wire.text_inbox import start_inbox
+from qwen_tts.errors import InvalidRequest
+from qwen_tts.request import SpeechOptions, SpeechRequest
+
+
+@dataclass(frozen=True)
+class ResolvedSpeech:
+    """Checked fields: the model and the voice that speak, how they speak, and into what kind of file.
+
+    All texts that are spoken with it have one seed, which was drawn unless the caller gave one.
+    """
+
+    card: ModelCard
+    options: SpeechOptions
+    output: AudioOutput
+    normalize_text: bool
+    sent_as: Mapping[str, str] = field(default_factory=dict)  # the caller's names of fields, for refusals
+
+
+class SpeechService:
+    """The parts behind one ingress replica. It keeps cards of the loaded models, and voices it has read.
+
+    Every method raises errors that `errors.refusal_of` knows.
+    """
+
+    def __init__(
+        self,
+        decoder: DeploymentHandle[Any],
+        encoder: DeploymentHandle[Any] | None,
+        args: IngressArgs,
+        voices: VoiceStoreArgs,
+        reference_audio: ReferenceAudioArgs,
+    ) -> None:
+        self.args = args
+        self.started_s = int(time.time())
+        self.limits = TextLimits(args)
+        self._decoder = decoder
+        self._encoder = encoder
+        self.models = Models(self._describe)
+        self.library = VoiceLibrary(encoder, self.models, voices, reference_audio)
+        self.designer = VoiceDesigner(decoder, self.library, self.models, voices)
+        self.consents = ConsentStore(voices.url, limit=voices.max_consents)
+        self._choice = VoiceChoice(self.models, self.library)
+        self._opener = SpeechOpener(decoder, self.library, self.models, args.long_text)
+        self._encoding = SpeechEncoding(args.max_audio_bytes_under_way)
+        self._inbox = start_inbox()
+
+    async def resolve(
+        self, caller: Caller, fields: SpeechFields, sent_as: Mapping[str, str] | None = None
+    ) -> ResolvedSpeech:
+        """Check everything of a request but its text. `sent_as` has the caller's names of fields, where they differ."""
+        names = sent_as or {}
+        with renamed_fields(names):
+            await self.models.load()
+            for name in ("instructions", "ref_text"):
+                self.limits.check_other(name, getattr(fields, name))
+            card, voice = await self._choice.choose(caller, fields)
+            options = fields.options(card, voice)
+            output = AudioOutput(fields.response_format, card.sample_rate_hz, fields.sample_rate, fields.speed)
+        return ResolvedSpeech(card, options, output, fields.normalize_text, names)
+
+    async def request(self, speech: ResolvedSpeech, text: str) -> SpeechRequest:
+        """Return the request to speak a complete text."""
+        with renamed_fields(speech.sent_as):
+            self.limits.check_whole(text)
+            if speech.normalize_text:
+                text = await asyncio.to_thread(numbers_in_words, text, speech.options.language)
+            return speech.options.request(text)
+
+    async def prepare(
+        self, caller: Caller, fields: SpeechFields, text: str, sent_as: Mapping[str, str] | None = None
+    ) -> tuple[ResolvedSpeech, SpeechRequest]:
+        """Check a request with its text."""
+        with renamed_fields(sent_as or {}):
+            self.limits.check_whole(text)  # before the work of resolving a reference
+        speech = await self.resolve(caller, fields, sent_as)
+        return speech, await self.request(speech, text)
+
+    @asynccontextmanager
+    async def speak(
+        self, speech: ResolvedSpeech, request: SpeechRequest, *, whole: bool, room: BatchRoom | None = None
+    ) -> AsyncIterator[EncodedSpeech]:
+        """Speak a complete text: as a file at the end, where `whole`, else in pieces. Leaving the context stops it."""
+        with renamed_fields(speech.sent_as):
+            chunks = self._opener.open(request, speech.card)
+            async with self._encoding.open(chunks, speech.output, whole=whole, room=room) as encoded:
+                yield encoded
+
+    def live_text(self) -> LiveText:
+        """Return a text that is going to be written."""
+        return LiveText(self.limits)
+
+    @asynccontextmanager
+    async def speak_live(
+        self, speech: ResolvedSpeech, text: LiveText, *, pause_s: float | None = None
+    ) -> AsyncIterator[EncodedSpeech]:
+        """Speak a text while it is written. A pause of `pause_s` ends it. Leaving the context stops the speech."""
+        with renamed_fields(speech.sent_as):
+            if speech.normalize_text:
+                message = "normalize_text is not supported for a text that is spoken while it is written; omit it"
+                raise InvalidRequest(message, "normalize_text", "field_not_accepted")
+            chunks = speak_live_text(
+                self._decoder,
+                self._inbox,
+                speech.card,
+                speech.options,
+                text,
+                timeout_s=self.args.live_text_timeout_s,
+                pause_s=pause_s,
+            )
+            async with self._encoding.open(chunks, speech.output, whole=False) as encoded:
+                yield encoded
+
+    async def _describe(self) -> list[ModelCard]:
+        """Return the cards of all models, once the encoder has loaded too."""
+        cards: list[ModelCard] = await self._decoder.describe.remote()
+        if self._encoder is not None:
+            await self._encoder.describe.remote()
+        return cards
