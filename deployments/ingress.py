@@ -22,6 +22,7 @@ from deployments.protocols.omni import socket as omni
 from deployments.protocols.openai import batch, consents, designs, models, speech, voices
 from deployments.settings import ApiKeyArgs, IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
 from deployments.speech.service import SpeechService
+from deployments.wire.text_inbox import start_inbox
 
 
 @serve.ingress()
@@ -39,7 +40,7 @@ class Ingress:
     ) -> None:
         hide_serves_access_log()
         self._gate = Gate(api_keys)
-        self._service = SpeechService(decoder, encoder, args, voices, reference_audio)
+        self._service = SpeechService(decoder, encoder, start_inbox(), args, voices, reference_audio)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor (ray.serve.ingress without an application)."""

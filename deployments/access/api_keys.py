@@ -31,7 +31,7 @@ class ApiKeys:
         return f"Requests need an API key; {self._file} has {len(self._keys)}"
 
     def authenticate(self, headers: Mapping[str, str]) -> Caller:
-        """Return the caller with these headers, whose names are in lower case. Raises InvalidRequest `invalid_api_key`."""
+        """Return the caller who sent these headers, their names in lower case. Raises InvalidRequest."""
         if self._file is None:
             return EVERYONE
         self._refresh(self._file)

@@ -75,7 +75,8 @@ async def speak_live_text(
     """Yield the audio of `text` from its first certain token on. Leaving the context stops the speech.
 
     A text that pauses for `pause_s` is complete. A text that pauses for `timeout_s`, before its first word too, ends
-    the audio with InvalidRequest `text_timeout`. An error of the text is raised at once. Speech may end (its length, or the talker's own end) before the text does: text after that is not spoken.
+    the audio with InvalidRequest `text_timeout`. An error of the text is raised at once. Speech may end before the text
+    does, by its length or by the talker's own end: text after that is not spoken.
     """
     rest = InboxText(inbox, timeout_s)
     try:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentHandle
 
 from deployments.access.caller import Caller
@@ -24,7 +25,7 @@ from deployments.voices.consents import ConsentStore
 from deployments.voices.library import VoiceLibrary
 from deployments.wire.messages import ModelCard
 from deployments.wire.models import Models
-from deployments.wire.text_inbox import start_inbox
+from deployments.wire.text_inbox import TextInbox
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import SpeechOptions, SpeechRequest
 
@@ -53,6 +54,7 @@ class SpeechService:
         self,
         decoder: DeploymentHandle[Any],
         encoder: DeploymentHandle[Any] | None,
+        inbox: ActorHandle[TextInbox],
         args: IngressArgs,
         voices: VoiceStoreArgs,
         reference_audio: ReferenceAudioArgs,
@@ -69,7 +71,7 @@ class SpeechService:
         self._choice = VoiceChoice(self.models, self.library)
         self._opener = SpeechOpener(decoder, self.library, self.models, args.long_text)
         self._encoding = SpeechEncoding(args.max_audio_bytes_under_way)
-        self._inbox = start_inbox()
+        self._inbox = inbox
 
     async def resolve(
         self, caller: Caller, fields: SpeechFields, sent_as: Mapping[str, str] | None = None

@@ -1,24 +1,28 @@
-"""The session that protocols are built on, where its text or its inbox fails under it."""
+"""Live speech, where its text or its inbox fails under it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import RayActorError
+from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentHandle
 
-from deployments.errors import to_http_error
+from deployments.errors import refusal_of
 from deployments.settings import IngressArgs
-from deployments.speech.live_speech import STAND_IN, LiveSpeech
-from deployments.wire.messages import ModelCard
-from deployments.wire.text_inbox import start_inbox
+from deployments.speech.limits import TextLimits
+from deployments.speech.live_speech import LiveText, speak_live_text
+from deployments.wire.messages import AudioChunk, ModelCard
+from deployments.wire.text_inbox import TextInbox, start_inbox
 from qwen_tts.errors import InvalidRequest
-from qwen_tts.request import CustomVoice, SpeechRequest
+from qwen_tts.request import CustomVoice, SpeechOptions
 from tests.serve.conftest import CUSTOM, Service, _handle
 from tests.serve.test_speech import wait_until_idle
 
-REQUEST = SpeechRequest(STAND_IN, CustomVoice("ryan"), seed=5, max_frames=60)
+OPTIONS = SpeechOptions(voice=CustomVoice("ryan"), seed=5, max_frames=60)
+LIMITS = TextLimits(IngressArgs())
 
 
 @pytest.fixture
@@ -31,35 +35,60 @@ async def card(decoder: DeploymentHandle[Any]) -> ModelCard:
     return next(one for one in cards if one.name == CUSTOM)
 
 
-@pytest.mark.parametrize("text", ["", "Hello there"], ids=["before the first word", "in the middle of one"])
-async def test_a_text_that_stops_ends_its_speech(service: Service, decoder: DeploymentHandle[Any], text: str) -> None:
-    speech = LiveSpeech(decoder, start_inbox(), await card(decoder), REQUEST, IngressArgs(live_text_timeout_s=1.5))
-    try:
-        await speech.append(text)
-        with pytest.raises(InvalidRequest, match=r"no text came for 1\.5 s") as caught:
-            async for _ in speech:
+async def speaking(
+    decoder: DeploymentHandle[Any], inbox: ActorHandle[TextInbox], text: LiveText, timeout_s: float
+) -> AbstractAsyncContextManager[AsyncIterator[AudioChunk]]:
+    model = await card(decoder)
+    return speak_live_text(decoder, inbox, model, OPTIONS, text, timeout_s=timeout_s, pause_s=None)
+
+
+@pytest.mark.parametrize("words", ["", "Hello there"], ids=["before the first word", "in the middle of one"])
+async def test_a_text_that_stops_ends_its_speech(service: Service, decoder: DeploymentHandle[Any], words: str) -> None:
+    text = LiveText(LIMITS)
+    text.append(words)
+    async with await speaking(decoder, start_inbox(), text, 1.5) as chunks:
+        with pytest.raises(InvalidRequest, match=r"no text arrived for 1\.5 s") as caught:
+            async for _ in chunks:
                 pass
-    finally:
-        speech.cancel()
-    assert to_http_error(caught.value).status == 408
+    assert refusal_of(caught.value).status == 408
     await asyncio.to_thread(wait_until_idle, service)
 
 
 async def test_speech_does_not_outlive_the_inbox_of_its_text(service: Service, decoder: DeploymentHandle[Any]) -> None:
-    """Which dies with its ingress."""
-    inbox = start_inbox()
-    speech = LiveSpeech(decoder, inbox, await card(decoder), REQUEST, IngressArgs())
-    try:
-        await speech.append("Hello there")
-        chunks = aiter(speech)
+    """The inbox dies with its ingress."""
+    inbox, text = start_inbox(), LiveText(LIMITS)
+    text.append("Hello there")
+    async with await speaking(decoder, inbox, text, 30.0) as chunks:
         assert (await anext(chunks)).pcm
         ray.kill(inbox)
+        text.append(" again")
         with pytest.raises(Exception) as caught:  # noqa: PT011  # of a class made by Ray
             async for _ in chunks:
                 pass
-        assert to_http_error(caught.value).code == "replica_failed"
-        with pytest.raises(RayActorError):
-            await speech.append(" again")
-    finally:
-        speech.cancel()
+        assert refusal_of(caught.value).code == "replica_failed"
+    await asyncio.to_thread(wait_until_idle, service)
+
+
+async def test_an_inbox_that_crashes_fails_its_streams_and_serves_the_next(
+    service: Service, decoder: DeploymentHandle[Any]
+) -> None:
+    """Ray starts the actor again, without the texts it held."""
+    inbox, text = start_inbox(), LiveText(LIMITS)
+    text.append("Hello there")
+    async with await speaking(decoder, inbox, text, 30.0) as chunks:
+        assert (await anext(chunks)).pcm
+        ray.kill(inbox, no_restart=False)
+        text.append(" again")
+        with pytest.raises(Exception) as caught:  # noqa: PT011  # of a class made by Ray
+            async for _ in chunks:
+                pass
+        refusal = refusal_of(caught.value)
+        assert (refusal.status, refusal.code) == (500, "replica_failed"), "the server's fault, not the client's"
+    await asyncio.to_thread(wait_until_idle, service)
+    later = LiveText(LIMITS)
+    later.append("Hello once more.")
+    later.end()
+    async with await speaking(decoder, inbox, later, 30.0) as chunks:
+        *_, last = [chunk async for chunk in chunks]
+    assert last.finish_reason is not None
     await asyncio.to_thread(wait_until_idle, service)

@@ -13,8 +13,9 @@ from deployments.access.caller import EVERYONE, Caller
 from deployments.access.key_file import KeyFileError, hash_key, new_key, read_keys
 from deployments.access.limits import CallerLimits
 from deployments.commands.main import main
-from deployments.errors import HttpError
-from qwen_tts.errors import Overloaded
+from deployments.errors import Refusal, refusal_of
+from deployments.http.errors import error_response
+from qwen_tts.errors import InvalidRequest, Overloaded
 
 HASH = hash_key("alice's key")
 
@@ -32,13 +33,13 @@ def file(tmp_path: Path) -> Path:
     return write(tmp_path / "keys.yaml", {"name": "alice", "hash": HASH}, {"name": "bob", "hash": hash_key("bob's")})
 
 
-def refusal(keys: ApiKeys, headers: dict[str, str]) -> HttpError:
-    with pytest.raises(HttpError) as caught:
+def refusal(keys: ApiKeys, headers: dict[str, str]) -> Refusal:
+    with pytest.raises(InvalidRequest) as caught:
         keys.authenticate(headers)
-    assert (caught.value.status, caught.value.type) == (401, "invalid_request_error")
-    assert caught.value.code == "invalid_api_key"
-    assert caught.value.response().headers["WWW-Authenticate"] == "Bearer"
-    return caught.value
+    refused = refusal_of(caught.value)
+    assert (refused.status, refused.type, refused.code) == (401, "invalid_request_error", "invalid_api_key")
+    assert error_response(refused).headers["WWW-Authenticate"] == "Bearer"
+    return refused
 
 
 def test_what_create_prints_lets_its_key_in(tmp_path: Path) -> None:

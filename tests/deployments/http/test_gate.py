@@ -11,9 +11,8 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Message
 
-from deployments.access.caller import caller_of
 from deployments.access.key_file import hash_key
-from deployments.http.gate import Gate, GateMiddleware
+from deployments.http.gate import Gate, GateMiddleware, caller_of
 from deployments.http.request_log import RequestLogMiddleware, note_finish
 from deployments.settings import ApiKeyArgs
 
@@ -27,7 +26,7 @@ class Service:
         self.go_on = asyncio.Event()
         self._caplog = caplog
         gate = Gate(ApiKeyArgs(file=keys))
-        self.app.add_middleware(GateMiddleware, gate=lambda: gate)
+        self.app.add_middleware(GateMiddleware, gate=gate)
         self.app.add_middleware(RequestLogMiddleware)
         self.app.get("/healthz")(lambda: PlainTextResponse("alive"))
         self.app.get("/who/{text}")(self.who)

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-import deployments.ingress  # noqa: F401  # adds the routes
-from deployments.edge import app
-from deployments.http.gate import OPEN_PATHS
+from deployments.http.bodies import parse_fields
+from deployments.http.gate import OPEN_PATHS, Gate
+from deployments.ingress import build_api
 from deployments.protocols.elevenlabs.fields import ConvertBody
 from deployments.protocols.openai.batch import BatchBody
-from deployments.speech.utterance import SpeechBody, parse_fields
+from deployments.protocols.openai.bodies import SpeechBody
+from deployments.settings import ApiKeyArgs, IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
+from deployments.speech.service import SpeechService
 
 ELEVENLABS = {
     "GET /v1/voices",
@@ -21,8 +23,11 @@ ELEVENLABS = {
 
 
 @pytest.fixture(scope="module")
-def document() -> dict[str, Any]:
-    return app.openapi()
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    nothing: Any = None  # no route is called
+    voices = VoiceStoreArgs(url=str(tmp_path_factory.mktemp("voices")))
+    service = SpeechService(nothing, nothing, nothing, IngressArgs(), voices, ReferenceAudioArgs())
+    return build_api(service, Gate(ApiKeyArgs())).openapi()
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,61 +1,76 @@
-"""However an answer ends, its producer is cancelled and its encoder freed."""
+"""However an answer ends, its speech is stopped and its encoder freed."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from deployments.audio.encoder import AudioEncoder
+from deployments.audio.encoder import AudioEncoder, AudioFormat
 from deployments.http.responses import audio_file, file_response, stream_response
+from deployments.speech.encoding import AudioOutput, EncodedSpeech, SpeechEncoding
 from deployments.wire.messages import AudioChunk, Usage
-from deployments.wire.streams import ResponseStream
 
 PCM = bytes(2 * 1920)
 
 
-class Chunks:
-    """A stream of two chunks that can be held back or break."""
+class Opened:
+    """The speech of two chunks, perhaps with an error instead of the second one."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.cancelled = False
+        self.stopped = False
         self._error = error
-        self.asked = asyncio.Event()
-        self._chunks = self._produce()
 
-    async def _produce(self) -> AsyncIterator[AudioChunk]:
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[AsyncIterator[AudioChunk]]:
+        try:
+            yield self._chunks()
+        finally:
+            self.stopped = True
+
+    async def _chunks(self) -> AsyncIterator[AudioChunk]:
         yield AudioChunk(PCM, None)
-        self.asked.set()
         if self._error is not None:
             raise self._error
         yield AudioChunk(PCM, "stop", Usage(3, 0, 2))
 
-    def __aiter__(self) -> AsyncIterator[AudioChunk]:
-        return self._chunks
 
-    async def __anext__(self) -> AudioChunk:
-        return await anext(self._chunks)
+@pytest.fixture
+def encoders(monkeypatch: pytest.MonkeyPatch) -> list[AudioEncoder]:
+    """Every encoder that is made."""
+    made: list[AudioEncoder] = []
+    make = AudioEncoder.__init__
 
-    def cancel(self) -> None:
-        self.cancelled = True
+    def noted(self: AudioEncoder, *args: object, **options: object) -> None:
+        make(self, *args, **options)  # type: ignore[arg-type]  # passed on
+        made.append(self)
+
+    monkeypatch.setattr(AudioEncoder, "__init__", noted)
+    return made
 
 
-def freed(encoder: AudioEncoder) -> bool:
-    return encoder.encode(PCM) == encoder.finish() == b""
+def freed(encoders: list[AudioEncoder]) -> bool:
+    assert encoders
+    return all(encoder.encode(PCM) == encoder.finish() == b"" for encoder in encoders)
 
 
-async def test_a_whole_file() -> None:
-    chunks, encoder = Chunks(), AudioEncoder("pcm", 24000, whole=True)
-    file = await audio_file(cast("ResponseStream", chunks), encoder)
+def encoded(opened: Opened, audio_format: AudioFormat, *, whole: bool) -> AbstractAsyncContextManager[EncodedSpeech]:
+    output = AudioOutput(audio_format, 24000, None, 1.0)
+    return SpeechEncoding(10**9).open(opened(), output, whole=whole)
+
+
+async def test_a_whole_file(encoders: list[AudioEncoder]) -> None:
+    opened = Opened()
+    file = await audio_file(encoded(opened, "pcm", whole=True))
     assert (file.content, file.finish_reason, file.usage.frames) == (2 * PCM, "stop", 2)
-    assert chunks.cancelled
-    assert freed(encoder)
+    assert opened.stopped
+    assert freed(encoders)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_failure_on_the_way(stream: bool) -> None:
-    chunks, encoder = Chunks(ValueError("broken")), AudioEncoder("opus", 24000, whole=not stream)
+async def test_a_failure_on_the_way(stream: bool, encoders: list[AudioEncoder]) -> None:
+    opened = Opened(ValueError("broken"))
     sent: list[dict[str, object]] = []
 
     async def send(message: object) -> None:
@@ -67,25 +82,34 @@ async def test_a_failure_on_the_way(stream: bool) -> None:
         raise AssertionError("not reached")
 
     async def answer() -> None:
-        source = cast("ResponseStream", chunks)
-        if stream:
-            response = await stream_response(source, encoder, {})
-        else:
-            response = file_response(await audio_file(source, encoder), {})
+        opening = encoded(opened, "opus", whole=not stream)
+        response = await stream_response(opening, {}) if stream else file_response(await audio_file(opening), {})
         await response({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
 
     with pytest.raises(ValueError, match="broken"):
         await answer()
     assert [message["type"] for message in sent][:1] == (["http.response.start"] if stream else [])
     assert all(message.get("more_body", True) for message in sent), "a body that is cut does not look complete"
-    assert chunks.cancelled
-    assert freed(encoder)
+    assert opened.stopped
+    assert freed(encoders)
 
 
-async def test_a_listener_who_leaves() -> None:
-    chunks, encoder = Chunks(), AudioEncoder("mp3", 24000)
-    response = await stream_response(cast("ResponseStream", chunks), encoder, {})
-    assert not chunks.cancelled
+async def test_an_error_before_the_first_piece_frees_everything(encoders: list[AudioEncoder]) -> None:
+    @asynccontextmanager
+    async def refused() -> AsyncIterator[AsyncIterator[AudioChunk]]:
+        raise RuntimeError("refused")
+        yield
+
+    opening = SpeechEncoding(10**9).open(refused(), AudioOutput("mp3", 24000, None, 1.0), whole=False)
+    with pytest.raises(RuntimeError, match="refused"):
+        await stream_response(opening, {})
+    assert freed(encoders)
+
+
+async def test_a_listener_who_leaves(encoders: list[AudioEncoder]) -> None:
+    opened = Opened()
+    response = await stream_response(encoded(opened, "mp3", whole=False), {})
+    assert not opened.stopped
 
     async def send(message: object) -> None:
         raise OSError
@@ -95,5 +119,5 @@ async def test_a_listener_who_leaves() -> None:
 
     with contextlib.suppress(Exception):
         await response({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
-    assert chunks.cancelled
-    assert freed(encoder)
+    assert opened.stopped
+    assert freed(encoders)

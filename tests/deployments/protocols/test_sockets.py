@@ -7,15 +7,19 @@ from fastapi import FastAPI, WebSocket
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from deployments.errors import HttpError
 from deployments.protocols.dashscope.socket import DashScopeSocket
-from deployments.protocols.sockets import EventSocket, until_one_ends
+from deployments.protocols.sockets import EventSocket, Turns, until_one_ends
 from deployments.settings import IngressArgs
-from deployments.speech.order import PendingText
+from deployments.speech.limits import TextLimits
+from deployments.speech.live_speech import LiveText
+from qwen_tts.errors import InvalidRequest
 
 
 class Nobody:
-    """A speaker that is not asked."""
+    """A speaker that is not asked for anything but the settings."""
+
+    def __init__(self, args: IngressArgs) -> None:
+        self.args = args
 
     def __getattr__(self, name: str) -> object:
         raise AssertionError(f"{name} was not to be asked for")
@@ -26,7 +30,7 @@ def test_a_silent_connection_is_closed() -> None:
 
     @app.websocket("/")
     async def route(socket: WebSocket) -> None:
-        await DashScopeSocket(socket, Nobody(), IngressArgs(live_text_timeout_s=0.1)).run()  # type: ignore[arg-type]
+        await DashScopeSocket(socket, Nobody(IngressArgs(live_text_timeout_s=0.1))).run()  # type: ignore[arg-type]
 
     with TestClient(app).websocket_connect("/?model=x") as client:
         assert client.receive_json()["session"]["model"] == "x"
@@ -50,7 +54,7 @@ def test_silence_counts_from_what_was_last_said_and_not_while_the_server_works()
         events = EventSocket(socket, 100)
         await events.accept()
         await events.send({"type": "ready"})
-        with pytest.raises(HttpError, match="nothing came"):
+        with pytest.raises(InvalidRequest, match="no message came"):
             await events.receive(0.01, busy)
         await socket.send_json({"asked": asked})
 
@@ -59,37 +63,51 @@ def test_silence_counts_from_what_was_last_said_and_not_while_the_server_works()
         assert client.receive_json() == {"asked": 3}
 
 
-class Written:
-    """A speech that notes what is written."""
-
-    def __init__(self) -> None:
-        self.pieces: list[str] = []
-        self.finished = False
-
-    async def append(self, text: str) -> None:
-        self.pieces.append(text)
-
-    async def finish(self) -> None:
-        self.finished = True
+def limits(live_characters: int = 100) -> TextLimits:
+    return TextLimits(IngressArgs(max_input_characters=live_characters))
 
 
 async def test_a_pause_ends_a_text() -> None:
-    text, speech = PendingText(), Written()
+    text = LiveText(limits())
     text.append("One ")
     text.append("two.")
-    await text.write_to(speech, 0.01)  # type: ignore[arg-type]
-    assert (speech.pieces, speech.finished, text.ended, text.characters) == (["One ", "two."], True, True, 8)
+    pieces = [await text.next_piece(0.01) for _ in range(3)]
+    assert pieces == ["One ", "two.", None]
+    assert (text.ended, text.characters, text.blank) == (True, 8, False)
 
 
-async def test_a_text_that_may_pause_is_written_to_its_end() -> None:
-    text, speech = PendingText(), Written()
-    writing = asyncio.create_task(text.write_to(speech, None))  # type: ignore[arg-type]
-    await asyncio.sleep(0.02)
+async def test_a_text_that_may_pause_is_read_to_its_end() -> None:
+    text = LiveText(limits())
+    reading = asyncio.create_task(text.next_piece(None))
+    await asyncio.sleep(0)
+    assert not reading.done()
     text.append("One")
     text.end()
     text.end()
-    await writing
-    assert (speech.pieces, speech.finished) == (["One"], True)
+    assert (await reading, await text.next_piece(None)) == ("One", None)
+
+
+async def test_a_text_that_gets_too_long_stays_as_it_was() -> None:
+    text = LiveText(limits(5))
+    text.append("Hello")
+    assert not text.has_room_for("!")
+    with pytest.raises(InvalidRequest, match="input has 6 characters; the limit is 5") as caught:
+        text.append("!")
+    assert (caught.value.code, text.characters) == ("input_too_long", 5)
+
+
+async def test_turns_come_in_order_and_are_bounded() -> None:
+    turns = Turns[str](2, "texts")
+    turns.put("one")
+    turns.put("note", counted=False)
+    turns.put("two")
+    with pytest.raises(InvalidRequest, match="2 texts are waiting") as caught:
+        turns.put("three")
+    assert caught.value.code == "too_many_texts"
+    turns.end()
+    seen = [(item, turns.ahead) async for item in turns]
+    assert seen == [("one", 3), ("note", 2), ("two", 1)], "an item is done when the next one is asked for"
+    assert turns.ahead == 0
 
 
 async def test_the_first_to_end_ends_the_others() -> None:

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from typing import Any
+from contextlib import asynccontextmanager, suppress
 
 import numpy as np
 import pytest
@@ -12,9 +11,9 @@ from deployments.settings import LongTextArgs
 from deployments.speech.long_speech import LongSpeech
 from deployments.text.sentences import Piece
 from deployments.wire.messages import AudioChunk, TextTiming, Usage
-from deployments.wire.streams import collect
 from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded
 from qwen_tts.request import FinishReason
+from tests.deployments.loaded import Stream, collected
 
 RATE = 1000
 FRAME = 80  # samples
@@ -23,32 +22,6 @@ PAUSE = 250  # samples, of a sentence
 
 def sound(level: int, frames: int) -> bytes:
     return np.full(frames * FRAME, level, dtype="<i2").tobytes()
-
-
-class Stream:
-    """What a piece's deployment would give: chunks, or an error."""
-
-    def __init__(self, chunks: list[AudioChunk | Exception], until: asyncio.Event | None = None) -> None:
-        self._chunks = iter(chunks)
-        self._until = until
-        self.cancelled = False
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> AudioChunk:
-        await asyncio.sleep(0)
-        if self._until is not None:
-            await self._until.wait()
-        found = next(self._chunks, None)
-        if found is None:
-            raise StopAsyncIteration
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def cancel(self) -> None:
-        self.cancelled = True
 
 
 def spoken(level: int, reason: FinishReason = "stop", frames: int = 3) -> list[AudioChunk | Exception]:
@@ -72,12 +45,16 @@ class Speaking:
         self.ahead_s: list[float] = []
         self.streams: list[Stream] = []
 
-        async def open_piece(index: int, ahead_s: float) -> Stream:
+        @asynccontextmanager
+        async def open_piece(index: int, ahead_s: float) -> AsyncIterator[AsyncIterator[AudioChunk]]:
             self.ahead_s.append(ahead_s)
             stream = streams(index, self.opened.count(index))
             self.opened.append(index)
             self.streams.append(stream)
-            return stream
+            try:
+                yield aiter(stream)
+            finally:
+                stream.cancel()
 
         async def has_room() -> bool:
             return room()
@@ -102,46 +79,51 @@ async def settle() -> None:
 async def test_pieces_are_heard_in_order_with_pauses_whichever_is_ready_first() -> None:
     slow = asyncio.Event()
     speaking = Speaking(6, lambda n, _: Stream(spoken(1000 + n), slow if n == 1 else None))
-    first = await anext(speaking.speech)
-    assert first == AudioChunk(sound(1000, 1), None)
-    await settle()
-    assert speaking.opened == [0, 1, 2, 3], "four at once"
-    slow.set()
-    chunks = [chunk async for chunk in speaking.speech]
-    pcm = first.pcm + b"".join(chunk.pcm for chunk in chunks)
-    assert levels(pcm) == [1000 + n for n in range(6)]
-    assert len(pcm) // 2 == 6 * 3 * FRAME + 5 * PAUSE
-    assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
-    assert chunks[-1].finish_reason == "stop"
-    assert [chunk.usage for chunk in chunks if chunk.usage is not None] == [Usage(30, 0, 18)]
-    times = [chunk.timing for chunk in chunks if chunk.timing is not None]
-    assert times == [TextTiming(100 * n, 100 * n + 30, 490 * n, 490 * n + 240) for n in range(6)]
-    await settle()
-    assert all(stream.cancelled for stream in speaking.streams)
+    async with speaking.speech as speech:
+        first = await anext(speech)
+        assert first == AudioChunk(sound(1000, 1), None)
+        await settle()
+        assert speaking.opened == [0, 1, 2, 3], "four at once"
+        slow.set()
+        chunks = [chunk async for chunk in speech]
+        pcm = first.pcm + b"".join(chunk.pcm for chunk in chunks)
+        assert levels(pcm) == [1000 + n for n in range(6)]
+        assert len(pcm) // 2 == 6 * 3 * FRAME + 5 * PAUSE
+        assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+        assert chunks[-1].finish_reason == "stop"
+        assert [chunk.usage for chunk in chunks if chunk.usage is not None] == [Usage(30, 0, 18)]
+        times = [chunk.timing for chunk in chunks if chunk.timing is not None]
+        assert times == [TextTiming(100 * n, 100 * n + 30, 490 * n, 490 * n + 240) for n in range(6)]
+        await settle()
+        assert all(stream.cancelled for stream in speaking.streams)
 
 
 async def test_every_piece_is_told_how_much_is_heard_before_it() -> None:
     """30 letters are 2 s until they are made: the first ones were 240 ms."""
     go_on = asyncio.Event()
     speaking = Speaking(4, lambda n, _: Stream(spoken(1000 + n), go_on if n else None))
-    await anext(speaking.speech)
-    await settle()
-    go_on.set()
-    await collect(speaking.speech)
-    first, *others = speaking.ahead_s
-    assert first == 0.0
-    assert others == pytest.approx([0.24, 2.24, 4.24], abs=0.1)
+    async with speaking.speech as speech:
+        await anext(speech)
+        await settle()
+        go_on.set()
+        await collected(speech)
+        first, *others = speaking.ahead_s
+        assert first == 0.0
+        assert others == pytest.approx([0.24, 2.24, 4.24], abs=0.1)
 
 
 async def test_one_piece_is_the_stream_itself() -> None:
     speaking = Speaking(1, lambda n, _: Stream(spoken(0, "length")))
-    chunks = [chunk async for chunk in speaking.speech]
-    assert [(chunk.pcm, chunk.finish_reason) for chunk in chunks] == [(sound(0, 1), None), (sound(0, 2), "length")]
-    assert chunks[-1].timing == TextTiming(0, 30, 0, 240)
+    async with speaking.speech as speech:
+        chunks = [chunk async for chunk in speech]
+        assert [(chunk.pcm, chunk.finish_reason) for chunk in chunks] == [(sound(0, 1), None), (sound(0, 2), "length")]
+        assert chunks[-1].timing == TextTiming(0, 30, 0, 240)
 
 
 async def test_one_piece_cut_by_its_length_says_so_at_the_end() -> None:
-    _, last = await collect(Speaking(3, lambda n, _: Stream(spoken(1000, "length" if n == 1 else "stop"))).speech)
+    speaking = Speaking(3, lambda n, _: Stream(spoken(1000, "length" if n == 1 else "stop")))
+    async with speaking.speech as speech:
+        _, last = await collected(speech)
     assert last.finish_reason == "length"
 
 
@@ -150,9 +132,10 @@ async def test_one_piece_cut_by_its_length_says_so_at_the_end() -> None:
 )
 async def test_the_frame_limit_is_for_all_pieces_together(frames: int, heard: int, reason: str) -> None:
     speaking = Speaking(3, lambda n, _: Stream(spoken(1000 + n)), max_frames=frames)
-    pcm, last = await collect(speaking.speech)
-    assert np.count_nonzero(np.frombuffer(pcm, "<i2")) == frames * FRAME
-    assert last.finish_reason == reason
+    async with speaking.speech as speech:
+        pcm, last = await collected(speech)
+        assert np.count_nonzero(np.frombuffer(pcm, "<i2")) == frames * FRAME
+        assert last.finish_reason == reason
 
 
 async def test_with_audio_in_hand_the_next_piece_waits_until_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,23 +145,25 @@ async def test_with_audio_in_hand_the_next_piece_waits_until_there_is_room(monke
     speaking = Speaking(
         6, lambda n, _: Stream(spoken(1000 + n), go_on if n else None), room=lambda: room, ahead_s=3, pieces_at_once=5
     )
-    first = await anext(speaking.speech)
-    await settle()
-    assert speaking.opened == [0, 1, 2]
-    room = True
-    await settle()
-    assert speaking.opened == [0, 1, 2, 3, 4]
-    go_on.set()
-    pcm, _ = await collect(speaking.speech)
-    assert levels(first.pcm + pcm) == [1000 + n for n in range(6)]
+    async with speaking.speech as speech:
+        first = await anext(speech)
+        await settle()
+        assert speaking.opened == [0, 1, 2]
+        room = True
+        await settle()
+        assert speaking.opened == [0, 1, 2, 3, 4]
+        go_on.set()
+        pcm, _ = await collected(speech)
+        assert levels(first.pcm + pcm) == [1000 + n for n in range(6)]
 
 
 @pytest.mark.parametrize("error", [InvalidRequest("no", "voice"), Overloaded("full"), EngineStopped("died")])
 async def test_a_refusal_of_the_first_piece_is_the_refusal_of_all(error: Exception) -> None:
     speaking = Speaking(3, lambda n, _: Stream([error]))
-    with pytest.raises(type(error)):
-        await anext(speaking.speech)
-    assert speaking.opened == [0]
+    async with speaking.speech as speech:
+        with pytest.raises(type(error)):
+            await anext(speech)
+        assert speaking.opened == [0]
 
 
 async def test_a_full_queue_is_waited_for_and_a_lost_piece_made_again_once() -> None:
@@ -192,15 +177,18 @@ async def test_a_full_queue_is_waited_for_and_a_lost_piece_made_again_once() -> 
         return Stream([error] if n == 1 else [AudioChunk(sound(5000, 1), None), error])
 
     speaking = Speaking(4, streams)
-    first = await anext(speaking.speech)
-    await settle()
-    pcm, last = await collect(speaking.speech)
-    assert levels(first.pcm + pcm) == [1000, 1001, 1002, 1003]
-    assert last.finish_reason == "stop"
-    assert (speaking.opened.count(1), speaking.opened.count(2)) == (3, 2)
+    async with speaking.speech as speech:
+        first = await anext(speech)
+        await settle()
+        pcm, last = await collected(speech)
+        assert levels(first.pcm + pcm) == [1000, 1001, 1002, 1003]
+        assert last.finish_reason == "stop"
+        assert (speaking.opened.count(1), speaking.opened.count(2)) == (3, 2)
 
 
-async def listen(speech: LongSpeech, heard: bytearray, stop_at: Callable[[], None] = lambda: None) -> None:
+async def listen(
+    speech: AsyncIterator[AudioChunk], heard: bytearray, stop_at: Callable[[], None] = lambda: None
+) -> None:
     async for chunk in speech:
         heard += chunk.pcm
         stop_at()
@@ -208,12 +196,13 @@ async def listen(speech: LongSpeech, heard: bytearray, stop_at: Callable[[], Non
 
 async def test_a_piece_that_fails_twice_ends_the_stream_after_what_came_before() -> None:
     speaking = Speaking(4, lambda n, _: Stream(spoken(1000 + n) if n != 2 else [EngineStopped("died")]))
-    heard = bytearray()
-    with pytest.raises(EngineStopped):
-        await listen(speaking.speech, heard)
-    assert levels(heard) == [1000, 1001]
-    await settle()
-    assert all(stream.cancelled for stream in speaking.streams)
+    async with speaking.speech as speech:
+        heard = bytearray()
+        with pytest.raises(EngineStopped):
+            await listen(speech, heard)
+        assert levels(heard) == [1000, 1001]
+        await settle()
+        assert all(stream.cancelled for stream in speaking.streams)
 
 
 class Dying(Stream):
@@ -234,33 +223,40 @@ class Dying(Stream):
 async def test_a_piece_of_which_something_was_heard_is_not_made_again() -> None:
     die, heard = asyncio.Event(), bytearray()
     speaking = Speaking(2, lambda n, _: Dying(die) if n else Stream(spoken(1000)))
-    with pytest.raises(EngineStopped):
-        await listen(speaking.speech, heard, lambda: die.set() if 1001 in levels(heard) else None)
-    assert levels(heard) == [1000, 1001]
-    assert speaking.opened == [0, 1]
+    async with speaking.speech as speech:
+        with pytest.raises(EngineStopped):
+            await listen(speech, heard, lambda: die.set() if 1001 in levels(heard) else None)
+        assert levels(heard) == [1000, 1001]
+        assert speaking.opened == [0, 1]
 
 
-async def test_cancelling_cancels_every_piece() -> None:
+async def test_cancelling_the_listener_stops_every_piece() -> None:
     never = asyncio.Event()
     speaking = Speaking(6, lambda n, _: Stream(spoken(1000), never if n else None))
-    await anext(speaking.speech)
-    waiting = asyncio.create_task(collect(speaking.speech))
+    begun = asyncio.Event()
+
+    async def hear() -> None:
+        async with speaking.speech as speech:
+            await anext(speech)
+            begun.set()
+            await collected(speech)
+
+    listening = asyncio.create_task(hear())
+    await begun.wait()
     await settle()
     assert speaking.opened == [0, 1, 2, 3, 4], "the first has been heard"
-    waiting.cancel()
+    listening.cancel()
     with suppress(asyncio.CancelledError):
-        await waiting
-    await settle()
-    assert all(stream.cancelled for stream in speaking.streams)
+        await listening
+    assert [stream.cancelled for stream in speaking.streams] == [True] * 5
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_cancelling_without_listening_any_further_cancels_too() -> None:
+async def test_leaving_without_listening_any_further_stops_every_piece() -> None:
     never = asyncio.Event()
     speaking = Speaking(6, lambda n, _: Stream(spoken(1000), never if n else None))
-    await anext(speaking.speech)
-    await settle()
-    speaking.speech.cancel()
-    await settle()
+    async with speaking.speech as speech:
+        await anext(speech)
+        await settle()
     assert [stream.cancelled for stream in speaking.streams] == [True] * 4
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -1,23 +1,21 @@
 """The pieces of a request: whose voice, which seed, what bounds."""
 
-import asyncio
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
 
 from deployments.settings import LongTextArgs
-from deployments.speech.opener import SpeechOpener, cloning_model, order_of_piece
+from deployments.speech.opener import SpeechOpener, cloning_model, piece_seed, request_of_piece
 from deployments.text.sentences import Piece
 from deployments.voices.library import VoiceLibrary
 from deployments.wire.messages import AudioChunk, ModelCard
-from deployments.wire.streams import collect
 from qwen_tts.audio import decode_audio
 from qwen_tts.config import GenerationDefaults, ModelType
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import MAX_SEED, ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, frames_for_text
 from qwen_tts.voice import VoicePrompt
+from tests.deployments.loaded import Spoken, collected, loaded
 
 PIECE = Piece("Some words.", 0, 11, "sentence")
 TEXT = " ".join(f"This is sentence number {n}, of several." for n in range(30))
@@ -32,39 +30,6 @@ def card(
 
 
 DESIGN, BASE = card("design", "voice_design"), card("base", "base")
-
-
-class Decoder:
-    """Stands for the handle of the codec decoder: what it is asked for is kept."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, SpeechRequest]] = []
-        self.synthesize = SimpleNamespace(remote=self._speak)
-
-    def options(self, *, stream: bool) -> "Decoder":
-        assert stream
-        return self
-
-    def _speak(self, model: str, order: SpeechRequest) -> Any:
-        self.asked.append((model, order))
-        return Speaking(order)
-
-
-class Speaking:
-    def __init__(self, order: SpeechRequest) -> None:
-        level = 1000 + len(order.text)
-        self._chunks = iter([AudioChunk(np.full(2400, level, "<i2").tobytes(), "stop")])
-
-    def __aiter__(self) -> "Speaking":
-        return self
-
-    async def __anext__(self) -> AudioChunk:
-        await asyncio.sleep(0)
-        if (chunk := next(self._chunks, None)) is None:
-            raise StopAsyncIteration
-        return chunk
-
-    def cancel(self) -> None: ...
 
 
 class Library:
@@ -83,11 +48,15 @@ class Library:
 
 async def spoken(order: SpeechRequest, library: Library, *cards: ModelCard) -> list[tuple[str, SpeechRequest]]:
     """Which requests become of `order`, in the order of the text."""
-    decoder = Decoder()
-    opener = SpeechOpener(cast("Any", decoder), cast("VoiceLibrary", library), LongTextArgs())
-    _, last = await collect(await opener.open(order, cards[0], {card.name: card for card in cards}))
+    decoder = Spoken(lambda request: [AudioChunk(np.full(2400, 1000 + len(request.text), "<i2").tobytes(), "stop")])
+    models = await loaded(*cards)
+    opener = SpeechOpener(decoder.handle, cast("VoiceLibrary", library), models, LongTextArgs())
+    async with opener.open(order, cards[0]) as chunks:
+        _, last = await collected(chunks)
     assert last.finish_reason == "stop"
-    return sorted(decoder.asked, key=lambda asked: TEXT.index(asked[1].text))
+    assert last.timing is not None, "it is known when the text was spoken"
+    assert all(stream.cancelled for stream in decoder.streams)
+    return sorted(decoder.requests, key=lambda asked: TEXT.index(asked[1].text))
 
 
 async def test_a_designed_voice_goes_on_as_a_clone_of_its_first_piece() -> None:
@@ -98,7 +67,7 @@ async def test_a_designed_voice_goes_on_as_a_clone_of_its_first_piece() -> None:
     assert len(rest) > 5
     assert {model for model, _ in rest} == {"base"}
     assert all(order.voice == ClonedVoice(PROMPT) for _, order in rest)
-    assert [order.seed for _, order in rest] == [6 + n for n in range(len(rest))]
+    assert [order.seed for _, order in rest] == [piece_seed(5, 1 + n) for n in range(len(rest))]
 
 
 @pytest.mark.parametrize(
@@ -125,8 +94,8 @@ async def test_short_text_is_the_request_itself() -> None:
     assert library.given == []
 
 
-def test_only_designed_voices_are_cloned() -> None:
-    cards = {"design": DESIGN, "base": BASE}
+async def test_only_designed_voices_are_cloned() -> None:
+    cards = await loaded(DESIGN, BASE)
     assert cloning_model(DESCRIBED, DESIGN, cards) == "base"
     assert cloning_model(SpeechRequest(TEXT, CustomVoice("ryan")), card("custom", "custom_voice"), cards) is None
 
@@ -134,7 +103,15 @@ def test_only_designed_voices_are_cloned() -> None:
 def test_seeds_and_bounds_of_pieces() -> None:
     voice = CustomVoice("ryan")
     order = SpeechRequest(TEXT, voice, seed=MAX_SEED, max_frames=100_000)
-    assert [order_of_piece(order, PIECE, index, voice).seed for index in range(3)] == [MAX_SEED, 0, 1]
-    assert order_of_piece(order, PIECE, 0, voice).max_frames == frames_for_text(PIECE.text)
-    assert order_of_piece(SpeechRequest(TEXT, voice, max_frames=5), PIECE, 0, voice).max_frames == 5
-    assert order_of_piece(SpeechRequest(TEXT, voice), PIECE, 0, voice).max_frames is None
+    seeds = [request_of_piece(order, PIECE, index, voice).seed for index in range(3)]
+    assert seeds == [MAX_SEED, piece_seed(MAX_SEED, 1), piece_seed(MAX_SEED, 2)]
+    assert request_of_piece(order, PIECE, 0, voice).max_frames == frames_for_text(PIECE.text)
+    assert request_of_piece(SpeechRequest(TEXT, voice, max_frames=5), PIECE, 0, voice).max_frames == 5
+    assert request_of_piece(SpeechRequest(TEXT, voice), PIECE, 0, voice).max_frames is None
+
+
+def test_pieces_of_neighbouring_seeds_draw_apart() -> None:
+    seeds = [piece_seed(seed, index) for seed in range(50) for index in range(50)]
+    assert len(set(seeds)) == 2500
+    assert all(0 <= seed <= MAX_SEED for seed in seeds)
+    assert piece_seed(7, 3) == piece_seed(7, 3), "and the same ones each time"

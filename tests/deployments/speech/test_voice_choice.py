@@ -1,21 +1,20 @@
 """What an application says of a request that none of its models can serve. (All routes: tests/serve/test_voices.py.)"""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 from deployments.access.caller import EVERYONE
-from deployments.errors import HttpError, to_http_error
+from deployments.errors import refusal_of
 from deployments.settings import ReferenceAudioArgs, VoiceStoreArgs
-from deployments.speech.utterance import SpeechBody
-from deployments.speech.voice_choice import choose_voice
+from deployments.speech.fields import SpeechFields
+from deployments.speech.voice_choice import VoiceChoice
 from deployments.voices.library import VoiceLibrary
 from deployments.voices.store import VoiceStore
 from deployments.wire.messages import ModelCard
-from deployments.wire.models import model_of
 from qwen_tts.config import GenerationDefaults, ModelType
 from qwen_tts.errors import InvalidRequest
+from tests.deployments.loaded import loaded
 
 
 def card(kind: ModelType) -> ModelCard:
@@ -34,7 +33,7 @@ def voices(tmp_path: Path) -> VoiceStoreArgs:
 
 
 @pytest.mark.parametrize(
-    ("loaded", "body", "status", "needed"),
+    ("kind", "body", "status", "needed"),
     [
         ("custom_voice", {"ref_audio": "AAAA", "ref_text": "a"}, 400, "base"),
         ("custom_voice", {"speaker_embedding": [0.5]}, 400, "base"),
@@ -48,21 +47,21 @@ def voices(tmp_path: Path) -> VoiceStoreArgs:
         ("voice_design", {"ref_audio": "AAAA", "x_vector_only_mode": True}, 400, "base"),
     ],
 )
-def test_the_type_that_would_be_needed_is_named(
-    voices: VoiceStoreArgs, loaded: ModelType, body: dict[str, object], status: int, needed: str
+async def test_the_type_that_would_be_needed_is_named(
+    voices: VoiceStoreArgs, kind: ModelType, body: dict[str, object], status: int, needed: str
 ) -> None:
-    cards = {f"my-{loaded}": card(loaded)}
-    library = VoiceLibrary(None, voices, ReferenceAudioArgs())
+    models = await loaded(card(kind))
+    library = VoiceLibrary(None, models, voices, ReferenceAudioArgs())
     library._fingerprints = {"my-base": "ab12"}
-    with pytest.raises((HttpError, InvalidRequest)) as caught:
-        asyncio.run(choose_voice(EVERYONE, SpeechBody.model_validate({"input": "Hello"} | body), cards, library))
-    answer = to_http_error(caught.value)
+    with pytest.raises(InvalidRequest) as caught:
+        await VoiceChoice(models, library).choose(EVERYONE, SpeechFields.model_validate(body))
+    answer = refusal_of(caught.value)
     assert answer.status == status
     assert f"a model of type '{needed}', and none is loaded" in answer.message
     if status == 400:
-        assert f"my-{loaded}" in answer.message, "and what is loaded is named too"
+        assert f"my-{kind}" in answer.message, "and what is loaded is named too"
 
 
-def test_the_first_of_several_models_speaks() -> None:
+async def test_the_first_of_several_models_speaks() -> None:
     first, second = card("base"), ModelCard("other", "base", (), ("english",), GenerationDefaults(), 24000)
-    assert model_of("base", {"x": card("custom_voice"), "my-base": first, "other": second}) is first
+    assert (await loaded(card("custom_voice"), first, second)).first("base") is first

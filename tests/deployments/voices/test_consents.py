@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from deployments.access.caller import EVERYONE, Caller
-from deployments.voices.consents import ConsentNotFound, ConsentStore
-from deployments.voices.store import StoreFull
+from deployments.errors import Full, NotFound
+from deployments.voices.consents import ConsentStore
 from tests.deployments.voices.storage import leaves
 
 ALICE, BOB, OPS = Caller("alice", False), Caller("bob", False), Caller("ops", True)
@@ -24,7 +24,7 @@ def test_a_consent_from_upload_to_deletion(url: str) -> None:
     assert (renamed.name, renamed.created_at) == ("Anna B.", record.created_at)
     store.delete(EVERYONE, record.id)
     for call in (store.get, store.delete, lambda caller, id_: store.rename(caller, id_, "x")):
-        with pytest.raises(ConsentNotFound):
+        with pytest.raises(NotFound):
             call(EVERYONE, record.id)
     assert leaves(url, "consents") == set()
 
@@ -41,7 +41,7 @@ def test_pages_go_from_the_latest_to_the_first(url: str, monkeypatch: pytest.Mon
         assert len(records) == min(2, 5 - len(seen))
         seen += [record.id for record in records]
     assert seen == ids[::-1]
-    with pytest.raises(StoreFull, match="5 consents"):
+    with pytest.raises(Full, match="5 consents"):
         store.add(EVERYONE, "f", "en", b"RIFF", "audio/wav")
 
 
@@ -53,9 +53,9 @@ def test_another_s_consent_is_as_unknown_as_nobody_s(url: str, monkeypatch: pyte
     first, second, third, nobody_s, last = [store.add(owner, "x", "en", b"RIFF", "audio/wav") for owner in owners]
     for call in (store.get, store.delete, lambda caller, id_: store.rename(caller, id_, "y")):
         for id_ in (second.id, nobody_s.id):
-            with pytest.raises(ConsentNotFound) as caught:
+            with pytest.raises(NotFound) as caught:
                 call(ALICE, id_)
-            assert str(caught.value) == str(ConsentNotFound(id_))
+            assert str(caught.value) == str(NotFound("consent", id_))
     assert store.page(ALICE, None, 2) == ([last, third], True)
     assert store.page(ALICE, third.id, 2) == ([first], False)
     assert store.page(BOB, None, 1) == ([second], False)
@@ -80,5 +80,5 @@ def test_records_of_before_there_were_owners_are_read(tmp_path: Path) -> None:
 def test_bad_ids(consent_id: str, tmp_path: Path) -> None:
     store = ConsentStore(str(tmp_path), limit=1)
     for call in (store.get, store.delete):
-        with pytest.raises(ConsentNotFound):
+        with pytest.raises(NotFound):
             call(EVERYONE, consent_id)

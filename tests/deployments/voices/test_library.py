@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from deployments.access.caller import EVERYONE
+from deployments.errors import NotFound
 from deployments.replicas.codec_encoder import CodecEncoder
 from deployments.settings import CodecEncoderArgs, ModelArgs, ReferenceAudioArgs, VoiceStoreArgs
 from deployments.voices import library as voice_library
 from deployments.voices.library import VoiceLibrary
-from deployments.voices.store import VoiceNotFound
 from qwen_tts.errors import InvalidRequest, Overloaded
 from qwen_tts.fetch import FetchLimits
+from tests.deployments.loaded import loaded
 from tests.recordings import wav
 
 
@@ -25,11 +26,12 @@ async def test_slow_hosts_keep_nobody_from_the_store(tmp_path: Path, monkeypatch
         raise InvalidRequest(f"ref_audio: {url}", "ref_audio")
 
     monkeypatch.setattr(voice_library, "fetch", slow)
-    library = VoiceLibrary(None, VoiceStoreArgs(url=str(tmp_path)), ReferenceAudioArgs(max_fetches=40))
+    voices, fetches = VoiceStoreArgs(url=str(tmp_path)), ReferenceAudioArgs(max_fetches=40)
+    library = VoiceLibrary(None, await loaded(), voices, fetches)
     asked = [asyncio.create_task(library.inline_prompt(f"https://x/{i}", "a", "base")) for i in range(41)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    with pytest.raises(VoiceNotFound):
+    with pytest.raises(NotFound):
         await asyncio.wait_for(library.get(EVERYONE, "anna"), 10)
     late = asked.pop()
     with pytest.raises(Overloaded, match="40 reference URLs"):

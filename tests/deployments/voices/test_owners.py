@@ -1,16 +1,19 @@
 """Voices belong to the key that stored them: to others without `voices: all` they are not there."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deployments.access.caller import EVERYONE, Caller
+from deployments.errors import Exists, NotFound
 from deployments.settings import ReferenceAudioArgs, VoiceStoreArgs
 from deployments.speech.design import VoiceDesigner
 from deployments.voices.library import VoiceLibrary
-from deployments.voices.previews import PreviewNotFound, PreviewStore
+from deployments.voices.previews import PreviewStore
 from deployments.voices.record import VoiceRecord
-from deployments.voices.store import VoiceExists, VoiceNotFound, VoiceStore
+from deployments.voices.store import VoiceStore
+from tests.deployments.loaded import loaded
 
 ALICE, BOB, OPS = Caller("alice", False), Caller("bob", False), Caller("ops", True)
 
@@ -32,8 +35,8 @@ def store(tmp_path: Path) -> VoiceStore:
 
 
 @pytest.fixture
-def library(store: VoiceStore, tmp_path: Path) -> VoiceLibrary:
-    library = VoiceLibrary(None, VoiceStoreArgs(url=str(tmp_path)), ReferenceAudioArgs())
+async def library(store: VoiceStore, tmp_path: Path) -> VoiceLibrary:
+    library = VoiceLibrary(None, await loaded(), VoiceStoreArgs(url=str(tmp_path)), ReferenceAudioArgs())
     library._fingerprints = {"base": "ab12"}
     return library
 
@@ -61,9 +64,9 @@ async def test_another_s_voice_is_as_unknown_as_nobody_s(library: VoiceLibrary, 
             library.delete(BOB, name),
             library.stored_prompt(BOB, name, "base"),
         ):
-            with pytest.raises(VoiceNotFound) as caught:
+            with pytest.raises(NotFound) as caught:
                 await ask
-            assert str(caught.value) == f"there is no voice named {name!r}"
+            assert str(caught.value) == f"there is no voice {name!r}"
     assert (await library.get(ALICE, "anna")).owner == "alice"
     assert (await library.audio(OPS, "anna"))[1] == b"audio"
     await library.delete(ALICE, "anna")
@@ -73,7 +76,7 @@ async def test_another_s_voice_is_as_unknown_as_nobody_s(library: VoiceLibrary, 
 
 async def test_a_name_of_another_s_is_taken_and_not_for_replacing(library: VoiceLibrary, store: VoiceStore) -> None:
     for overwrite in (False, True):
-        with pytest.raises(VoiceExists):
+        with pytest.raises(Exists):
             add(store, BOB, "Anna", overwrite=overwrite)
         assert not await library._is_free(BOB, "Anna", overwrite)
     assert store.get("anna").owner == "alice"
@@ -92,8 +95,9 @@ def test_records_of_before_there_were_owners_are_read(store: VoiceStore) -> None
 async def test_previews_are_the_caller_s_own(library: VoiceLibrary, tmp_path: Path) -> None:
     previews = PreviewStore(str(tmp_path))
     mine = previews.add({"description": "low", "ref_text": None, "owner": "alice"}, b"wav")
-    designer = VoiceDesigner(None, library, VoiceStoreArgs(url=str(tmp_path)))  # type: ignore[arg-type]
-    with pytest.raises(PreviewNotFound) as caught:
-        await designer.keep_preview(BOB, mine, "low", {}, overwrite=True)
-    assert str(caught.value) == str(PreviewNotFound(mine))
+    decoder: Any = None
+    designer = VoiceDesigner(decoder, library, await loaded(), VoiceStoreArgs(url=str(tmp_path)))
+    with pytest.raises(NotFound) as caught:
+        await designer.keep_preview(BOB, mine, "low", overwrite=True)
+    assert str(caught.value) == str(NotFound("preview", mine))
     assert previews.get(mine)[1] == b"wav", "it is still there for its owner"

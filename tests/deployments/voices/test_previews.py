@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from deployments.errors import NotFound
 from deployments.voices.files import SharedFiles
-from deployments.voices.previews import PreviewNotFound, PreviewStore
+from deployments.voices.previews import PreviewStore
 from tests.deployments.voices.storage import Clock, leaves
 
 
@@ -15,7 +16,7 @@ def test_previews(url: str) -> None:
     assert store.get(preview_id) == ({"instruct": "a low voice", "seed": 7}, b"RIFF")
     store.delete(preview_id)
     store.delete(preview_id)
-    with pytest.raises(PreviewNotFound):
+    with pytest.raises(NotFound):
         store.get(preview_id)
     assert leaves(url, "previews") == set()
 
@@ -29,10 +30,10 @@ def test_previews_expire(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     files.put(f"previews/.{stray}.json.0123.tmp", b"{")
     clock.now_s += 59
     store.get(old)
-    with pytest.raises(PreviewNotFound):
+    with pytest.raises(NotFound):
         store.get(stray)
     clock.now_s += 2
-    with pytest.raises(PreviewNotFound):
+    with pytest.raises(NotFound):
         store.get(old)
     new = store.add({}, b"new")
     assert leaves(url, "previews") == {f"{new}.json", f"{new}.wav"}
@@ -43,7 +44,7 @@ def test_previews_expire(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_bad_preview_ids(preview_id: str, tmp_path: Path) -> None:
     for call in (PreviewStore(str(tmp_path)).get, PreviewStore(str(tmp_path)).delete):
-        with pytest.raises(PreviewNotFound):
+        with pytest.raises(NotFound):
             call(preview_id)
 
 
@@ -60,6 +61,6 @@ def test_surplus_previews_make_way_oldest_first(url: str, monkeypatch: pytest.Mo
         previews.append(store.add({}, content))
         clock.now_s += 1
     assert [store.get(preview)[1] for preview in previews[1:]] == [b"two", b"three"]
-    with pytest.raises(PreviewNotFound):
+    with pytest.raises(NotFound):
         store.get(previews[0])
     assert len(leaves(url, "previews")) == 4

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from deployments.errors import Exists, Full, NotFound
 from deployments.voices.files import SharedFiles
 from deployments.voices.record import VoiceRecord, check_voice_name
-from deployments.voices.store import StoreFull, VoiceExists, VoiceNotFound, VoiceStore
+from deployments.voices.store import VoiceStore
 from qwen_tts.errors import InvalidRequest
 from tests.deployments.voices.storage import Clock, leaves
 
@@ -85,7 +86,7 @@ def test_bad_names_are_refused_and_touch_nothing(name: str, tmp_path: Path) -> N
     with pytest.raises(InvalidRequest):
         add(store, name)
     for look in (store.get, store.delete):
-        with pytest.raises(VoiceNotFound):
+        with pytest.raises(NotFound):
             look(name)
     assert list(tmp_path.iterdir()) == []
 
@@ -109,7 +110,7 @@ def test_fingerprints_and_upload_ids_are_lowercase_hex(part: str, url: str) -> N
         VoiceRecord("Alice", 0, part, "audio/wav", 0, "", None, None, "upload")
 
 
-@pytest.mark.parametrize("error", [VoiceExists("Alice"), VoiceNotFound("Alice"), StoreFull(3)])
+@pytest.mark.parametrize("error", [Exists("Alice"), NotFound("voice", "Alice"), Full("voice", 3)])
 def test_errors_survive_pickling(error: Exception) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), copy.args, str(copy)) == (type(error), error.args, str(error))
@@ -122,7 +123,7 @@ def test_an_empty_library(url: str) -> None:
     assert opened(url).names() == ()
     store = opened(url)
     assert store.list() == []
-    with pytest.raises(VoiceNotFound):
+    with pytest.raises(NotFound):
         store.get("Alice")
 
 
@@ -135,9 +136,9 @@ def test_all_that_one_store_does_is_seen_by_another_at_once(url: str) -> None:
     assert tag_of(there, record) == "one"
     here.delete("BOB")
     assert [voice.name for voice in there.list()] == ["Alice"]
-    with pytest.raises(VoiceNotFound):
+    with pytest.raises(NotFound):
         there.get("Bob")
-    with pytest.raises(VoiceNotFound):
+    with pytest.raises(NotFound):
         there.delete("Bob")
     assert len(leaves(url, "content")) == 1, "content goes with its voice"
 
@@ -151,7 +152,7 @@ def test_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_taken_name(url: str) -> None:
     store = opened(url)
     add(store, "Alice")
-    with pytest.raises(VoiceExists):
+    with pytest.raises(Exists):
         add(store, "ALICE", "two")
     assert tag_of(store, store.get("alice")) == "one"
     add(store, "ALICE", "two", overwrite=True)
@@ -162,7 +163,7 @@ def test_a_taken_name(url: str) -> None:
 def test_a_full_library_takes_replacements_only(url: str) -> None:
     store = VoiceStore(url, cache_bytes=0, max_voices=1)
     add(store, "Alice")
-    with pytest.raises(StoreFull):
+    with pytest.raises(Full):
         add(store, "Bob", overwrite=True)
     add(store, "Alice", "two", overwrite=True)
     store.delete("Alice")
@@ -174,7 +175,7 @@ def test_what_was_read_of_a_replaced_voice_is_never_of_its_successor(url: str) -
     old = add(store)
     new = add(opened(url), tag="two", overwrite=True)
     for read in (store.audio, lambda record: store.prompt(record, FINGERPRINT)):
-        with pytest.raises(VoiceNotFound):
+        with pytest.raises(NotFound):
             read(old)
     assert tag_of(store, new) == "two"
 
@@ -182,7 +183,7 @@ def test_what_was_read_of_a_replaced_voice_is_never_of_its_successor(url: str) -
 def test_a_voice_whose_content_was_lost(url: str) -> None:
     store = opened(url)
     SharedFiles(url).discard(f"content/{add(store).upload_id}")
-    with pytest.raises(VoiceNotFound):
+    with pytest.raises(NotFound):
         store.read("Alice", store.audio)
 
 
@@ -218,9 +219,9 @@ def test_a_prompt_for_a_voice_that_is_gone_leaves_nothing(url: str) -> None:
     store.delete("Alice")
     current = add(store, "Bob", "two", overwrite=True)
     for record in (deleted, replaced):
-        with pytest.raises(VoiceNotFound):
+        with pytest.raises(NotFound):
             store.add_prompt(record, "beef", b"late")
-        with pytest.raises(VoiceNotFound):
+        with pytest.raises(NotFound):
             store.prompt(record, "beef")
     assert leaves(url, "content") == {current.upload_id}
 
@@ -229,7 +230,7 @@ def test_a_cached_prompt_does_not_keep_a_deleted_voice(url: str) -> None:
     store = opened(url)
     assert store.prompt(add(store), FINGERPRINT) == b"prompt one"
     opened(url).delete("Alice")
-    with pytest.raises(VoiceNotFound):
+    with pytest.raises(NotFound):
         store.get("Alice")
 
 
@@ -343,7 +344,7 @@ def test_a_writer_that_dies(at: int, tmp_path: Path) -> None:
     store = opened(tmp_path)
     if at < 8:
         assert store.list() == []
-        with pytest.raises(VoiceNotFound):
+        with pytest.raises(NotFound):
             store.get("Alice")
         add(store)
     else:
@@ -377,7 +378,7 @@ def test_a_malformed_record_is_passed_over_and_replaced(data: bytes, overwrite: 
     for stray in (".alice.json.0123.tmp", "notes.txt", "Not a voice.json", "UPPER.json"):
         files.put(f"voices/{stray}", b"stray")
     assert [record.name for record in store.list()] == ["Carol"]
-    with pytest.raises(VoiceNotFound):
+    with pytest.raises(NotFound):
         store.get("Alice")
     add(store, overwrite=overwrite)
     assert [tag_of(store, record) for record in store.list()] == ["one", "one"]
@@ -411,7 +412,7 @@ def test_errors_of_storage_pass_through(tmp_path: Path) -> None:
 def contend(url: str, number: int, overwrite: bool) -> bool:
     try:
         add(opened(url), "Alice", str(number), overwrite=overwrite)
-    except VoiceExists:
+    except Exists:
         return False
     return True
 

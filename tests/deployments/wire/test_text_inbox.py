@@ -9,7 +9,7 @@ import pytest
 from ray.actor import ActorHandle
 
 from deployments.wire.text_inbox import InboxText, TextInbox
-from qwen_tts.errors import InvalidRequest
+from qwen_tts.errors import EngineStopped, InvalidRequest
 
 
 def inbox_text(timeout_s: float = 30.0) -> InboxText:
@@ -47,16 +47,18 @@ async def test_text_is_read_as_it_is_written() -> None:
     assert await read(text) == "Hello there", "a reader may begin anew"
 
 
-async def test_a_closed_text_ends_its_reader_and_keeps_nothing() -> None:
+async def test_a_text_of_another_inbox_is_lost_for_both_ends() -> None:
+    """Closed, or of an actor that Ray has started again."""
     text = inbox_text()
     await text.open()
     waiting = asyncio.create_task(read(text))
     await asyncio.sleep(0)
     text.close()
-    with pytest.raises(InvalidRequest, match="given up before its end"):
+    with pytest.raises(EngineStopped, match="closed or restarted"):
         await waiting
-    await text.append("more")
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(EngineStopped):
+        await text.append("more")
+    with pytest.raises(EngineStopped):
         await read(text)
 
 
@@ -64,6 +66,6 @@ async def test_a_text_that_does_not_go_on_is_given_up() -> None:
     text = inbox_text(timeout_s=0.02)
     await text.open()
     await text.append("Hel")
-    with pytest.raises(InvalidRequest, match=r"no text came for 0\.02 s") as caught:
+    with pytest.raises(InvalidRequest, match=r"no text arrived for 0\.02 s") as caught:
         await read(text)
     assert (caught.value.param, caught.value.code) == ("input", "text_timeout")

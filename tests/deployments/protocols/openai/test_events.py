@@ -3,11 +3,14 @@
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from deployments.protocols.openai.events import speech_events
+from deployments.speech.encoding import AudioOutput, SpeechEncoding
 from deployments.wire.messages import AudioChunk, TextTiming, Usage
-from deployments.wire.streams import PcmStream
 from qwen_tts.errors import EngineStopped
 
 
@@ -19,21 +22,23 @@ async def chunks(*items: AudioChunk | Exception) -> AsyncIterator[AudioChunk]:
 
 
 async def events(*items: AudioChunk | Exception) -> list[dict[str, Any]]:
-    source: Any = chunks(*items)
-    stream = PcmStream(source)
-    return [
-        json.loads(event.removeprefix(b"data: "))
-        async for event in speech_events(stream, "pcm", stream, "One. Two.", 2.0)
-    ]
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[AsyncIterator[AudioChunk]]:
+        yield chunks(*items)
+
+    body, output = speech_events("One. Two."), AudioOutput("pcm", 24000, None, 2.0)
+    async with SpeechEncoding(10**9).open(opened(), output, whole=False) as speech:
+        return [json.loads(event.removeprefix(b"data: ")) async for event in body.make(speech, speech)]
 
 
 async def test_pieces_and_then_the_usage() -> None:
-    one, two, done = await events(
-        AudioChunk(b"ab", None, timing=TextTiming(0, 4, 0, 600)),
-        AudioChunk(b"cd", "stop", Usage(3, 4, 5), TextTiming(5, 9, 850, 1451)),
+    *pieces, done = await events(
+        AudioChunk(bytes(4800), None, timing=TextTiming(0, 4, 0, 600)),
+        AudioChunk(bytes(4800), "stop", Usage(3, 4, 5), TextTiming(5, 9, 850, 1451)),
     )
-    assert [base64.b64decode(event["audio"]) for event in (one, two)] == [b"ab", b"cd"]
-    assert {event["type"] for event in (one, two)} == {"speech.audio.delta"}
+    audio = b"".join(base64.b64decode(event["audio"]) for event in pieces)
+    assert len(audio) == pytest.approx(4800, abs=400), "twice as fast"
+    assert {event["type"] for event in pieces} == {"speech.audio.delta"}
     assert done == {
         "type": "speech.audio.done",
         "usage": {

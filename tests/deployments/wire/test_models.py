@@ -1,0 +1,66 @@
+"""Which models are loaded, and what a service that is busy says about it."""
+
+import asyncio
+
+import pytest
+
+from deployments.errors import Unavailable
+from deployments.wire import models as wire_models
+from deployments.wire.messages import ModelCard
+from deployments.wire.models import Models
+from tests.deployments.loaded import ANY
+
+
+async def test_until_they_have_loaded_every_question_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire_models, "_DESCRIBE_TIMEOUT_S", 0.01)
+    go = asyncio.Event()
+
+    async def describe() -> list[ModelCard]:
+        await go.wait()
+        return [ANY]
+
+    models = Models(describe)
+    for ask in (models.load, models.check):
+        with pytest.raises(Unavailable, match="still loading"):
+            await ask()
+    with pytest.raises(Unavailable):
+        models.named("any")
+    go.set()
+    await models.load()
+    assert models.named("any") is ANY
+
+
+async def test_replicas_that_are_busy_stay_ready_and_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe must not take a service out of its load balancer because its replicas have much to do."""
+    monkeypatch.setattr(wire_models, "_DESCRIBE_TIMEOUT_S", 0.01)
+    asked, hang = 0, False
+
+    async def describe() -> list[ModelCard]:
+        nonlocal asked
+        asked += 1
+        if hang:
+            await asyncio.Event().wait()
+        return [ANY]
+
+    models = Models(describe)
+    await models.check()
+    hang = True
+    for _ in range(3):
+        await models.check()
+    assert asked == 2, "probes share the question that is under way"
+
+
+async def test_a_replica_that_is_lost_is_reported_at_once() -> None:
+    lost = False
+
+    async def describe() -> list[ModelCard]:
+        if lost:
+            raise RuntimeError("the replica died")
+        return [ANY]
+
+    models = Models(describe)
+    await models.check()
+    lost = True
+    with pytest.raises(RuntimeError, match="died"):
+        await models.check()
+    await models.load()
