@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from deployments.wire.messages import UTTERANCE_CHARACTERS
 from qwen_tts.config import MODEL_TYPES, ModelType
 from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES
 from qwen_tts.engine.scheduler import PREFILL_ROWS
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE
 
+# The most characters that a model speaks at a time, unless its settings say otherwise: about 20 s in a Latin script.
+UTTERANCE_CHARACTERS = 300
 # `checkpoint` of a model that comes with the package.
 EMBEDDED = "embedded"
 

@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 from qwen_tts.config import GenerationDefaults, ModelType
 from qwen_tts.request import FinishReason
 
-# A model speaks so much at a time, unless its settings say otherwise. Of a Latin script about 20 s.
-UTTERANCE_CHARACTERS = 300
-
 
 @dataclass(frozen=True)
 class Usage:
@@ -77,7 +74,7 @@ class ModelCard:
     languages: tuple[str, ...]
     defaults: GenerationDefaults
     sample_rate_hz: int
-    utterance_characters: int = UTTERANCE_CHARACTERS  # longer text is cut
+    utterance_characters: int  # longer text is cut
 
 
 @dataclass(frozen=True)

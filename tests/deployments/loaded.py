@@ -12,7 +12,7 @@ from deployments.wire.models import Models
 from qwen_tts.config import GenerationDefaults
 from qwen_tts.request import SpeechRequest
 
-ANY = ModelCard("any", "custom_voice", (), ("english",), GenerationDefaults(), 24000)
+ANY = ModelCard("any", "custom_voice", (), ("english",), GenerationDefaults(), 24000, 300)
 
 
 async def loaded(*cards: ModelCard) -> Models:

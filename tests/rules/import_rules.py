@@ -36,7 +36,31 @@ NO_TORCH = (
     "qwen_tts.request",
     "qwen_tts.errors",
 )
+# The rooms of deployments, and the other rooms that each of them may import. There is no circle.
+ROOMS: dict[str, frozenset[str]] = {
+    "settings": frozenset(),
+    "errors": frozenset(),
+    "text": frozenset(),
+    "audio": frozenset(),
+    "wire": frozenset({"errors"}),
+    "replicas": frozenset({"errors", "settings", "wire"}),
+    "access": frozenset({"errors", "settings"}),
+    "voices": frozenset({"errors", "settings", "wire", "access"}),
+    "speech": frozenset({"errors", "settings", "text", "audio", "wire", "access", "voices"}),
+    "http": frozenset({"errors", "settings", "wire", "access", "speech"}),
+    "protocols": frozenset({"errors", "settings", "text", "audio", "wire", "access", "voices", "speech", "http"}),
+    "ingress": frozenset({"settings", "wire", "speech", "http", "protocols"}),
+    "app": frozenset({"settings", "replicas", "ingress"}),
+    "commands": frozenset({"settings", "access", "app"}),
+}
+# Packages that only some rooms of deployments may import.
+ONLY_IN = {
+    "torch": frozenset({"replicas"}),
+    "fastapi": frozenset({"http", "protocols", "ingress"}),
+    "starlette": frozenset({"http", "protocols", "ingress"}),
+}
 NEVER = ("pickle", "cloudpickle", "torch.load")  # nothing is ever unpickled
+PROTOCOLS = ("openai", "nari", "omni", "dashscope", "elevenlabs")
 NEVER_IN_LIBRARY = ("ray", "fastapi", "starlette", "pydantic", "deployments", "loadtest")
 CLUSTER = "deployments.commands.cluster"
 NEVER_IN_CLUSTER = ("torch", "ray", "qwen_tts", "deployments")  # it speaks to the Kubernetes API only
@@ -77,6 +101,8 @@ def _may_import(module: str, name: str) -> bool:
         return not within(name, "qwen_tts") and not within(name, "deployments")
     if within(module, CLUSTER):
         return within(name, CLUSTER) or not any(within(name, banned) for banned in NEVER_IN_CLUSTER)
+    if within(module, "deployments"):
+        return _may_room_import(module, name)
     if not within(module, "qwen_tts"):
         return True
     if any(within(name, banned) for banned in NEVER_IN_LIBRARY):
@@ -84,6 +110,36 @@ def _may_import(module: str, name: str) -> bool:
     if module in NO_TORCH and within(name, "torch"):
         return False
     return module == "qwen_tts" or _is_downward(module, name)  # the front door opens api on demand
+
+
+def _may_room_import(module: str, name: str) -> bool:
+    own = _room(module)
+    assert own is None or own in ROOMS, f"{module} is in no room of ROOMS"
+    for package, rooms in ONLY_IN.items():
+        if within(name, package):
+            return own in rooms
+    found = _room(name)
+    if own is None or found is None or found == own:
+        return not _is_of_another_protocol(module, name)
+    return found in ROOMS[own]
+
+
+def _room(name: str) -> str | None:
+    """The room of deployments that a module belongs to; None for other packages and for deployments itself."""
+    package, _, rest = name.partition(".")
+    return rest.partition(".")[0] if package == "deployments" and rest else None
+
+
+def _is_of_another_protocol(module: str, name: str) -> bool:
+    """Modules of one protocol know no other protocol; modules that lie in protocols itself are shared by all."""
+    own, other = module.split(".")[2:3], name.split(".")[2:3]
+    return (
+        within(name, "deployments.protocols")
+        and within(module, "deployments.protocols")
+        and other[0:1] != []
+        and other[0] in PROTOCOLS
+        and own != other
+    )
 
 
 def _is_downward(module: str, name: str) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rules.import_rules import NO_TORCH, faults, imports
+from tests.rules.import_rules import NO_TORCH, ROOMS, faults, imports
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("qwen_tts", "deployments", "loadtest")
@@ -33,6 +33,21 @@ def test_every_package_was_read() -> None:
         "deployments.commands.cluster.api",
         "loadtest.probe",
     } <= SOURCES.keys()
+
+
+def test_the_rooms_have_no_circle() -> None:
+    left = dict(ROOMS)
+    while left:
+        floor = {room for room, needs in left.items() if not needs & left.keys()}
+        assert floor, f"a circle among {sorted(left)}"
+        left = {room: needs for room, needs in left.items() if room not in floor}
+
+
+def test_every_room_has_a_place_and_says_what_belongs_there() -> None:
+    found = {path.name.removesuffix(".py") for path in (ROOT / "deployments").iterdir() if path.name[0] != "_"}
+    assert found == set(ROOMS)
+    for path in (ROOT / "deployments").rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} says nothing"
 
 
 def imported_by_way_of(module: str) -> set[str]:
@@ -84,6 +99,21 @@ def test_torch_is_found_by_way_of_others() -> None:
         ("loadtest.probe", "from qwen_tts import api"),
         ("deployments.commands.cluster.commands", "from deployments.settings import AppArgs"),
         ("deployments.commands.cluster.api", "import torch"),
+        ("deployments.errors", "from deployments.wire.messages import Usage"),
+        ("deployments.replicas.talker", "from deployments.http.errors import error_response"),
+        ("deployments.replicas.talker", "from deployments.protocols.sockets import Turns"),
+        ("deployments.replicas.talker", "from deployments.speech.encoding import AudioOutput"),
+        ("deployments.replicas.talker", "from deployments.voices.library import VoiceLibrary"),
+        ("deployments.replicas.talker", "from fastapi import Request"),
+        ("deployments.voices.library", "from deployments.speech.service import SpeechService"),
+        ("deployments.speech.service", "from starlette.requests import Request"),
+        ("deployments.voices.library", "from fastapi import Request"),
+        ("deployments.speech.service", "from deployments.http.bodies import JSON"),
+        ("deployments.http.gate", "from deployments.protocols.speaker import Speaker"),
+        ("deployments.protocols.nari.socket", "from deployments.protocols.omni import socket"),
+        ("deployments.protocols.sockets", "from deployments.protocols.openai.answers import Model"),
+        ("deployments.speech.service", "import torch"),
+        ("deployments.wire.streams", "from deployments.ingress import Ingress"),
     ],
 )
 def test_a_breach_is_found(module: str, source: str) -> None:
@@ -96,6 +126,10 @@ def test_a_breach_is_found(module: str, source: str) -> None:
         ("deployments.commands.main", "import os\nos.environ.setdefault('A', 'b')\nos.environ['C'] = 'd'"),
         ("deployments.settings", "import os\nport = os.environ.get('PORT')"),
         ("deployments.app", "from qwen_tts.engine.engine import Engine\nimport ray"),
+        ("deployments.replicas.talker", "import torch\nfrom deployments.wire.messages import FrameChunk"),
+        ("deployments.protocols.nari.socket", "from deployments.protocols.sockets import Turns"),
+        ("deployments.protocols.openai.batch", "from deployments.protocols.openai.bodies import Utterance"),
+        ("deployments.ingress", "from deployments.protocols.omni import socket\nfrom fastapi import FastAPI"),
         ("qwen_tts.engine.engine", "from qwen_tts.models.talker import Talker\nfrom qwen_tts.engine import runner"),
         ("qwen_tts.prompt", "from qwen_tts.text import TextTokenizer"),
         ("qwen_tts.seeded", "from qwen_tts.codec.decoder import CodecDecoder"),

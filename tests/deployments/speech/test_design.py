@@ -19,7 +19,7 @@ from qwen_tts.request import FinishReason
 from tests.deployments.loaded import Spoken, loaded
 from tests.recordings import recording
 
-CARD = ModelCard("design", "voice_design", (), ("english",), GenerationDefaults(), 24000)
+CARD = ModelCard("design", "voice_design", (), ("english",), GenerationDefaults(), 24000, 300)
 
 
 def wanted(text: str = "Hello", candidates: int = 1, max_frames: int | None = None) -> VoiceDescription:

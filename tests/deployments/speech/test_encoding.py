@@ -9,7 +9,7 @@ import pytest
 
 from deployments.speech import audio_budget
 from deployments.speech.audio_budget import AudioBudget
-from deployments.speech.encoding import AudioOutput, BatchRoom, SpeechEncoding
+from deployments.speech.encoding import AudioOutput, BatchRoom, EncodedSpeech, SpeechEncoding
 from deployments.wire.messages import AudioChunk, Usage
 from qwen_tts.errors import InvalidRequest, Overloaded
 
@@ -26,6 +26,10 @@ async def speech(seconds: int) -> AsyncIterator[AsyncIterator[AudioChunk]]:
     yield chunks()
 
 
+async def read(encoded: EncodedSpeech) -> bytes:
+    return b"".join([piece async for piece in encoded])
+
+
 async def test_slow_work_of_others_does_not_delay_a_stream() -> None:
     """Every thread of asyncio's own pool is held until the stream has ended."""
     ended, loop = threading.Event(), asyncio.get_running_loop()
@@ -34,7 +38,7 @@ async def test_slow_work_of_others_does_not_delay_a_stream() -> None:
     await asyncio.sleep(0)
     try:
         async with SpeechEncoding(10**9).open(speech(3), PCM, whole=False) as encoded:
-            audio = b"".join([piece async for piece in encoded])
+            audio = await read(encoded)
     finally:
         loop.call_soon(ended.set)
         results = await asyncio.gather(*held)
@@ -45,22 +49,22 @@ async def test_slow_work_of_others_does_not_delay_a_stream() -> None:
 async def test_items_of_a_batch_share_their_room() -> None:
     encoding, room = SpeechEncoding(10**9), BatchRoom(3 * len(SECOND))
     async with encoding.open(speech(2), PCM, whole=True, room=room) as encoded:
-        assert len([piece async for piece in encoded]) == 3
+        assert await read(encoded) == 2 * SECOND
     with pytest.raises(InvalidRequest, match="send fewer items") as caught:
         async with encoding.open(speech(2), PCM, whole=True, room=room) as encoded:
-            assert [piece async for piece in encoded] == None
+            await read(encoded)
     assert caught.value.code == "batch_too_large"
 
 
 async def test_whole_files_beyond_the_budget_are_refused_and_give_their_room_back() -> None:
     encoding = SpeechEncoding(3 * len(SECOND))
     async with encoding.open(speech(2), PCM, whole=True) as first:
-        assert len([piece async for piece in first]) == 3
+        assert await read(first) == 2 * SECOND
         with pytest.raises(Overloaded, match="too many whole files"):
             async with encoding.open(speech(2), PCM, whole=True) as second:
-                assert [piece async for piece in second] == None
+                await read(second)
     async with encoding.open(speech(3), PCM, whole=True) as third:
-        assert len([piece async for piece in third]) == 4
+        assert await read(third) == 3 * SECOND
 
 
 class Clock:

@@ -19,7 +19,7 @@ from tests.deployments.loaded import loaded
 
 def card(kind: ModelType) -> ModelCard:
     speakers = ("Ryan", "Vivian") if kind == "custom_voice" else ()
-    return ModelCard(f"my-{kind}", kind, speakers, ("english",), GenerationDefaults(), 24000)
+    return ModelCard(f"my-{kind}", kind, speakers, ("english",), GenerationDefaults(), 24000, 300)
 
 
 @pytest.fixture
@@ -63,5 +63,5 @@ async def test_the_type_that_would_be_needed_is_named(
 
 
 async def test_the_first_of_several_models_speaks() -> None:
-    first, second = card("base"), ModelCard("other", "base", (), ("english",), GenerationDefaults(), 24000)
+    first, second = card("base"), ModelCard("other", "base", (), ("english",), GenerationDefaults(), 24000, 300)
     assert (await loaded(card("custom_voice"), first, second)).first("base") is first
