@@ -1,7 +1,8 @@
-"""Whose key a connection carries."""
+"""Finds the API key that a connection carries."""
 
 import hmac
 import logging
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,21 +12,27 @@ from qwen_tts.errors import InvalidRequest
 
 log = logging.getLogger("ray.serve")
 
+_LOOK_EVERY_S = 0.5
+
+_Stamp = tuple[int, int, int] | None
+
 
 class ApiKeys:
-    """The keys of a file, as they are in it now; None lets everyone in. Raises KeyFileError.
+    """The keys of a file; without a file every caller is let in. The constructor raises KeyFileError.
 
-    The file is read again when it has changed (one stat per request; a mounted Secret is replaced as a whole). A file
-    that has become unusable changes nothing and is complained of in the log.
+    `watch` follows the file in a thread of its own: a request never waits for its storage. A changed file is read when
+    it has looked the same twice, so that a file that is still being written is not taken for its beginning. A file that
+    cannot be used changes nothing and is logged.
     """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._stamp = None if file is None else _stamp(file)
+        self._stamp = None if file is None else _stamp(file)  # of the file whose keys are in force
+        self._seen = self._stamp  # at the latest look
         self._keys = () if file is None else read_keys(file)
 
     def describe(self) -> str:
-        """For the log and the terminal at the start."""
+        """Return a line for the log and the terminal at the start."""
         if self._file is None:
             return "No API keys are configured: the service is open to everyone who can reach it"
         return f"Requests need an API key; {self._file} has {len(self._keys)}"
@@ -34,7 +41,6 @@ class ApiKeys:
         """Return the caller who sent these headers, their names in lower case. Raises InvalidRequest."""
         if self._file is None:
             return EVERYONE
-        self._refresh(self._file)
         presented = _presented(headers)
         if not presented:
             message = "an API key is missing: send it as 'Authorization: Bearer ...' or 'xi-api-key: ...'"
@@ -43,24 +49,38 @@ class ApiKeys:
         found = [key for key in self._keys if hmac.compare_digest(key.hash, digest)]  # all of them, in constant time
         if not found:
             raise InvalidRequest("the API key is not known", None, "invalid_api_key")
+        assert len(found) == 1, "two keys of one file have the same hash"
         key = found[0]
         return Caller(key.name, key.voices == "all", key.max_concurrent, key.requests_per_minute)
 
-    def _refresh(self, file: Path) -> None:
-        stamp = _stamp(file)
-        if stamp == self._stamp:
+    def watch(self) -> None:
+        """Look at the file from now on, until the process ends."""
+        if self._file is not None:
+            threading.Thread(target=self._look_for_ever, name="api-keys", daemon=True).start()
+
+    def _look_for_ever(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(_LOOK_EVERY_S):
+            self.look()
+
+    def look(self) -> None:
+        """Look at the file once, and read it when it has changed and has looked the same twice."""
+        assert self._file is not None, "without a file there is nothing to look at"
+        stamp, before = _stamp(self._file), self._seen
+        self._seen = stamp
+        if stamp == self._stamp or stamp != before:
             return
         self._stamp = stamp
         try:
-            self._keys = read_keys(file)
+            self._keys = read_keys(self._file)
         except KeyFileError as error:
             log.error("%s; the keys read before remain in force", error)
         else:
             log.info("read again: %s", self.describe())
 
 
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    """What changes with a file's content."""
+def _stamp(file: Path) -> _Stamp:
+    """Return values that change with a file's content, None where there is no file."""
     try:
         found = file.stat()
     except OSError:
@@ -69,7 +89,7 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
 
 
 def _presented(headers: Mapping[str, str]) -> str:
-    """OpenAI's and DashScope's header before ElevenLabs's; "" without either."""
+    """Return the key in OpenAI's and DashScope's header, else in ElevenLabs's, "" without either."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()

@@ -34,6 +34,7 @@ class CallerLimits:
             yield
         finally:
             self._under_way[name] -= 1
+            assert self._under_way[name] >= 0, "a request ended twice"
 
     def count(self, caller: Caller) -> None:
         """One request more this minute, perhaps of several in one connection. Raises Overloaded.

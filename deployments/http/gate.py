@@ -25,6 +25,7 @@ class Gate:
 
     def __init__(self, args: ApiKeyArgs) -> None:
         self.keys = ApiKeys(args.file)
+        self.keys.watch()
         self.limits = CallerLimits()
         log.log(logging.WARNING if args.file is None else logging.INFO, self.keys.describe())
 

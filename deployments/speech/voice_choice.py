@@ -11,6 +11,7 @@ from deployments.access.caller import Caller
 from deployments.errors import NotFound
 from deployments.speech.fields import SpeechFields
 from deployments.voices.library import VoiceLibrary
+from deployments.voices.record import VoiceName
 from deployments.wire.messages import ModelCard
 from deployments.wire.models import Models
 from qwen_tts.config import ModelType
@@ -53,28 +54,28 @@ class VoiceChoice:
         return named or models.first("voice_design"), DesignedVoice(fields.instructions or "")
 
     async def _of_name(
-        self, caller: Caller, name: str, fields: SpeechFields, named: ModelCard | None
+        self, caller: Caller, name: VoiceName, fields: SpeechFields, named: ModelCard | None
     ) -> tuple[ModelCard, Voice]:
         if named is not None and named.model_type == "voice_design":
             message = f"model {named.name} has no voices by name; omit voice and describe one in instructions"
             raise InvalidRequest(message, "voice", "voice_not_supported")
         models = self._models
-        owners = [card for card in models.of("custom_voice") if name.lower() in map(str.lower, card.speakers)]
+        owners = [card for card in models.of("custom_voice") if name in map(VoiceName, card.speakers)]
         if named in owners or (named is None and owners):
-            return named or owners[0], CustomVoice(name, fields.instructions or "")
+            return named or owners[0], CustomVoice(name.text, fields.instructions or "")
         try:
             if not (models.of("base") if named is None else named.model_type == "base"):
-                await self._library.get(caller, name)  # a voice that does not exist is unknown, whatever is loaded
+                await self._library.get(caller, name.text)  # a voice that does not exist is unknown, whatever is loaded
             card = self._base(named, "voice")
-            prompt = await self._library.stored_prompt(caller, name, card.name)
+            prompt = await self._library.stored_prompt(caller, name.text, card.name)
         except NotFound:
             if owners and named is not None:
                 message = (
-                    f"{name!r} is a built-in voice of model {owners[0].name}, not of {named.name}; name that model or "
-                    "omit model"
+                    f"{name.text!r} is a built-in voice of model {owners[0].name}, not of {named.name}; name that model "
+                    "or omit model"
                 )
                 raise InvalidRequest(message, "voice", "voice_not_supported") from None
-            message = f"voice {name!r} is unknown; voices: {await self._names(caller)}"
+            message = f"voice {name.text!r} is unknown; voices: {await self._names(caller)}"
             for kind, voices in _NEEDED:
                 if not models.of(kind):
                     message += f"; {voices} voices need a model of type {kind!r}, and none is loaded"

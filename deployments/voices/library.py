@@ -13,7 +13,7 @@ from deployments.access.caller import Caller
 from deployments.errors import Exists, NotFound
 from deployments.settings import ReferenceAudioArgs, VoiceStoreArgs
 from deployments.voices.once_each import OnceEach
-from deployments.voices.record import Source, VoiceRecord, check_voice_name
+from deployments.voices.record import Source, VoiceName, VoiceRecord
 from deployments.voices.store import VoiceStore
 from deployments.voices.threads import StorageThreads
 from deployments.wire.models import Models
@@ -59,9 +59,9 @@ class VoiceLibrary:
     def max_audio_bytes(self) -> int:
         return self._limits.max_bytes
 
-    def named(self, name: str) -> str:
+    def named(self, name: str) -> VoiceName:
         """Return the name of the voice that `name`, perhaps an alias, stands for."""
-        return self.aliases.get(name.lower(), name)
+        return VoiceName(self.aliases.get(VoiceName(name).key, name))
 
     async def list(self, caller: Caller) -> "list[VoiceRecord]":
         return [record for record in await self.storage.run(self._store.list) if caller.sees(record.owner)]
@@ -70,7 +70,7 @@ class VoiceLibrary:
         """In lower case."""
         if caller.all_voices:  # without reading every record
             return await self.storage.run(self._store.names)
-        return tuple(record.name.lower() for record in await self.list(caller))
+        return tuple(VoiceName(record.name).key for record in await self.list(caller))
 
     async def get(self, caller: Caller, name: str) -> VoiceRecord:
         """Raises NotFound."""
@@ -130,12 +130,13 @@ class VoiceLibrary:
 
         Raises InvalidRequest, InvalidRequest or Exists.
         """
-        check_voice_name(name)
-        if name.lower() in self.aliases:
-            message = f"{name!r} stands for the voice {self.aliases[name.lower()]!r} here; choose another name"
+        wanted = VoiceName(name)
+        wanted.check()
+        if wanted.key in self.aliases:
+            message = f"{name!r} is an alias of the voice {self.aliases[wanted.key]!r}; choose another name"
             raise InvalidRequest(message, "name", "invalid_name")
         for card in self._models:
-            if name.lower() in (speaker.lower() for speaker in card.speakers):
+            if wanted in map(VoiceName, card.speakers):
                 message = f"{name!r} is the name of a built-in voice of model {card.name}; choose another"
                 raise InvalidRequest(message, "name", "invalid_name")
         self._models.first("base")

@@ -1,6 +1,6 @@
 """The cluster's library of cloned voices.
 
-    voices/{key}.json                               one small record per voice; key = name.lower()
+    voices/{key}.json                               one small record per voice; key: the name, folded
     content/{upload_id}/audio                       the reference audio as it was uploaded
     content/{upload_id}/{fingerprint}.safetensors   a prompt computed from it, per model; opaque here
 
@@ -20,8 +20,7 @@ from typing import TypeAlias, TypeVar
 from deployments.access.caller import EVERYONE, Caller
 from deployments.errors import Exists, Full, NotFound
 from deployments.voices.files import SharedFiles
-from deployments.voices.record import HEX, VOICE_NAME, Source, VoiceRecord, check_hex, check_voice_name
-from qwen_tts.errors import InvalidRequest
+from deployments.voices.record import HEX, Source, VoiceName, VoiceRecord, check_hex
 from qwen_tts.recently_used import RecentlyUsed
 
 log = logging.getLogger("ray.serve")
@@ -85,10 +84,8 @@ class VoiceStore:
 
     def get(self, name: str) -> VoiceRecord:
         """The record as it is in storage now. Raises NotFound, also for a name that no voice can have."""
-        with suppress(InvalidRequest):
-            check_voice_name(name)
-            if (record := self._find(name)) is not None:
-                return record
+        if VoiceName(name).may_be_stored and (record := self._find(name)) is not None:
+            return record
         raise NotFound("voice", name)
 
     def read(self, name: str, use: Callable[[VoiceRecord], T]) -> T:
@@ -237,7 +234,7 @@ class VoiceStore:
     def _keys(self) -> tuple[str, ...]:
         """Of the records, malformed ones included. Temporary files have names that no voice can have."""
         stems = (leaf.removesuffix(".json") for leaf in self._files.names("voices") if leaf.endswith(".json"))
-        return tuple(stem for stem in stems if VOICE_NAME.fullmatch(stem) and stem == stem.lower())
+        return tuple(stem for stem in stems if (name := VoiceName(stem)).may_be_stored and stem == name.key)
 
 
 class _Malformed(Exception):
@@ -250,7 +247,7 @@ def _parse(name: str, data: bytes) -> VoiceRecord:
         record = VoiceRecord.from_json(data)
     except ValueError:
         raise _Malformed("it is malformed") from None  # what is wrong would put users' texts into logs
-    if record.name.lower() != name.lower():
+    if VoiceName(record.name) != VoiceName(name):
         raise _Malformed(f"it is that of {record.name}")
     return record
 
@@ -261,7 +258,7 @@ def _age_s(upload_id: str) -> float:
 
 
 def _record_path(name: str) -> str:
-    return f"voices/{name.lower()}.json"
+    return f"voices/{VoiceName(name).key}.json"
 
 
 def _content_path(record: VoiceRecord) -> str:

@@ -1,4 +1,4 @@
-"""Blocking storage, kept from blocking anything else."""
+"""Threads for calls that block on storage, so that they block nothing else."""
 
 import asyncio
 import functools
@@ -15,17 +15,38 @@ _THREADS = 32
 
 
 class StorageThreads:
-    """Threads of their own and a time limit: storage that hangs costs its own callers a 503, nobody else anything."""
+    """A bounded number of threads and a time limit: callers of storage that hangs get Unavailable.
+
+    A call that waits for a thread waits in its own coroutine, so that its arguments are freed when it gives up.
+    """
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="storage")
+        self._places = asyncio.Semaphore(_THREADS)
+        self._running = 0
 
     async def run(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
-        """`work(*args, **kwargs)`, and what it raises. Raises Unavailable when it takes too long; it goes on then."""
-        running = asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(work, *args, **kwargs))
+        """Return `work(*args, **kwargs)`, or raise what it raises.
+
+        Raises Unavailable after the time limit. A call that has begun goes on then and keeps its thread.
+        """
         try:
-            return await asyncio.wait_for(running, self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                await self._places.acquire()
+                self._running += 1
+                assert self._running <= _THREADS, "more calls than threads"
+                call = functools.partial(work, *args, **kwargs)
+                running = asyncio.get_running_loop().run_in_executor(self._threads, call)
+                running.add_done_callback(self._ended)
+                return await asyncio.shield(running)
         except TimeoutError:
             message = f"the voice storage has not answered within {self._timeout_s:g} s"
             raise Unavailable(message, "storage_timeout", self._timeout_s) from None
+
+    def _ended(self, running: "asyncio.Future[Result]") -> None:
+        self._running -= 1
+        assert self._running >= 0, "a call ended twice"
+        self._places.release()
+        if not running.cancelled():
+            running.exception()  # retrieved, should its caller have given up

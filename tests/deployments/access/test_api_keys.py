@@ -2,12 +2,14 @@
 
 import logging
 import os
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from deployments.access import api_keys
 from deployments.access.api_keys import ApiKeys
 from deployments.access.caller import EVERYONE, Caller
 from deployments.access.key_file import KeyFileError, hash_key, new_key, read_keys
@@ -152,13 +154,33 @@ def test_serve_does_not_start_without_its_keys(tmp_path: Path) -> None:
     assert result.stderr == f"Error: the API keys in {tmp_path}/none.yaml cannot be read: No such file or directory\n"
 
 
-def test_a_changed_file_counts_at_once(file: Path) -> None:
+def look(keys: ApiKeys) -> None:
+    """Twice: a file that has just changed may be one that is still being written."""
+    keys.look()
+    keys.look()
+
+
+def test_a_changed_file_counts_once_it_has_looked_the_same_twice(file: Path) -> None:
     keys = ApiKeys(file)
     write(file, {"name": "carol", "hash": hash_key("carol's")})
+    keys.look()
+    assert keys.authenticate({"xi-api-key": "alice's key"}).name == "alice", "perhaps it is only the file's beginning"
+    keys.look()
     assert keys.authenticate({"xi-api-key": "carol's"}).name == "carol"
     refusal(keys, {"xi-api-key": "alice's key"})
     write(file)
+    look(keys)
     refusal(keys, {"xi-api-key": "carol's"})
+
+
+def test_the_beginning_of_a_file_drops_no_keys(file: Path) -> None:
+    """Each half of a YAML list of one-line entries is a YAML list."""
+    keys, text = ApiKeys(file), file.read_text()
+    file.write_text(text[: text.index("\n") + 1])
+    keys.look()
+    file.write_text(text)
+    look(keys)
+    assert keys.authenticate({"xi-api-key": "bob's"}).name == "bob"
 
 
 @pytest.mark.parametrize("spoil", [lambda file: file.write_text("- {name: a"), Path.unlink])
@@ -170,11 +192,27 @@ def test_a_spoiled_file_changes_nothing_and_is_logged_once(
     spoil(file)
     with caplog.at_level(logging.ERROR, "ray.serve"):
         for _ in range(3):
+            look(keys)
             assert keys.authenticate({"xi-api-key": "alice's key"}).name == "alice"
     (record,) = caplog.records
     assert "remain in force" in record.getMessage()
     write(file, {"name": "bob", "hash": hash_key("bob's")})
+    look(keys)
     refusal(keys, {"xi-api-key": "alice's key"})
+
+
+def test_storage_that_hangs_keeps_no_request_waiting(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, looked, go = ApiKeys(file), threading.Event(), threading.Event()
+
+    def hang(path: Path) -> None:
+        looked.set()
+        go.wait(60)
+
+    monkeypatch.setattr(api_keys, "_stamp", hang)
+    keys.watch()
+    assert looked.wait(60)
+    assert keys.authenticate({"xi-api-key": "alice's key"}).name == "alice"
+    go.set()
 
 
 def test_a_key_has_no_more_under_way_than_its_limit() -> None:

@@ -16,5 +16,5 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 1.8e9
         clock = SimpleNamespace(time=lambda: self.now_s, monotonic=lambda: self.now_s)
-        for module in ("voices.previews", "voices.store"):
+        for module in ("voices.previews", "voices.timed_records", "voices.store"):
             monkeypatch.setattr(f"deployments.{module}.time", clock)

@@ -15,7 +15,7 @@ import pytest
 
 from deployments.errors import Exists, Full, NotFound
 from deployments.voices.files import SharedFiles
-from deployments.voices.record import VoiceRecord, check_voice_name
+from deployments.voices.record import VoiceName, VoiceRecord
 from deployments.voices.store import VoiceStore
 from qwen_tts.errors import InvalidRequest
 from tests.deployments.voices.storage import Clock, leaves
@@ -80,7 +80,7 @@ BAD_NAMES = {
 @pytest.mark.parametrize("name", BAD_NAMES.values(), ids=BAD_NAMES.keys())
 def test_bad_names_are_refused_and_touch_nothing(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        check_voice_name(name)
+        VoiceName(name).check()
     assert (refusal.value.param, refusal.value.code) == ("name", "invalid_name")
     store = opened(tmp_path / "library")
     with pytest.raises(InvalidRequest):

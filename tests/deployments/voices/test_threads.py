@@ -1,7 +1,10 @@
 """Storage that hangs, fails or works."""
 
 import asyncio
+import contextlib
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -25,3 +28,27 @@ async def test_storage_that_hangs_costs_its_callers_a_503_and_others_nothing() -
     assert await asyncio.wait_for(asyncio.to_thread(lambda: 1), 10) == 1, "other threads are free"
     go.set()
     assert await StorageThreads(10.0).run(lambda: 2) == 2
+
+
+class Upload:
+    """Stands for the bytes of an upload, whose life can be watched."""
+
+
+async def test_callers_that_gave_up_leave_nothing_behind() -> None:
+    """Storage that hangs must not keep every upload that came meanwhile in memory."""
+    storage, go = StorageThreads(0.2), threading.Event()
+    alive = weakref.WeakSet[Upload]()
+
+    async def upload() -> None:
+        data = Upload()
+        alive.add(data)
+        with contextlib.suppress(Unavailable):
+            await storage.run(lambda content: go.wait(60), data)
+
+    await asyncio.gather(*(upload() for _ in range(200)))
+    gc.collect()
+    assert len(alive) == 32, "one for each thread that hangs"
+    with pytest.raises(Unavailable):
+        await storage.run(lambda: 1)
+    go.set()
+    assert await storage.run(lambda: 2) == 2
