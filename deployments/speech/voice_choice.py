@@ -71,8 +71,8 @@ class VoiceChoice:
         except NotFound:
             if owners and named is not None:
                 message = (
-                    f"{name.text!r} is a built-in voice of model {owners[0].name}, not of {named.name}; name that model "
-                    "or omit model"
+                    f"{name.text!r} is a built-in voice of model {owners[0].name}, not of {named.name}; name that "
+                    "model or omit model"
                 )
                 raise InvalidRequest(message, "voice", "voice_not_supported") from None
             message = f"voice {name.text!r} is unknown; voices: {await self._names(caller)}"
