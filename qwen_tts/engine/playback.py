@@ -1,42 +1,53 @@
-"""What a listener hears of one stream who starts to play with the first audio: does it arrive in time?"""
+"""The audio that a listener of one stream has in hand: received, but not played yet.
+
+The listener starts to play with the first audio and plays without a break while there is any. Where the next audio
+comes too late, the listener hears silence until it comes:
+
+    first_sent                                       now      ends
+    |-- ahead --|-- played --|-- silence --|-- played --|-- headroom --|
+
+So `ends` is first_sent + ahead + sent + silence, and the headroom at `now` is what lies between the two.
+"""
 
 from dataclasses import dataclass
 
 from qwen_tts.engine.pace import FRAME_S
 
-# A first word may come later by this much; silence in the middle of one may not.
+# The first audio may be this late before it counts as missing; silence within a stream may not.
 _FIRST_S = 2 * FRAME_S
 
 
 @dataclass
 class Playback:
-    """Times in seconds, on the clock that `now` is read from."""
+    """What one listener has received and heard. All times are seconds on the clock that `now` is read from."""
 
     requested: float
-    ahead: float = 0.0  # other audio in the listener's hands, to be heard before this
+    ahead: float = 0.0  # other audio that the listener has in hand and hears first
     first_sent: float | None = None
     sent: float = 0.0  # audio
     underruns: int = 0
-    silence: float = 0.0  # heard between one chunk's end and the next one's coming
+    silence: float = 0.0  # between the end of one chunk and the arrival of the next
     _last: float = 0.0
 
     def headroom(self, now: float) -> float:
-        """Audio in the listener's hands that is not played yet; below 0, for how long there has been none."""
+        """Return the audio in hand. A negative value is the time for which the listener has had none."""
         return self.ends - now
 
     @property
     def ends(self) -> float:
-        """When the last of it is played; while nothing has been sent, when the first is wanted."""
+        """The time at which the last of the audio is played. Before anything is sent: when the first is wanted."""
         began = self.requested + _FIRST_S if self.first_sent is None else self.first_sent
         return began + self.ahead + self.silence + self.sent
 
     def send(self, audio: float, now: float) -> float | None:
-        """A chunk of `audio` leaves. Returns the time since the one before (None: it is the first)."""
+        """Count a chunk of `audio` that is sent now. Return the time since the chunk before, None for the first."""
+        assert audio >= 0, f"a chunk of {audio} s"
         gap = None
         if self.first_sent is None:
             self.first_sent = now
         else:
             gap = now - self._last
+            assert gap >= 0, f"sent at {now}, before the chunk that was sent at {self._last}"
             missing = -self.headroom(now)
             if missing > 0:
                 self.underruns += 1

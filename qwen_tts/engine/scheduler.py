@@ -106,7 +106,7 @@ class Scheduler:
     def schedule(self) -> Plan:
         self._drop_cancelled()
         if self._newcomer is None and self.waiting and self._free and self._in_time():
-            first = min(self.waiting, key=lambda sequence: sequence.due_s)
+            first = min(self.waiting, key=lambda sequence: sequence.playback.ends)
             first.slot = heapq.heappop(self._free)
             first.status = Status.RUNNING
             first.started_s = self.clock()
@@ -123,7 +123,7 @@ class Scheduler:
         rows = range(newcomer.rows_read, min(newcomer.rows_read + self.prefill_rows, newcomer.reading_to))
         if self.pace is not None and running:
             now = self.clock()
-            if not self.pace.can_read(_height(running), min(sequence.headroom(now) for sequence in running)):
+            if not self.pace.can_read(_height(running), min(sequence.playback.headroom(now) for sequence in running)):
                 rows = range(rows.start, rows.start)
         return Plan(newcomer, rows, running, paused)
 

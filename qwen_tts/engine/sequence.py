@@ -7,6 +7,7 @@ from enum import Enum
 
 from qwen_tts.engine.live_text import LiveText
 from qwen_tts.engine.pace import FRAME_S
+from qwen_tts.engine.playback import Playback
 from qwen_tts.engine.prefix import Prefix
 from qwen_tts.prompt import PromptLayout
 from qwen_tts.request import FinishReason, SpeechRequest
@@ -49,11 +50,12 @@ class Sequence:
     frames: list[Frame] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     cancel_requested: bool = False
-    # When it was made, when it had a slot, and when a listener began who has heard it without a break (later than he
-    # did, by the breaks).
     queued_s: float = field(default_factory=time.monotonic)
-    started_s: float | None = None
-    _began_s: float | None = None
+    started_s: float | None = None  # when it got its slot
+    playback: Playback = field(init=False)  # as if every frame were sent at once, though chunks hold some back
+
+    def __post_init__(self) -> None:
+        self.playback = Playback(requested=self.queued_s, ahead=self.request.ahead_s)
 
     @property
     def position(self) -> int:
@@ -90,22 +92,11 @@ class Sequence:
         return len(self.frames) >= most
 
     def append(self, frame: Frame, now: float) -> None:
-        """The newest frame. A listener begins with the first one and waits while there is none; counted as if every
-        frame left at once, though chunks hold some back."""
-        if self._began_s is None:
-            self._began_s = now
-        self._began_s += max(0.0, -self.headroom(now))
+        """Add the newest frame, made at `now`."""
+        assert not self.finished, "a frame for a sequence that has finished"
+        assert not self.full, f"a frame beyond the {len(self.frames)} that the sequence may have"
         self.frames.append(frame)
-
-    def headroom(self, now: float) -> float:
-        """Seconds of audio that the listener has not played; below 0, for how long he has had none."""
-        played_s = 0.0 if self._began_s is None else now - self._began_s
-        return self.request.ahead_s + len(self.frames) * FRAME_S - played_s
-
-    @property
-    def due_s(self) -> float:
-        """When its listener wants the first frame."""
-        return self.queued_s + self.request.ahead_s
+        self.playback.send(FRAME_S, now)
 
     @property
     def finished(self) -> bool:

@@ -32,6 +32,7 @@ NO_TORCH = (
     "qwen_tts.engine.sequence",
     "qwen_tts.engine.scheduler",
     "qwen_tts.engine.pace",
+    "qwen_tts.engine.playback",
     "qwen_tts.engine.prefix",
     "qwen_tts.request",
     "qwen_tts.errors",

@@ -93,7 +93,7 @@ def run(scheduler: Scheduler, clock: Clock, steps: int, cost: Callable[[int, boo
         read = len(plan.rows) > 0
         clock.now += (seconds := cost(len(plan.running), read))
         if plan.running:
-            least = min(least, *(one.headroom(clock.now) for one in plan.running))
+            least = min(least, *(one.playback.headroom(clock.now) for one in plan.running))
             scheduler.pace.observe(plan.height, seconds, read=read)
         scheduler.update(plan, frames_of(plan))
     return least
@@ -126,10 +126,10 @@ def test_a_full_house_refuses_beyond_the_queue() -> None:
 def test_a_listener_who_ran_out_goes_on_with_what_comes() -> None:
     stream = sequence()
     stream.append((1,), 10.0)
-    assert stream.headroom(10.0) == pytest.approx(FRAME_S)
-    assert stream.headroom(10.5) == pytest.approx(FRAME_S - 0.5)
+    assert stream.playback.headroom(10.0) == pytest.approx(FRAME_S)
+    assert stream.playback.headroom(10.5) == pytest.approx(FRAME_S - 0.5)
     stream.append((1,), 10.5)
-    assert stream.headroom(10.5) == pytest.approx(FRAME_S)
+    assert stream.playback.headroom(10.5) == pytest.approx(FRAME_S)
 
 
 def test_a_newcomer_below_the_highest_row_costs_nothing_more() -> None:

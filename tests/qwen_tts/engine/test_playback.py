@@ -35,3 +35,11 @@ def test_a_late_chunk_is_heard_as_silence_once() -> None:
     playback.send(0.08, 1.4)
     assert playback.underruns == 2
     assert playback.silence == pytest.approx(0.16)
+
+
+@pytest.mark.parametrize(("audio", "now"), [(-0.08, 1.1), (0.08, 0.9)], ids=["negative audio", "time runs backwards"])
+def test_a_ledger_that_would_be_wrong_is_noticed(audio: float, now: float) -> None:
+    playback = Playback(requested=0.0)
+    playback.send(0.08, 1.0)
+    with pytest.raises(AssertionError):
+        playback.send(audio, now)
