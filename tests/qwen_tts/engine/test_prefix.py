@@ -167,6 +167,14 @@ def test_nobody_pays_a_pass_and_who_finds_a_prefix_saves_some() -> None:
         assert prefix is None or passes(length - rows) < passes(length)
 
 
+@pytest.mark.parametrize(("more", "rows"), [(10, 32), (30, 40)])
+def test_the_example_of_the_docstring(more: int, rows: int) -> None:
+    ids = np.zeros(40 + more, dtype=np.int64)
+    prefix = shared_prefix(PromptLayout(ids, ids, ids[:0], shared_rows=40), 32)
+    assert prefix is not None
+    assert prefix.rows == rows
+
+
 @pytest.mark.parametrize("first", ["short", "long"])
 def test_texts_of_other_lengths_share_as_far_as_both_go(base: Path, first: str) -> None:
     """One is read apart to the end of the words, the other to the last whole piece of them."""
