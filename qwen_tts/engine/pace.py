@@ -5,9 +5,12 @@ things too.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 FRAME_S = 0.08
 LIMIT_S = 0.9 * FRAME_S  # that a step may take; the rest is for the prompts of newcomers
+
+Verdict = Literal["yes", "no", "unknown"]
 
 _WEIGHT = 0.1  # of the newest step in an average
 _MEMORY_S = 300.0
@@ -33,18 +36,18 @@ class Pace:
             average = seconds if before is None else before + _WEIGHT * (min(seconds, _MOST[0] * before) - before)
             self._steps[rows] = average, self._clock()
 
-    def allows(self, rows: int) -> bool | None:
-        """Whether one stream more, which makes them `rows`, leaves the others in time; None when that is not known yet.
+    def allows(self, rows: int) -> Verdict:
+        """Whether one stream more, which makes `rows` of them, leaves every stream in time.
 
-        It is tried once a step of the present ones has been seen and has room for what another adds, as far as that is
-        known; from then on it is known.
+        "yes" also where `rows` have never been seen, but a step of the present streams has room for one more. "unknown"
+        while no step of the present streams has been seen.
         """
         if (now := self._step(rows - 1)) is None:
-            return None
+            return "unknown"
         if (known := self._step(rows)) is not None:
-            return max(now, known) <= LIMIT_S
+            return _verdict(max(now, known) <= LIMIT_S)
         growth = max(((now - s) / (rows - 1 - n) for n, (s, _) in self._steps.items() if n < rows - 1), default=0.0)
-        return now + max(0.0, growth) <= LIMIT_S
+        return _verdict(now + max(0.0, growth) <= LIMIT_S)
 
     def is_easy(self, rows: int) -> bool:
         """Whether a step of `rows` takes at most half of what it may."""
@@ -59,3 +62,7 @@ class Pace:
     def _step(self, rows: int) -> float | None:
         average, seen = self._steps.get(rows, (0.0, float("-inf")))
         return average if self._clock() - seen <= _MEMORY_S else None
+
+
+def _verdict(in_time: bool) -> Verdict:
+    return "yes" if in_time else "no"

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from qwen_tts.engine.pace import Pace
+from qwen_tts.engine.pace import Pace, Verdict
 from qwen_tts.engine.sequence import Frame, Sequence, Status
 from qwen_tts.errors import Overloaded
 from qwen_tts.request import FinishReason
@@ -88,7 +88,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Queue `sequence`. Raises Overloaded when `max_waiting` are queued beyond those a free slot awaits, or at all
         while the free slots cannot be used in time."""
-        if len(self.waiting) >= self.max_waiting and self._free and self._in_time() is False:
+        if len(self.waiting) >= self.max_waiting and self._free and self._one_more() == "no":
             running, waiting = len(self.running), self.max_waiting
             raise Overloaded(f"{running} streams are all that can be kept in time and {waiting} requests are waiting")
         if len(self.waiting) - len(self._free) >= self.max_waiting:
@@ -105,7 +105,7 @@ class Scheduler:
 
     def schedule(self) -> Plan:
         self._drop_cancelled()
-        if self._newcomer is None and self.waiting and self._free and self._in_time():
+        if self._newcomer is None and self.waiting and self._free and self._one_more() == "yes":
             first = min(self.waiting, key=lambda sequence: sequence.playback.ends)
             first.slot = heapq.heappop(self._free)
             first.status = Status.RUNNING
@@ -165,15 +165,19 @@ class Scheduler:
         used = [sequence.slot for sequence in self.running]
         assert sorted([*used, *self._free], key=lambda slot: slot or 0) == list(range(self.slots)), (used, self._free)
 
-    def _in_time(self) -> bool | None:
-        """Whether one stream more, in the lowest free slot, leaves the running ones in time; None: not known yet."""
-        slot, height = min(self._free), _height(self.running)
+    def _one_more(self) -> Verdict:
+        """Whether one stream more, in the lowest free slot, leaves the running ones in time."""
+        slot = min(self._free)
         awake = [sequence for sequence in self.running if not sequence.paused]
-        if self.pace is None or slot < height or not awake:  # rows below the highest are computed anyway
-            return True
-        allowed = self.pace.allows(slot + 1)
-        # While some pause, steps of all are not seen, and who waits for that might wait for ever.
-        return True if allowed is None and len(awake) < len(self.running) else allowed
+        if self.pace is None or not awake:
+            return "yes"
+        if slot < _height(self.running):  # an idle row below the highest one is computed in any case
+            return "yes"
+        verdict = self.pace.allows(slot + 1)
+        if verdict == "unknown" and len(awake) < len(self.running):
+            # The steps of all that run are seen only when none pauses, which may never happen.
+            return "yes"
+        return verdict
 
     def _drop_cancelled(self) -> None:
         for sequence in [s for s in self.running if s.cancel_requested]:

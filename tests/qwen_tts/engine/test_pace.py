@@ -27,38 +27,38 @@ def paced(clock: Clock, **times_ms: float) -> Pace:
 
 def test_one_more_is_tried_where_there_is_room_and_known_from_then_on() -> None:
     pace = paced(Clock(), rows_1=50)
-    assert pace.allows(2)
-    assert pace.allows(3) is None, "two have not been seen"
+    assert pace.allows(2) == "yes"
+    assert pace.allows(3) == "unknown", "two have not been seen"
     pace.observe(2, 0.065, read=False)
-    assert pace.allows(3) is False, "65 ms, and another would add 15"
+    assert pace.allows(3) == "no", "65 ms, and another would add 15"
     pace.observe(2, 0.05, read=False)
     pace.observe(3, 0.2, read=False)
-    assert pace.allows(3) is False
+    assert pace.allows(3) == "no"
 
 
 def test_what_was_seen_long_ago_is_forgotten() -> None:
     pace = paced(clock := Clock(), rows_1=50, rows_2=90)
-    assert pace.allows(2) is False
+    assert pace.allows(2) == "no"
     clock.now += 299
     pace.observe(1, 0.05, read=False)
-    assert pace.allows(2) is False
+    assert pace.allows(2) == "no"
     clock.now += 2
-    assert pace.allows(2), "tried again"
+    assert pace.allows(2) == "yes", "tried again"
 
 
 def test_what_is_true_of_fewer_is_true_of_more() -> None:
     pace = paced(Clock(), rows_5=60, rows_6=65)
-    assert pace.allows(6)
+    assert pace.allows(6) == "yes"
     for _ in range(20):
         pace.observe(5, 0.1, read=False)
-    assert pace.allows(6) is False
+    assert pace.allows(6) == "no"
 
 
 def test_a_hiccup_is_no_property_of_the_machine() -> None:
     pace = paced(Clock(), rows_1=30, rows_2=50)
     pace.observe(1, 3.0, read=False)
     pace.observe(2, 3.0, read=True)
-    assert pace.allows(2)
+    assert pace.allows(2) == "yes"
     assert pace.can_read(2, 0.16)
 
 
@@ -66,7 +66,7 @@ def test_what_another_adds_is_not_forgotten() -> None:
     pace = paced(clock := Clock(), rows_3=59, rows_4=71)
     clock.now += 301
     pace.observe(4, 0.071, read=False)
-    assert pace.allows(5) is False
+    assert pace.allows(5) == "no"
 
 
 def test_a_step_is_easy_that_takes_half_of_what_it_may() -> None:
@@ -81,7 +81,7 @@ def test_a_prompt_is_read_when_there_is_audio_in_hand_for_it() -> None:
         pace.observe(2, 0.14, read=True)
     assert not pace.can_read(2, 0.13), "the step itself and the piece"
     assert pace.can_read(2, 0.15)
-    assert pace.allows(3), "steps that read are not the streams' fault"
+    assert pace.allows(3) == "yes", "steps that read are not the streams' fault"
 
 
 def run(scheduler: Scheduler, clock: Clock, steps: int, cost: Callable[[int, bool], float]) -> float:
