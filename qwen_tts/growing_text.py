@@ -53,58 +53,82 @@ class Vocabulary:
 
 
 class GrowingText:
-    """`append` and `finish` give, one after the other, exactly the ids of the whole text."""
+    """Encodes one text that arrives in parts. The ids of all `append` and `finish` calls are those of the whole text.
+
+    An example with the released vocabulary, after "Hello, 机器学习" has been appended:
+
+        Hello | , | 机器学习      pre-tokens; the last one includes the blank and is incomplete: it may go on
+                  [ |机器|学习]   _open: the text from the first incomplete pre-token on, here with its tokens
+                  |----|          _given: its first 7 bytes, whose ids have been returned
+                       |----|     held back: the vocabulary has longer entries that begin with 学习
+    """
 
     def __init__(self, bpe: Tokenizer, vocabulary: Vocabulary, opening: str) -> None:
-        """opening: how the text begins; its ids come with what is appended."""
+        """opening: the beginning of the text. Its ids are returned with those of the text that is appended."""
         self._bpe = bpe
         self._vocabulary = vocabulary
-        self._open = opening  # composed; from the first pre-token that is not complete
-        self._given = 0  # bytes of that pre-token whose ids have been given
+        self._open = opening  # composed
+        self._given = 0
 
     def append(self, text: str) -> list[int]:
-        """Ids that are certain now and were not before."""
+        """Return the ids that have become certain with `text`."""
         self._open = self._bpe.normalizer.normalize_str(self._open + text)
         return self._take(self._open[: _settled(self._open)], ended=False)
 
     def finish(self) -> list[int]:
-        """The remaining ids, nothing following."""
+        """Return the remaining ids of the text, which is complete now."""
         return self._take(self._open, ended=True)
 
     def _take(self, text: str, *, ended: bool) -> list[int]:
+        """Return the certain ids of `text`, which `_open` begins with, and move `_open` to the first incomplete
+        pre-token."""
         ids: list[int] = []
-        taken = 0
+        complete = 0  # characters
         for spelled, (start, end) in self._bpe.pre_tokenizer.pre_tokenize_str(text):
-            blank, following = text[start:end].isspace(), text[end:]
-            if not ended and not (following.strip() if blank else following):
-                if not blank:
+            if not ended and not _is_complete(text[start:end], text[end:]):
+                if not text[start:end].isspace():
                     ids += self._take_beginning(spelled)
                 break
             ids += [token.id for token in self._bpe.model.tokenize(spelled[self._given :])]
             self._given = 0
-            taken = end
-        self._open = self._open[taken:]
+            complete = end
+        self._open = self._open[complete:]
         return ids
 
     def _take_beginning(self, spelled: str) -> list[int]:
-        """Ids up to the last certain boundary of a pre-token that goes on."""
-        tokens = self._bpe.model.tokenize(spelled[self._given :])
-        at = len(spelled)
+        """Return the ids up to the last certain token boundary of an incomplete pre-token."""
+        rest = spelled[self._given :]
+        tokens = self._bpe.model.tokenize(rest)
+        boundary = len(rest)
         for count in range(len(tokens), 0, -1):
-            if not self._vocabulary.may_cross(spelled[self._given :], at - self._given):
-                self._given = at
+            if not self._vocabulary.may_cross(rest, boundary):
+                self._given += boundary
                 return [token.id for token in tokens[:count]]
-            at -= len(tokens[count - 1].value)
+            boundary -= len(tokens[count - 1].value)
         return []
 
 
+def _is_complete(pre_token: str, following: str) -> bool:
+    """Whether the text after `pre_token` shows where it ends."""
+    if pre_token.isspace():  # its last blank may belong to the word that follows
+        return following.strip() != ""
+    return following != ""
+
+
 def _settled(text: str) -> int:
-    """How many characters of `text`, which is composed, no further one can change."""
+    """Return the number of characters of the composed `text` that no further character can change.
+
+    The last character that neither combines nor composes with one before it begins the part that may change:
+
+        n a ı v e ◌̣         "e" may compose with a mark that comes before or after ◌̣
+        settled |-open-|
+    """
     firsts, seconds = _composing()
     last = len(text) - 1
     for index in range(last, -1, -1):
         if unicodedata.combining(text[index]) == 0 and text[index] not in seconds:
-            return index if text[index] in firsts or index < last else index + 1
+            may_change = text[index] in firsts or index < last
+            return index if may_change else index + 1
     return 0
 
 

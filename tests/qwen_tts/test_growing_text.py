@@ -98,6 +98,12 @@ def test_a_word_is_certain_with_the_next_character(tokenizer: TextTokenizer) -> 
     assert waits(tokenizer, "The quick brown fox jumps. Over!") == [1] * 7
 
 
+def test_the_example_of_the_docstring(tokenizer: TextTokenizer) -> None:
+    growing = tokenizer.growing()
+    growing.append("Hello, 机器学习")
+    assert (growing._open, growing._given) == (" 机器学习", len(" 机器".encode()))
+
+
 @pytest.mark.parametrize(
     "text",
     [
