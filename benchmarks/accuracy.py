@@ -51,12 +51,12 @@ def _compare(exact: Engine, other: Engine, text: str, seed: int) -> tuple[Tensor
         other.step()
         if logits and not sequences[0].finished:
             right, found = logits
-            here, there = (engine._runner.codes[0].clone() for engine in (exact, other))
+            here, there = (engine._runner.pools.codes[0].clone() for engine in (exact, other))
             moved = 0.5 * (right.softmax(0) - found.softmax(0)).abs().sum()
             same = (here == there).float()
             rows.append(((found - right).square().mean().sqrt() / right.std(), moved, same[0], same.mean()))
-            other._runner.codes[0] = here
-            other._runner.seen[0] = exact._runner.seen[0]
+            other._runner.pools.codes[0] = here
+            other._runner.pools.seen[0] = exact._runner.pools.seen[0]
         if sequences[1].finished:  # it drew the end of speech where float32 did not
             break
     other.cancel(sequences[1])

@@ -178,9 +178,8 @@ class Block(nn.Module):
         return out
 
 
-# read(x, positions, kv), as in Transformer.forward, -> hidden [B, T, D]. Row (b, t) sees the cache of b up to its own
-# position.
-Read = Callable[[Tensor, Tensor, Tensor], Tensor]
+# read(x, positions, kv, mask) -> hidden [B, T, D], as Transformer.forward.
+Read = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 class Transformer(nn.Module):
@@ -191,12 +190,9 @@ class Transformer(nn.Module):
         self.config = config
         self.layers = nn.ModuleList(Block(config, attend) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.read: Read | None = None  # a faster way to do the same
 
     def forward(self, x: Tensor, positions: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
         """x [B, T, D], positions [B, T] int64, kv [layers, 2, B, L, K, d] (written in place) -> hidden [B, T, D]."""
-        if self.read is not None:
-            return self.read(x, positions, kv)
         rope = rope_table(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         for layer, layer_kv in zip(self.layers, kv, strict=True):
             x = layer(x, positions, rope, layer_kv, mask)

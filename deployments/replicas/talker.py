@@ -18,7 +18,7 @@ from deployments.settings import ModelArgs, TalkerArgs
 from deployments.wire.messages import FrameChunk, Load, ModelCard
 from deployments.wire.text_inbox import InboxText
 from qwen_tts.checkpoint import DTYPES
-from qwen_tts.engine.cpu import can_compile
+from qwen_tts.engine.choose_passes import can_compile
 from qwen_tts.engine.engine import Engine, load_engine
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.errors import ConfigError, EngineStopped, UnsupportedError

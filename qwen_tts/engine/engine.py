@@ -17,10 +17,11 @@ from qwen_tts.config import (
     read_generation_defaults,
     read_model_config,
 )
-from qwen_tts.engine.cpu import check_cpu_options, prepare_for_cpu
-from qwen_tts.engine.gpu import check_gpu_options, use_graphs
+from qwen_tts.engine.choose_passes import choose_passes
 from qwen_tts.engine.live_text import MAX_CHARACTERS_PER_ROW, LiveText
 from qwen_tts.engine.pace import Pace
+from qwen_tts.engine.passes import MakePasses, PlainPasses
+from qwen_tts.engine.pools import Pools
 from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES, shared_prefix
 from qwen_tts.engine.runner import TalkerRunner
 from qwen_tts.engine.scheduler import PREFILL_ROWS, Scheduler
@@ -53,12 +54,16 @@ class Engine:
         max_frames: int,
         prefill_rows: int = PREFILL_ROWS,
         prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
+        make_passes: MakePasses = PlainPasses,
     ) -> None:
         self.config = config
         self.max_frames = max_frames
         self._tokenizer = tokenizer
-        self._runner = TalkerRunner(talker, slots, positions, config.tts_pad_token_id, prefix_cache_bytes)
-        self._scheduler = Scheduler(slots, max_waiting, prefill_rows, begin=self._runner.begin)
+        self._positions = positions
+        pools = Pools.allocate(talker, slots, positions)
+        passes = make_passes(talker, pools)
+        self._runner = TalkerRunner(talker, pools, passes, config.tts_pad_token_id, prefix_cache_bytes)
+        self._scheduler = Scheduler(slots, max_waiting, prefill_rows, known_rows=self._runner.known_rows)
         # Held over the scheduler's bookkeeping, never while the model runs. Re-entrant, because the garbage collector
         # may close a forgotten stream, which cancels its sequence, in the middle of that bookkeeping.
         self._lock = threading.RLock()
@@ -72,18 +77,18 @@ class Engine:
 
     def prepare(self, request: SpeechRequest) -> Sequence:
         """The sequence of a request, not queued yet. Raises InvalidRequest when this model cannot speak it."""
-        _check_length(request, MAX_CHARACTERS_PER_ROW * self._runner.positions)
+        _check_length(request, MAX_CHARACTERS_PER_ROW * self._positions)
         layout = build_prompt(self.config, self._tokenizer, request)
         rows = max(len(layout), len(layout.trailing_text_ids))
-        if self._runner.positions - rows < MIN_FRAMES:
+        if self._positions - rows < MIN_FRAMES:
             texts = " and ".join(name for name, text in request.texts.items() if text and name != "voice")
             raise InvalidRequest(
                 f"{texts} too long: the prompt would take {rows} rows, and the model has room "
-                f"for {self._runner.positions - MIN_FRAMES}",
+                f"for {self._positions - MIN_FRAMES}",
                 "input",
                 "input_too_long",
             )
-        room = self._runner.positions - len(layout)
+        room = self._positions - len(layout)
         return self._sequence(request, layout, min(frame_limit(request, self.max_frames), room))
 
     def live_text(self, request: SpeechRequest) -> LiveText:
@@ -93,15 +98,13 @@ class Engine:
         """
         request = replace(request, text_layout="streaming")
         self.prepare(request)
-        return LiveText(
-            self.config, self._tokenizer, request, positions=self._runner.positions, max_frames=self.max_frames
-        )
+        return LiveText(self.config, self._tokenizer, request, positions=self._positions, max_frames=self.max_frames)
 
     def add_live(self, text: LiveText) -> Sequence:
         """Submit a request whose text is `ready` and may go on being written. It pauses where there is no text yet:
         who writes on must see to it that `step` is called again. Raises Overloaded or EngineStopped."""
         layout = text.layout()
-        sequence = self._sequence(text.request, layout, self._runner.positions - len(layout), text)
+        sequence = self._sequence(text.request, layout, self._positions - len(layout), text)
         self.submit(sequence)
         return sequence
 
@@ -215,10 +218,7 @@ def load_engine(
     seconds, and decodes from CUDA graphs on a GPU, which takes minutes. Raises CheckpointError or UnsupportedError.
     """
     attend = select_attention(attn_implementation, device, dtype)
-    if device.type == "cuda":
-        check_gpu_options(int8=int8, compiled=compiled)
-    else:
-        check_cpu_options(device, dtype, int8=int8, compiled=compiled)
+    make_passes = choose_passes(device, dtype, int8=int8, compiled=compiled)
     directory = resolve_checkpoint(name_or_path)
     config = read_model_config(directory)
     codec_config = read_codec_config(directory / CODEC_DIRECTORY)
@@ -226,8 +226,6 @@ def load_engine(
     defaults = read_generation_defaults(directory)
     check_defaults(defaults)
     talker = load_talker(directory, config, attend, device, dtype)
-    if device.type == "cpu":
-        prepare_for_cpu(talker, dtype, int8=int8, compiled=compiled)
     engine = Engine(
         config,
         TextTokenizer(directory, config),
@@ -238,7 +236,6 @@ def load_engine(
         max_frames=defaults.max_new_tokens if max_frames is None else max_frames,
         prefill_rows=prefill_rows,
         prefix_cache_bytes=prefix_cache_bytes,
+        make_passes=make_passes,
     )
-    if device.type == "cuda" and compiled:
-        use_graphs(engine._runner)
     return LoadedModel(engine, defaults, codec_config, directory / CODEC_DIRECTORY)

@@ -1,91 +1,72 @@
-"""The tensors of the engine: pools with one row per slot, and the passes over them.
+"""Runs the scheduler's plans: which rows of the pools are read, drawn, kept and wiped in a step.
 
-One step: every running row reads its newest frame (decode), the newcomer reads rows of its prompt (prefill), and those
-that have read all get a frame: group 0 from the talker's logits, groups 1..G-1 from the code predictor. Rows are slots
-[0, n), n being one more than the highest slot in use; idle rows among them compute on whatever their slot holds and are
-not read. A paused sequence among them finds its newest frame, and what it has said, as they were.
+In one step every running row reads its newest frame (decode), the newcomer reads rows of its prompt (prefill), and
+every sequence that has read all its rows gets a frame: group 0 from the talker's logits, groups 1..G-1 from the code
+predictor. Rows are slots [0, n), where n is one more than the highest slot in use. Idle rows among them compute on
+whatever their slot holds, and nobody reads the result. Paused sequences among them keep their newest frame and their
+seen codes.
 
-Letters: B rows, D talker width, G code groups, L cache positions, T prompt rows, V vocabulary.
+Letters: D talker width, G code groups, T prompt rows.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qwen_tts.config import SPECIAL_CODES
-from qwen_tts.engine.kv_cache import allocate_kv_cache, allocate_pool
-from qwen_tts.engine.sampling import Keep, SamplingRows, draw, keep_likely, penalise_repetition, uniforms
+from qwen_tts.engine.passes import Passes
+from qwen_tts.engine.pools import Pools
 from qwen_tts.engine.scheduler import Plan
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.models.talker import Talker
 from qwen_tts.prompt import REFERENCE_FRAME, SPEAKER_EMBEDDING, PromptLayout
 from qwen_tts.recently_used import RecentlyUsed
-from qwen_tts.request import MIN_FRAMES
+
+
+@dataclass
+class _Reading:
+    """The newcomer whose prompt is being read. `slot` is kept here because a sequence that ends loses its own."""
+
+    sequence: Sequence
+    slot: int
+    rows: int  # of the prompt that are in the slot
+    overflowed: bool = False  # some of them are not finite
 
 
 class TalkerRunner:
-    """Runs plans on a talker. `positions` bounds prompt rows plus frames of one sequence."""
+    """Runs plans with `passes` over `pools`. Only the thread that steps the engine calls it."""
 
     def __init__(
-        self, talker: Talker, slots: int, positions: int, tts_pad_token_id: int, prefix_cache_bytes: int
+        self, talker: Talker, pools: Pools, passes: Passes, tts_pad_token_id: int, prefix_cache_bytes: int
     ) -> None:
-        config, predictor = talker.config, talker.config.code_predictor_config
-        weight = talker.model.codec_embedding.weight
-        device, dtype = weight.device, weight.dtype
         self.talker = talker
-        self.slots = slots
-        self.positions = positions
-        self.device = device
-        self.groups = config.num_code_groups
-        self.eos = config.codec_eos_token_id
+        self.pools = pools
+        self._passes = passes
+        self._eos = talker.config.codec_eos_token_id
         with torch.inference_mode():
-            self.tts_pad = talker.embed_text(torch.tensor(tts_pad_token_id, device=device))  # [D]
-        self.kv = allocate_kv_cache(config, slots, positions, device, dtype)
-        self.predictor_kv = allocate_kv_cache(predictor, slots, self.groups, device, dtype)
-        self.hidden = torch.zeros((slots, config.hidden_size), device=device, dtype=dtype)
-        self.codes = torch.zeros((slots, self.groups), device=device, dtype=torch.int64)  # the newest frame
-        # Row n is added to the input of decode step n; a sequence's last row is tts_pad, used for ever after.
-        self.trailing_text = allocate_pool((slots, positions, config.hidden_size), device, dtype)
-        self.seen = torch.zeros((slots, config.vocab_size), device=device, dtype=torch.bool)
-        self.seeds = torch.zeros(slots, device=device, dtype=torch.int64)
-        self.repetition_penalty = torch.ones(slots, device=device)
-        self.sampling = SamplingRows.allocate(slots, device)
-        self.predictor_sampling = SamplingRows.allocate(slots, device)
-        suppressed = torch.arange(config.vocab_size, device=device) >= config.vocab_size - SPECIAL_CODES
-        suppressed[self.eos] = False
-        self.suppressed = suppressed  # [V]
-        self._overflowed: set[int] = set()  # slots whose prompt gave numbers that are not finite
-        # The passes over all running rows; a faster way may take their places.
-        self.decode: Callable[[int, list[int], list[int]], None] = self._decode_rows
-        self.next_frame: Callable[[int, list[int]], Tensor] = self._next_frame_rows
+            self._tts_pad = talker.embed_text(torch.tensor(tts_pad_token_id, device=pools.device))  # [D]
         self._prefixes = RecentlyUsed[Tensor](prefix_cache_bytes)  # [layers, 2, rows, kv_heads, head_dim] each
+        self._reading: _Reading | None = None
 
-    @torch.inference_mode()
-    def begin(self, newcomer: Sequence) -> int:
-        """Make its slot ready, with the prefix of its prompt if that is known; returns the rows that are there now."""
-        slot, prefix = _slot(newcomer), newcomer.prefix
-        if slot in self._overflowed:  # its last owner left before the end of the prompt
-            self._wipe(slot)
-        if prefix is None or (kept := self._prefixes.get(prefix.content)) is None:
+    def known_rows(self, newcomer: Sequence) -> int:
+        """Return the number of its first rows whose keys and values are in the prefix cache. Computes nothing."""
+        if newcomer.prefix is None or (kept := self._prefixes.get(newcomer.prefix.content)) is None:
             return 0
-        rows = min(prefix.rows, kept.shape[2])  # texts of other lengths may have left more, or less
-        self.kv[:, :, slot, :rows] = kept[:, :, :rows]
-        return rows
+        return min(newcomer.prefix.rows, kept.shape[2])  # a text of another length may have left more rows, or fewer
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> dict[int, Frame | None]:
-        """Execute one step; per slot of the plan its new frame, or None at end of speech.
+        """Execute one step. Return the new frame of each slot of the plan, or None at end of speech.
 
-        A slot whose numbers overflowed (float16 ends at 65504) has neither, and its cache is wiped: what is not
-        finite would reach the slot's next owner through masked attention.
+        A slot whose numbers overflowed (float16 ends at 65504) is missing in the result, and its rows are wiped: what
+        is not finite would reach the slot's next owner through masked attention.
         """
-        with self._one_team_of_threads():
+        with self._passes.step():
             return self._run(plan)
 
     def _run(self, plan: Plan) -> dict[int, Frame | None]:
+        self._meet(plan.newcomer)
         if plan.running:
             self._write_text(plan.running)
             self._decode(plan)
@@ -93,62 +74,73 @@ class TalkerRunner:
             self._prefill(plan.newcomer, plan.rows)
         if not plan.sequences:
             return {}
-        with self._kept(plan.paused):
+        with self.pools.kept([_slot(sequence) for sequence in plan.paused]):
             drawn = self._draw(plan.sequences).tolist()
         frames: dict[int, Frame | None] = {}
-        for slot in map(_slot, plan.sequences):
-            finite, *codes = drawn[slot]
+        for sequence in plan.sequences:
+            finite, *codes = drawn[slot := _slot(sequence)]
             if finite:
-                frames[slot] = None if codes[0] == self.eos else tuple(codes)
+                frames[slot] = None if codes[0] == self._eos else tuple(codes)
             else:
-                self._wipe(slot)
+                self._wipe(slot, sequence.position + 1)
+        if plan.newcomer in plan.sequences:
+            self._reading = None
         return frames
 
-    @contextmanager
-    def _one_team_of_threads(self) -> Iterator[None]:
-        """A transformer that brings its own threads finds torch's in their way: they wait actively for their next work,
-        longer than a step takes. What remains for torch is too small to divide."""
-        if self.talker.model.read is None:
-            yield
+    def _meet(self, newcomer: Sequence | None) -> None:
+        """Prepare the slot of a newcomer that is here for the first time."""
+        reading = self._reading
+        if reading is not None and reading.sequence is newcomer:
             return
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+        if reading is not None and reading.overflowed:  # the last newcomer ended before its prompt did
+            self._wipe(reading.slot, reading.rows + 1)  # as an idle row it wrote one more
+        self._reading = None
+        if newcomer is None:
+            return
+        slot, rows = _slot(newcomer), newcomer.rows_reused
+        if rows:
+            assert newcomer.prefix is not None, "rows reused without a prefix"
+            kept = self._prefixes.get(newcomer.prefix.content)
+            assert kept is not None, "a prefix that the scheduler found was dropped before it was copied"
+            assert kept.shape[2] >= rows, f"{rows} rows reused of {kept.shape[2]}"
+            self.pools.kv[:, :, slot, :rows] = kept[:, :, :rows]
+        self._reading = _Reading(newcomer, slot, rows)
 
     def _prefill(self, sequence: Sequence, read: range) -> None:
-        """Read these rows of the prompt into the sequence's slot; with the last, set the slot's row of every pool."""
-        slot, layout, request = _slot(sequence), sequence.layout, sequence.request
-        rows = self._embed(layout, read)
-        positions = torch.arange(read.start, read.stop, device=self.device)[None]
-        visible = None
-        if read.start:
-            visible = (torch.arange(read.stop, device=self.device) <= positions[..., None])[:, None]
-        hidden = self.talker.model(rows[None], positions, self.kv[:, :, slot : slot + 1, : read.stop], visible)
+        """Read these rows of the prompt into the sequence's slot. With the last, set the slot's row of every pool."""
+        slot, layout, reading = _slot(sequence), sequence.layout, self._reading
+        assert reading is not None, "rows of a prompt in a slot that was not prepared"
+        assert reading.slot == slot, f"the newcomer moved from slot {reading.slot} to {slot}"
+        assert reading.rows == read.start, f"rows from {read.start} on, after {reading.rows} rows"
+        hidden = self._passes.read_prompt(slot, self._embed(layout, read), read.start)
+        reading.rows = read.stop
         if not bool(hidden.isfinite().all()):
-            self._overflowed.add(slot)
-        if (prefix := sequence.prefix) is not None and read.stop == prefix.rows and slot not in self._overflowed:
-            kept = self.kv[:, :, slot, : prefix.rows].clone()
+            reading.overflowed = True
+        if (prefix := sequence.prefix) is not None and read.stop == prefix.rows and not reading.overflowed:
+            kept = self.pools.kv[:, :, slot, : prefix.rows].clone()
             self._prefixes.put(prefix.content, kept, kept.nbytes)
-        if read.stop < len(layout):
-            return
-        self.hidden[slot] = torch.nan if slot in self._overflowed else hidden[0, -1]
+            assert self._prefixes.used <= self._prefixes.limit, "the prefix cache is over its limit"
+        if read.stop == len(layout):
+            self.pools.hidden[slot] = torch.nan if reading.overflowed else hidden[-1]
+            self._set_up(slot, sequence)
+
+    def _set_up(self, slot: int, sequence: Sequence) -> None:
+        """Set the slot's row of the pools that decode steps read."""
+        pools, layout, request = self.pools, sequence.layout, sequence.request
         trailing = len(layout.trailing_text_ids)
         if trailing:
-            ids = torch.from_numpy(layout.trailing_text_ids).to(self.device)
-            self.trailing_text[slot, :trailing] = self.talker.embed_text(ids)
-        self.trailing_text[slot, trailing] = self.tts_pad
-        self.seen[slot] = False
-        self.seeds[slot] = request.seed
-        self.repetition_penalty[slot] = request.repetition_penalty
-        self.sampling.set(slot, request.sampling)
-        self.predictor_sampling.set(slot, request.predictor_sampling)
+            ids = torch.from_numpy(layout.trailing_text_ids).to(pools.device)
+            pools.trailing_text[slot, :trailing] = self.talker.embed_text(ids)
+        pools.trailing_text[slot, trailing] = self._tts_pad
+        pools.seen[slot] = False
+        pools.seeds[slot] = request.seed
+        pools.repetition_penalty[slot] = request.repetition_penalty
+        pools.sampling.set(slot, request.sampling)
+        pools.predictor_sampling.set(slot, request.predictor_sampling)
 
     def _embed(self, layout: PromptLayout, read: range) -> Tensor:
-        """These rows of the prompt, [T, D]."""
-        config = self.talker.config
+        """Return the embeddings of these rows of the prompt, [T, D]."""
+        config, device = self.talker.config, self.pools.device
         speakers = np.zeros((0, config.hidden_size), np.float32)
         frames = np.zeros((0, config.num_code_groups), np.int64)
         codec_ids = layout.codec_ids[read.start : read.stop]
@@ -161,41 +153,30 @@ class TalkerRunner:
                 frames = prompt.ref_codes[first : first + count].astype(np.int64)
         # Copied: arrays that come from another process may be read-only, which torch cannot express.
         return self.talker.embed_rows(
-            torch.tensor(layout.text_ids[read.start : read.stop], device=self.device),
-            torch.tensor(codec_ids, device=self.device),
-            torch.tensor(speakers, device=self.device),
-            torch.tensor(frames, device=self.device),
+            torch.tensor(layout.text_ids[read.start : read.stop], device=device),
+            torch.tensor(codec_ids, device=device),
+            torch.tensor(speakers, device=device),
+            torch.tensor(frames, device=device),
         )
 
-    def _wipe(self, slot: int) -> None:
-        for kv in (self.kv, self.predictor_kv):
-            kv[:, :, slot] = 0
-        self.hidden[slot] = 0
-        self._overflowed.discard(slot)
-
-    @contextmanager
-    def _kept(self, paused: tuple[Sequence, ...]) -> Iterator[None]:
-        """What these have said outlives a step that computes on their rows."""
-        if not paused:
-            yield
-            return
-        slots = [_slot(sequence) for sequence in paused]
-        newest, seen = self.codes[slots], self.seen[slots]  # copies
-        yield
-        self.codes[slots], self.seen[slots] = newest, seen
+    def _wipe(self, slot: int, rows: int) -> None:
+        """Zero what the slot's owner wrote: its first `rows` rows of the cache, and what frames are drawn from."""
+        self.pools.kv[:, :, slot, :rows] = 0
+        self.pools.predictor_kv[:, :, slot] = 0
+        self.pools.hidden[slot] = 0
 
     def _write_text(self, running: tuple[Sequence, ...]) -> None:
-        """Of live texts, the row that this step reads."""
+        """Write the row of each live text that this step reads."""
         live = [sequence for sequence in running if sequence.text is not None]
         if not live:
             return
-        ids = torch.tensor([sequence.next_text_id for sequence in live], device=self.device)
+        ids = torch.tensor([sequence.next_text_id for sequence in live], device=self.pools.device)
         slots, rows = [_slot(sequence) for sequence in live], [sequence.text_row for sequence in live]
-        self.trailing_text[slots, rows] = self.talker.embed_text(ids)
+        self.pools.trailing_text[slots, rows] = self.talker.embed_text(ids)
 
     def _decode(self, plan: Plan) -> None:
         """Read the newest frame of every running row into its cache."""
-        positions, steps = [0] * self.slots, [0] * self.slots
+        positions, steps = [0] * self.pools.slots, [0] * self.pools.slots
         if plan.newcomer is not None:
             # What an idle row writes there, the newcomer's next prompt row replaces.
             positions[_slot(plan.newcomer)] = plan.rows.start
@@ -203,78 +184,21 @@ class TalkerRunner:
             positions[_slot(sequence)] = sequence.position  # what its row writes there, its next frame replaces
         for sequence in plan.running:
             slot = _slot(sequence)
+            assert sequence.position < self.pools.positions, f"{sequence.position} rows and no room for one more"
             positions[slot] = sequence.position
             steps[slot] = sequence.text_row
-        self.decode(plan.height, positions, steps)
+        self._passes.decode(plan.height, positions, steps)
 
     def _draw(self, sequences: tuple[Sequence, ...]) -> Tensor:
-        """Draw a frame for every row from its hidden state, [B, 1 + G] int64 as `book` returns them."""
-        frames = [0] * self.slots
+        """Draw a frame for every row from its hidden state; return [B, 1 + G] int64 as `next_frame` does."""
+        frames = [0] * self.pools.slots
         for sequence in sequences:
             frames[_slot(sequence)] = len(sequence.frames)
-        return self.next_frame(_rows(sequences), frames)
-
-    def _decode_rows(self, rows: int, positions: list[int], steps: list[int]) -> None:
-        """Every slot has a position and a step; `rows` of them are computed."""
-        at, step = torch.tensor([positions[:rows], steps[:rows]], device=self.device)
-        places = torch.arange(max(positions[:rows]) + 1, device=self.device)
-        self.hidden[:rows] = self.read_frames(at, step, places)
-
-    def _next_frame_rows(self, rows: int, frames: list[int]) -> Tensor:
-        """Every slot has the number of its next frame; `rows` of them are computed."""
-        frame = torch.tensor(frames[:rows], device=self.device)
-        uniform = uniforms(self.seeds[:rows], frame, self.groups)
-        return self.book(self.draw_frames(frame, uniform, keep_likely))
-
-    def read_frames(self, at: Tensor, steps: Tensor, places: Tensor) -> Tensor:
-        """Read the newest frame of row b and row steps[b] of its text into its cache at at[b]; hidden [B, D].
-
-        at and steps [B], places [L] = 0, 1, ... L - 1. Writes the cache alone.
-        """
-        rows, length = at.shape[0], places.shape[0]
-        text = self.trailing_text[torch.arange(rows, device=self.device), steps]
-        inputs = self.talker.embed_frame(self.codes[:rows]) + text  # [B, D]
-        visible = places <= at[:, None]  # [B, L]
-        kv = self.kv[:, :, :rows, :length]
-        hidden: Tensor = self.talker.model(inputs[:, None], at[:, None], kv, visible[:, None, None])
-        return hidden[:, 0]
-
-    def draw_frames(self, frame: Tensor, uniform: Tensor, keep: Keep) -> Tensor:
-        """Codes [B, G] int64 of frames `frame` [B], drawn from the hidden states with `uniform` [B, G].
-
-        Writes the code predictor's cache alone.
-        """
-        rows, predictor = frame.shape[0], self.talker.code_predictor
-        params, hidden = self.predictor_sampling.first(rows), self.hidden[:rows]
-        kv = self.predictor_kv[:, :, :rows]
-        codes = [self._first_group(frame, uniform[:, 0], keep)]
-        inputs = torch.stack((hidden, self.talker.embed_code(codes[0])), dim=1)  # [B, 2, D]
-        position = 0
-        for group in range(1, self.groups):
-            logits = predictor.logits(group, inputs, position, kv).float()
-            position += inputs.shape[1]
-            codes.append(draw(logits, params, uniform[:, group], keep))
-            inputs = predictor.embed(group, codes[-1])[:, None]
-        return torch.stack(codes, dim=1)
-
-    def _first_group(self, frame: Tensor, uniform: Tensor, keep: Keep) -> Tensor:
-        rows = frame.shape[0]
-        logits = self.talker.codec_head(self.hidden[:rows]).float()  # [B, V]
-        logits = penalise_repetition(logits, self.seen[:rows], self.repetition_penalty[:rows])
-        logits = logits.masked_fill(self.suppressed, -torch.inf)
-        logits[:, self.eos] = logits[:, self.eos].masked_fill(frame < MIN_FRAMES, -torch.inf)
-        return draw(logits, self.sampling.first(rows), uniform, keep)
-
-    def book(self, codes: Tensor) -> Tensor:
-        """Make codes [B, G] the newest frames; with, before them, whether the numbers they came from were finite."""
-        rows = codes.shape[0]
-        self.codes[:rows] = codes
-        self.seen[:rows].scatter_(1, codes[:, :1], True)
-        return torch.cat((self.hidden[:rows].isfinite().all(dim=1, keepdim=True), codes), dim=1)
+        return self._passes.next_frame(_rows(sequences), frames)
 
 
 def _slot(sequence: Sequence) -> int:
-    assert sequence.slot is not None
+    assert sequence.slot is not None, "a sequence of the plan has no slot"
     return sequence.slot
 
 

@@ -51,15 +51,15 @@ class Scheduler:
         max_waiting: int,
         prefill_rows: int = PREFILL_ROWS,
         clock: Callable[[], float] = time.monotonic,
-        begin: Callable[[Sequence], int] = lambda newcomer: 0,
+        known_rows: Callable[[Sequence], int] = lambda newcomer: 0,
     ) -> None:
-        """`begin` makes a newcomer's slot ready for it; it returns how many rows of its prompt are there already."""
+        """known_rows: returns the number of rows at the start of a newcomer's prompt that need not be read."""
         self.slots = slots
         self.max_waiting = max_waiting
         self.prefill_rows = prefill_rows
         self.pace: Pace | None = None  # with it, newcomers wait while they would make running streams late
         self.clock = clock
-        self._begin = begin
+        self._known_rows = known_rows
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._newcomer: Sequence | None = None  # also in `running`
@@ -110,7 +110,7 @@ class Scheduler:
             first.slot = heapq.heappop(self._free)
             first.status = Status.RUNNING
             first.started_s = self.clock()
-            first.rows_read = first.rows_reused = self._begin(first)
+            first.rows_read = first.rows_reused = self._known_rows(first)
             self.running.append(first)
             self._newcomer = first
             self.waiting.remove(first)  # last: interrupted anywhere above, `abort` still finds it

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen_tts.config import TalkerConfig
-from qwen_tts.layers import Attend, Transformer
+from qwen_tts.layers import Attend, Read, Transformer
 
 
 class CodePredictorTransformer(Transformer):
@@ -44,10 +44,13 @@ class CodePredictor(nn.Module):
         out: Tensor = self.model.codec_embedding[group - 1](codes)
         return out
 
-    def logits(self, group: int, rows: Tensor, first_position: int, kv: Tensor) -> Tensor:
-        """Logits [B, V] of `group`, after reading rows [B, T, D] into kv [layers, 2, B, L, K, d] at first_position."""
+    def logits(self, group: int, rows: Tensor, first_position: int, kv: Tensor, read: Read) -> Tensor:
+        """Return logits [B, V] of `group`, after reading rows [B, T, D] into kv [layers, 2, B, L, K, d].
+
+        The rows are read at `first_position` and behind it. read: what computes the layers, `self.model` or its like.
+        """
         length = first_position + rows.shape[1]
         positions = torch.arange(first_position, length, device=rows.device).expand(rows.shape[0], -1)
-        hidden = self.model(self.small_to_mtp_projection(rows), positions, kv[:, :, :, :length], None)
+        hidden = read(self.small_to_mtp_projection(rows), positions, kv[:, :, :, :length], None)
         out: Tensor = self.lm_head[group - 1](hidden[:, -1])
         return out

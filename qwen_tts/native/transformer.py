@@ -148,7 +148,7 @@ class NativeLinear(nn.Module):
 
 
 class NativeTransformer:
-    """A Transformer's `read`: its blocks, whose own weights may go."""
+    """The layers of a Transformer with weights of their own, called as the Transformer is."""
 
     def __init__(self, native: Native, transformer: Transformer, weights: Weights) -> None:
         config = transformer.config
@@ -162,10 +162,11 @@ class NativeTransformer:
         )  # fmt: skip
         self._rope = (torch.empty(0), torch.empty(0))  # cos and sin [positions, d / 2]
 
-    def __call__(self, x: Tensor, positions: Tensor, kv: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, positions: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
         """x [B, T, D], positions [B, T] int64, kv [layers, 2, B, L, K, d] (written in place) -> hidden [B, T, D].
 
-        Row (b, t) sees the cache of b up to its own position, which is below L.
+        Row (b, t) sees the cache of b up to its own position, which is below L. That is what every mask of the engine
+        says, so `mask` is not read.
         """
         batch, length = x.shape[:2]
         assert kv.dtype == (torch.float32 if self._weights == "float32" else torch.bfloat16), kv.dtype

@@ -41,11 +41,11 @@ def test_code_predictor_row_by_row_is_its_rows_at_once(talker: Talker) -> None:
     predictor, config = talker.code_predictor, talker.config.code_predictor_config
     rows = torch.randn((2, TINY.groups, TINY.hidden), generator=torch.Generator().manual_seed(0))
     used = allocate_kv_cache(config, 2, TINY.groups, CPU, torch.float32).fill_(1e4)
-    predictor.logits(1, rows[:, :2], 0, used)
+    predictor.logits(1, rows[:, :2], 0, used, predictor.model)
     for group in range(2, TINY.groups):
-        logits = predictor.logits(group, rows[:, group : group + 1], group, used)
+        logits = predictor.logits(group, rows[:, group : group + 1], group, used, predictor.model)
         fresh = allocate_kv_cache(config, 2, TINY.groups, CPU, torch.float32)
-        at_once = predictor.logits(group, rows[:, : group + 1], 0, fresh)
+        at_once = predictor.logits(group, rows[:, : group + 1], 0, fresh, predictor.model)
         torch.testing.assert_close(logits, at_once, atol=1e-5, rtol=1e-5)
 
 
@@ -54,7 +54,7 @@ def test_each_group_has_a_head_of_its_own(talker: Talker) -> None:
     rows = torch.ones((1, 2, TINY.hidden))
     kv = allocate_kv_cache(config, 1, TINY.groups, CPU, torch.float32)
     with torch.inference_mode():
-        logits = [predictor.logits(group, rows, 0, kv) for group in range(1, TINY.groups)]
+        logits = [predictor.logits(group, rows, 0, kv, predictor.model) for group in range(1, TINY.groups)]
         hidden = predictor.model(predictor.small_to_mtp_projection(rows), torch.arange(2)[None], kv[:, :, :, :2], None)
     for group, own in enumerate(logits):
         torch.testing.assert_close(own, hidden[:, -1] @ talker.state_dict()[f"code_predictor.lm_head.{group}.weight"].T)

@@ -7,6 +7,7 @@ from torch import nn
 
 from qwen_tts.config import read_model_config
 from qwen_tts.engine.engine import Engine
+from qwen_tts.engine.passes import MakePasses, PlainPasses
 from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.layers import Attend, sdpa
@@ -57,7 +58,7 @@ def custom(
 
 def set_eos_bias(talker: Talker, value: float) -> None:
     """Add `value` to every logit of end of speech."""
-    bias = torch.zeros(talker.config.vocab_size)
+    bias = torch.zeros(talker.config.vocab_size, dtype=talker.codec_head.weight.dtype)
     bias[talker.config.codec_eos_token_id] = value
     talker.codec_head.bias = nn.Parameter(bias, requires_grad=False)
 
@@ -72,9 +73,11 @@ def tiny_engine(
     eos_bias: float = NEVER,
     attend: Attend = sdpa,
     prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
+    dtype: torch.dtype = torch.float32,
+    make_passes: MakePasses = PlainPasses,
 ) -> Engine:
     config = read_model_config(checkpoint)
-    talker = load_talker(checkpoint, config, attend, CPU, torch.float32)
+    talker = load_talker(checkpoint, config, attend, CPU, dtype)
     set_eos_bias(talker, eos_bias)
     return Engine(
         config,
@@ -85,6 +88,7 @@ def tiny_engine(
         max_waiting=max_waiting,
         max_frames=max_frames,
         prefix_cache_bytes=prefix_cache_bytes,
+        make_passes=make_passes,
     )
 
 

@@ -36,13 +36,13 @@ SOMETIMES = 3.0
 
 
 def fill_with_garbage(engine: Engine) -> None:
-    """Every pool of the runner, whatever pools it has; finite, because NaN would pass through a masked weight."""
-    runner = engine._runner
-    pools = {name: value for name, value in vars(runner).items() if isinstance(value, Tensor)}
-    assert {"kv", "predictor_kv", "hidden", "codes", "trailing_text", "seen", "seeds"} <= pools.keys()
-    for name in pools.keys() - {"tts_pad", "suppressed"}:
-        pools[name].fill_(1e4 if pools[name].is_floating_point() else 1)
-    for rows in (runner.sampling, runner.predictor_sampling):
+    """Every pool, whatever pools there are; finite, because NaN would pass through a masked weight."""
+    pools = engine._runner.pools
+    tensors = {name: value for name, value in vars(pools).items() if isinstance(value, Tensor)}
+    assert {"kv", "predictor_kv", "hidden", "codes", "trailing_text", "seen", "seeds"} <= tensors.keys()
+    for tensor in tensors.values():
+        tensor.fill_(1e4 if tensor.is_floating_point() else 1)
+    for rows in (pools.sampling, pools.predictor_sampling):
         rows.temperature.fill_(1e4)
         rows.top_k.fill_(1)
         rows.top_p.fill_(0.0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen_tts.config import read_model_config
-from qwen_tts.engine.cpu import check_cpu_options, prepare_for_cpu
+from qwen_tts.engine.choose_passes import can_compile, choose_passes
 from qwen_tts.engine.engine import Engine
 from qwen_tts.errors import UnsupportedError
 from qwen_tts.layers import Transformer, sdpa
@@ -94,7 +94,7 @@ def test_native_layers_are_the_forward_pass(transformer: Transformer, native: Na
         visible = (torch.arange(length) <= at[..., None])[:, None]
         with torch.inference_mode():
             wanted = transformer(x, at, plain_cache[:, :, :rows, :length], visible)
-            found = fast(x, at, cache[:, :, :rows, :length])
+            found = fast(x, at, cache[:, :, :rows, :length], visible)
         assert distance(found, wanted) < CLOSE[weights], (rows, read, length)
         assert distance(cache.float(), plain_cache) < CLOSE[weights]
 
@@ -109,8 +109,8 @@ def test_a_native_row_is_computed_as_if_alone(transformer: Transformer, native: 
     x = torch.randn((15, 1, transformer.config.hidden_size), generator=generator)
     at = torch.randint(0, 40, (15, 1), generator=generator)
     with torch.inference_mode():
-        together = fast(x, at, cache[:, :, :15, :40])
-        alone = [fast(x[n : n + 1], at[n : n + 1], other[:, :, n : n + 1, :40]) for n in range(15)]
+        together = fast(x, at, cache[:, :, :15, :40], None)
+        alone = [fast(x[n : n + 1], at[n : n + 1], other[:, :, n : n + 1, :40], None) for n in range(15)]
     assert torch.equal(together, torch.cat(alone))
     assert torch.equal(cache, other)
 
@@ -135,10 +135,17 @@ def fast_engine(
     config = read_model_config(checkpoint)
     dtype = torch.bfloat16 if int8 else dtype
     talker = load_talker(checkpoint, config, sdpa, CPU, dtype)
-    prepare_for_cpu(talker, dtype, int8=int8, compiled=compiled)
     set_eos_bias(talker, NEVER)
-    tokenizer = TextTokenizer(checkpoint, config)
-    return Engine(config, tokenizer, talker, slots=slots, positions=256, max_waiting=8, max_frames=64)
+    return Engine(
+        config,
+        TextTokenizer(checkpoint, config),
+        talker,
+        slots=slots,
+        positions=256,
+        max_waiting=8,
+        max_frames=64,
+        make_passes=choose_passes(CPU, dtype, int8=int8, compiled=compiled),
+    )
 
 
 @with_native
@@ -167,27 +174,33 @@ def test_a_request_says_the_same_in_any_company(
 
 def test_options_that_a_device_has_not() -> None:
     for options in ({"int8": True, "compiled": False}, {"int8": False, "compiled": True}):
-        with pytest.raises(UnsupportedError, match="is for the CPU, not for mps"):
-            check_cpu_options(torch.device("mps"), torch.bfloat16, **options)
+        with pytest.raises(UnsupportedError, match="only, not on mps"):
+            choose_passes(torch.device("mps"), torch.bfloat16, **options)
+
+
+@with_native
+def test_compile_is_possible_on_a_cpu_in_dtypes_of_native_code() -> None:
+    cases = [("cpu", torch.float32), ("cpu", torch.bfloat16), ("cpu", torch.float16), ("cuda", torch.bfloat16)]
+    assert [can_compile(torch.device(device), dtype) for device, dtype in cases] == [True, True, False, False]
 
 
 def test_native_code_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    with pytest.raises(UnsupportedError, match=r"not for torch\.float16"):
-        check_cpu_options(CPU, torch.float16, int8=False, compiled=True)
+    with pytest.raises(UnsupportedError, match=r"not torch\.float16"):
+        choose_passes(CPU, torch.float16, int8=False, compiled=True)
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(UnsupportedError, match=r"needs a C\+\+ compiler \(g\+\+ or clang\+\+\)"):
-        check_cpu_options(CPU, torch.float32, int8=False, compiled=True)
+        choose_passes(CPU, torch.float32, int8=False, compiled=True)
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
     with pytest.raises(UnsupportedError, match="AVX-512"):
-        check_cpu_options(CPU, torch.float32, int8=False, compiled=True)
+        choose_passes(CPU, torch.float32, int8=False, compiled=True)
 
 
 def test_int8_where_the_processor_would_add_up_in_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: False)
     with pytest.raises(UnsupportedError, match="AVX-512 VNNI"):
-        check_cpu_options(CPU, torch.bfloat16, int8=True, compiled=False)
+        choose_passes(CPU, torch.bfloat16, int8=True, compiled=False)
 
 
 def test_a_prompt_half_read_below_a_running_row_is_kept(custom_voice: Path) -> None:

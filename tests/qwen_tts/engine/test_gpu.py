@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from qwen_tts.engine.choose_passes import choose_passes
 from qwen_tts.engine.engine import Engine
-from qwen_tts.engine.gpu import buckets, check_gpu_options, flash_attention_whole, sdpa_of_groups, use_graphs
+from qwen_tts.engine.gpu import GraphPasses, buckets, flash_attention_whole, sdpa_of_groups
+from qwen_tts.engine.passes import MakePasses, PlainPasses
 from qwen_tts.engine.sampling import SamplingRows, keep_likely, keep_likely_unseen
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.errors import UnsupportedError
@@ -52,15 +54,13 @@ def spoken(engine: Engine, steps: int) -> list[list[Frame]]:
     return [stream.frames for stream in streams]
 
 
-def engine_of(checkpoint: Path, attend: Attend = sdpa) -> Engine:
-    return tiny_engine(checkpoint, slots=SLOTS, positions=700, attend=attend)
+def engine_of(checkpoint: Path, attend: Attend = sdpa, make_passes: MakePasses = PlainPasses) -> Engine:
+    return tiny_engine(checkpoint, slots=SLOTS, positions=700, attend=attend, make_passes=make_passes)
 
 
-def replayed_engine(checkpoint: Path, attend: Attend = sdpa) -> Engine:
-    engine = engine_of(checkpoint, attend)
+def replayed_engine(checkpoint: Path) -> Engine:
     with torch.compiler.set_stance("force_eager"):
-        use_graphs(engine._runner, capture)
-    return engine
+        return engine_of(checkpoint, make_passes=partial(GraphPasses, capture=capture))
 
 
 def test_graphs_say_what_the_plain_passes_say(custom_voice: Path) -> None:
@@ -73,9 +73,8 @@ def test_flash_attention_in_graphs(custom_voice: Path, monkeypatch: pytest.Monke
     compiled = torch.compile(flash_attention_whole, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(q, kv, positions, None), flash_attention(q, kv, positions, None))
     # The double reads lengths on the host, which a recording would not allow.
-    engine = engine_of(custom_voice, flash_attention)
     with torch.compiler.set_stance("force_eager"):
-        use_graphs(engine._runner)
+        engine = engine_of(custom_voice, flash_attention, GraphPasses)
         assert spoken(engine, 30) == spoken(engine_of(custom_voice), 30)
 
 
@@ -92,8 +91,7 @@ def test_two_hundred_mixed_steps_compiled(small: Path) -> None:
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters
     counters.clear()
-    engine = engine_of(small)
-    use_graphs(engine._runner)
+    engine = engine_of(small, make_passes=GraphPasses)
     assert counters["stats"]["unique_graphs"] == 4
     assert not counters["graph_break"]
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -104,7 +102,7 @@ def test_two_hundred_mixed_steps_compiled(small: Path) -> None:
         while not engine.idle:
             engine.step()
     most = max(event.cpu_memory_usage for event in profiled.events())
-    assert 0 < most < engine._runner.kv.nbytes / 4
+    assert 0 < most < engine._runner.pools.kv.nbytes / 4
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
@@ -112,8 +110,9 @@ def test_few_slots(small: Path, slots: int, monkeypatch: pytest.MonkeyPatch) -> 
     """Traced, not compiled: every number of rows is one that tracing could take for a constant."""
     torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    engine, plain = (tiny_engine(small, slots=slots, positions=300) for _ in range(2))
-    use_graphs(engine._runner)
+    engine, plain = (
+        tiny_engine(small, slots=slots, positions=300, make_passes=make) for make in (GraphPasses, PlainPasses)
+    )
     requests = [custom(f"Number {seed}.", seed=seed) for seed in range(4)]
     assert [s.frames for s in speak(engine, *requests)] == [s.frames for s in speak(plain, *requests)]
 
@@ -125,7 +124,7 @@ def test_graphs_are_few(custom_voice: Path) -> None:
         captured.append(work)
         return work
 
-    use_graphs(engine_of(custom_voice)._runner, count)
+    engine_of(custom_voice, make_passes=partial(GraphPasses, capture=count))
     assert len(captured) == 4 * (3 + 1), "1, 2, 4 and 6 rows, of 256, 512 and 700 positions, and without"
     assert buckets(1, 64) == (1, 2, 4, 8, 16, 32, 64)
     assert buckets(256, 8192) == (256, 512, 1024, 2048, 4096, 8192)
@@ -160,9 +159,13 @@ def test_attention_of_grouped_queries() -> None:
 
 
 def test_options_that_a_gpu_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnsupportedError, match="dtype int8 is for the CPU"):
-        check_gpu_options(int8=True, compiled=False)
+    cuda = torch.device("cuda")
+    with pytest.raises(UnsupportedError, match="dtype int8 is supported on a CPU only, not on cuda"):
+        choose_passes(cuda, torch.bfloat16, int8=True, compiled=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UnsupportedError, match="needs the package triton"):
-        check_gpu_options(int8=False, compiled=True)
-    check_gpu_options(int8=False, compiled=False)
+        choose_passes(cuda, torch.bfloat16, int8=False, compiled=True)
+    assert choose_passes(cuda, torch.bfloat16, int8=False, compiled=False) is PlainPasses
+    monkeypatch.undo()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert choose_passes(cuda, torch.bfloat16, int8=False, compiled=True) is GraphPasses

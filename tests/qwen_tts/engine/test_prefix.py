@@ -45,7 +45,7 @@ def without(checkpoint: Path, *, slots: int = 8) -> Engine:
 def numbers(engine: Engine, request: SpeechRequest) -> tuple[Sequence, Tensor]:
     """`request` alone on an engine of one slot, and the keys and values it left."""
     (sequence,) = speak(engine, request)
-    return sequence, engine._runner.kv[:, :, 0, : sequence.position].clone()
+    return sequence, engine._runner.pools.kv[:, :, 0, : sequence.position].clone()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -212,7 +212,7 @@ def test_what_is_kept_is_bounded_and_used_last(base: Path) -> None:
     engine = tiny_engine(base)
     speak(engine, cloned())
     one = engine._runner._prefixes.used
-    assert one == engine._runner.kv[:, :, 0, :32].nbytes
+    assert one == engine._runner.pools.kv[:, :, 0, :32].nbytes
     engine = tiny_engine(base, prefix_cache_bytes=2 * one + 1)
     found = [speak(engine, cloned(prompt=voices[which]))[0].rows_reused > 0 for which in (0, 1, 0, 2, 0, 1)]
     assert found == [False, False, True, False, True, False], "the second went when the third came"

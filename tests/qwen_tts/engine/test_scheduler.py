@@ -84,7 +84,7 @@ def test_a_prompt_is_read_in_pieces_while_others_get_their_frames() -> None:
     ("known", "pieces"), [(0, [range(2), range(2, 3), range(3, 5)]), (3, [range(3, 5)])], ids=["read", "known"]
 )
 def test_the_rest_is_cut_alike_whether_the_prefix_is_known_or_not(known: int, pieces: list[range]) -> None:
-    scheduler = Scheduler(slots=1, max_waiting=8, prefill_rows=2, begin=lambda newcomer: known)
+    scheduler = Scheduler(slots=1, max_waiting=8, prefill_rows=2, known_rows=lambda newcomer: known)
     one = replace(sequence(), prefix=Prefix(3, "content"))
     scheduler.add(one)
     assert [step(scheduler).rows for _ in pieces] == pieces
