@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from qwen_tts.engine.engine import Engine
+from qwen_tts.engine.pace import Pace
 from qwen_tts.engine.scheduler import Plan
 from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.errors import EngineStopped, Overloaded
+from qwen_tts.request import SpeechRequest
 from tests.qwen_tts.tiny import codes, custom, drain, speak, tiny_engine
 
 FRAMES = 8
@@ -182,6 +185,77 @@ def test_numbers_that_overflow_end_their_own_sequence_only(custom_voice: Path) -
     assert heir.slot == 1 - (neighbour.slot or 0)
     drain(engine)
     assert [neighbour.frames, heir.frames] == alone
+
+
+def overflowing(engine: Engine) -> SpeechRequest:
+    """A prompt of several pieces whose first piece overflows in float16."""
+    (z,) = engine._tokenizer.encode("Z")
+    engine._runner.talker.model.text_embedding.weight[z] = 6e4
+    return custom("Z" * 100, max_frames=20)
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_cancelled_prompt_that_overflowed_leaves_the_pools_fresh(
+    custom_voice: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    engine = tiny_engine(custom_voice, slots=1, dtype=torch.float16)
+    fresh = tiny_engine(custom_voice, slots=1, dtype=torch.float16)
+    pools = engine._runner.pools
+    bad = engine.add(overflowing(engine))
+    for _ in range(pieces):
+        engine.step()
+    assert 0 < bad.rows_read < len(bad.layout)
+    assert not pools.kv.isfinite().all()
+    wiped: list[int] = []
+    wipe = engine._runner._wipe
+
+    def count(slot: int, rows: int) -> None:
+        assert not engine._lock._is_owned(), "others wait for the lock while a slot is wiped"  # type: ignore[attr-defined]
+        wiped.append(rows)
+        wipe(slot, rows)
+
+    monkeypatch.setattr(engine._runner, "_wipe", count)
+    engine.cancel(bad)
+    engine.step()
+    assert wiped == [bad.rows_read + 1], "the rows that were written, and one that an idle row may write"
+    for name, tensor in vars(pools).items():
+        if isinstance(tensor, Tensor):
+            assert torch.equal(tensor, getattr(fresh._runner.pools, name)), name
+    assert codes(engine, custom()) == codes(fresh, custom())
+    assert len(wiped) == 1
+
+
+def test_a_row_that_an_overflowed_idle_row_wrote_is_wiped_too(custom_voice: Path) -> None:
+    """A newcomer that waits with its prompt half read is an idle row below a running one, and writes its next row."""
+    engine = tiny_engine(custom_voice, slots=2, dtype=torch.float16)
+    leaving, staying = engine.add(custom(max_frames=99)), engine.add(custom(max_frames=99))
+    while not staying.frames:
+        engine.step()
+    engine.cancel(leaving)
+    bad = engine.add(overflowing(engine))
+    engine.step()
+    pace = engine._scheduler.pace = Pace(lambda: 0.0)
+    pace.can_read = lambda rows, headroom: False  # type: ignore[method-assign]
+    engine.step()
+    assert (bad.slot, staying.slot) == (0, 1)
+    kv = engine._runner.pools.kv
+    assert not kv[:, :, 0, bad.rows_read].isfinite().all()
+    engine.cancel(bad)
+    engine.step()
+    assert kv.isfinite().all()
+
+
+def test_rows_that_were_not_written_are_not_wiped(custom_voice: Path) -> None:
+    """Wiping commits memory that the operating system has not committed before."""
+    engine = tiny_engine(custom_voice, slots=1, dtype=torch.float16)
+    sequence = engine.add(overflowing(engine))
+    rows = len(sequence.layout)
+    kv = engine._runner.pools.kv
+    kv[:, :, :, rows + 1 :] = 7
+    drain(engine)
+    assert (sequence.finish_reason, sequence.frames) == ("cancelled", [])
+    assert not kv[:, :, :, : rows + 1].any()
+    assert (kv[:, :, :, rows + 1 :] == 7).all()
 
 
 def test_stop_ends_everyone_and_refuses_the_next(custom_voice: Path) -> None:
