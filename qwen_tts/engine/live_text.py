@@ -85,6 +85,7 @@ class LiveText:
         return frame_limit(self.request, self._max_frames)
 
     def _extend(self, ids: list[int]) -> None:
+        assert not self.ended, "text after the end of the text"
         of_role = ROLE_ROWS - len(self._role)
         self._role += ids[:of_role]
         rows = len(self._rows) + len(ids[of_role:]) - self._beside

@@ -28,6 +28,8 @@ class Pace:
 
     def observe(self, rows: int, seconds: float, *, read: bool) -> None:
         """A step of `rows` took `seconds`; with `read`, a piece of a prompt was read in it."""
+        assert rows > 0, "a step of no rows says nothing about rows"
+        assert seconds >= 0, f"a step of {seconds} s"
         before = self._step(rows)
         if read:
             if before is not None:

@@ -93,6 +93,8 @@ class Scheduler:
             raise Overloaded(f"{running} streams are all that can be kept in time and {waiting} requests are waiting")
         if len(self.waiting) - len(self._free) >= self.max_waiting:
             raise Overloaded(f"all {self.slots} slots are busy and {self.max_waiting} requests are waiting")
+        assert sequence.status is Status.WAITING, f"a sequence that is {sequence.status.value} was submitted"
+        assert sequence not in self.waiting, "a sequence was submitted twice"
         self.waiting.append(sequence)
 
     def cancel(self, sequence: Sequence) -> None:
@@ -134,7 +136,11 @@ class Scheduler:
         Other threads read a sequence without the engine's lock: a frame is appended before the reason is set, and the
         reason before the status says finished.
         """
+        assert plan.newcomer is self._newcomer, "the newcomer changed within a step"
+        planned = {sequence.slot for sequence in plan.sequences}
+        assert frames.keys() <= planned, f"frames for slots {frames.keys() - planned}, which were not planned"
         if plan.newcomer is not None:
+            assert plan.rows.start == plan.newcomer.rows_read, "rows of the prompt were skipped or read twice"
             plan.newcomer.rows_read = plan.rows.stop
             if plan.newcomer in plan.sequences:
                 self._newcomer = None
@@ -162,8 +168,12 @@ class Scheduler:
         self._free = list(range(self.slots))
 
     def check(self) -> None:
+        """Assert that every slot is free or has exactly one owner, and that every owner runs."""
         used = [sequence.slot for sequence in self.running]
-        assert sorted([*used, *self._free], key=lambda slot: slot or 0) == list(range(self.slots)), (used, self._free)
+        owners = sorted(-1 if slot is None else slot for slot in [*used, *self._free])
+        assert owners == list(range(self.slots)), f"slots in use: {used}, free: {self._free}"
+        assert all(sequence.status is Status.RUNNING for sequence in self.running), "a running sequence has finished"
+        assert self._newcomer is None or self._newcomer in self.running, "the newcomer has left"
 
     def _one_more(self) -> Verdict:
         """Whether one stream more, in the lowest free slot, leaves the running ones in time."""

@@ -211,6 +211,31 @@ def test_a_slot_in_two_hands_is_found() -> None:
         scheduler.check()
 
 
+def test_a_sequence_is_submitted_once() -> None:
+    scheduler = Scheduler(slots=1, max_waiting=8)
+    (only,) = queued(scheduler, 1)
+    with pytest.raises(AssertionError, match="twice"):
+        scheduler.add(only)
+    step(scheduler)
+    with pytest.raises(AssertionError, match="running"):
+        scheduler.add(only)
+
+
+def test_frames_of_a_slot_that_was_not_planned_are_noticed() -> None:
+    scheduler = Scheduler(slots=2, max_waiting=8)
+    queued(scheduler, 1)
+    plan = scheduler.schedule()
+    with pytest.raises(AssertionError, match="not planned"):
+        scheduler.update(plan, {1: FRAME})
+
+
+def test_a_frame_too_many_is_noticed() -> None:
+    one = sequence(max_frames=1)
+    one.append(FRAME, 0.0)
+    with pytest.raises(AssertionError, match="beyond"):
+        one.append(FRAME, 0.1)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_random_walk(seed: int) -> None:
     """Add, cancel and end in any order: every request ends, in its turn, and no slot is lost."""
