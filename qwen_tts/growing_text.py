@@ -89,6 +89,7 @@ class GrowingText:
                 if not text[start:end].isspace():
                     ids += self._take_beginning(spelled)
                 break
+            assert self._given <= len(spelled), f"ids for {self._given} bytes of {spelled!r} have been returned"
             ids += [token.id for token in self._bpe.model.tokenize(spelled[self._given :])]
             self._given = 0
             complete = end

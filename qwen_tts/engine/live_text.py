@@ -67,6 +67,7 @@ class LiveText:
 
     def trailing(self, row: int) -> int | None:
         """Text id of a row that trails behind the prompt, tts_pad after the end; None while it is not certain."""
+        assert row >= 0, "the row of a frame that does not exist"
         ended = self.ended  # asked first: what is missing then will never be there
         if self._beside + row < len(self._rows):
             return self._rows[self._beside + row]
@@ -85,7 +86,6 @@ class LiveText:
         return frame_limit(self.request, self._max_frames)
 
     def _extend(self, ids: list[int]) -> None:
-        assert not self.ended, "text after the end of the text"
         of_role = ROLE_ROWS - len(self._role)
         self._role += ids[:of_role]
         rows = len(self._rows) + len(ids[of_role:]) - self._beside
