@@ -1,14 +1,15 @@
 """Token ids of a text that is still being written: only those that no further character can change.
 
-What may still change, and is held back:
+The rest may still change and is held back:
 
-- the end of a text before composition (NFC): a letter may become another with the accent that follows it;
-- the pre-token at the end (see the expression in text.py): a word goes on, a space belongs to the word after it. A
-  pre-token is complete once a character is known that does not belong to it; one of blanks alone, once something else
-  follows, because the last blank may belong to that;
-- of that last pre-token, what lies behind the last boundary between two tokens that no entry of the vocabulary could
-  ever lie across. Byte-pair encoding only joins neighbours to entries of the vocabulary, so the two sides of such a
-  boundary never meet, and each is encoded as if it stood alone. That lets texts without spaces flow.
+- The end of the text before composition (NFC): a letter and the accent that follows it may become another letter.
+- The last pre-token (see the expression in text.py), because a word may go on. A pre-token is complete once a character
+  follows that does not belong to it. A pre-token of blanks is complete once something else follows, because its last
+  blank may belong to the word that follows.
+- Of that last pre-token only the end is held back: the part behind the last certain boundary. A boundary between two
+  tokens is certain if no entry of the vocabulary could ever lie across it. Byte-pair encoding only joins neighbours to
+  entries of the vocabulary, so the two sides of such a boundary are never joined, and each is encoded as if it stood
+  alone. So texts without spaces are spoken without delay.
 """
 
 import bisect
@@ -18,21 +19,21 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer
 
-_ALPHABETS = 0x20000  # beyond these planes there are ideographs, which are composed with nothing
+_ALPHABETS = 0x20000  # the planes beyond hold ideographs, which compose with nothing
 _HANGUL_SYLLABLES = range(0xAC00, 0xD7A4)
-_HANGUL_FINALS = 28  # a syllable without one may get one
+_HANGUL_FINALS = 28  # a syllable without a final may get one
 _HANGUL_LEADS, _HANGUL_REST = range(0x1100, 0x1113), (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))
 
 
 class Vocabulary:
-    """The entries of a vocabulary, spelled as byte-level encoding spells them: one character a byte."""
+    """The entries of a vocabulary in the spelling of byte-level encoding: one character per byte."""
 
     def __init__(self, entries: Iterable[str]) -> None:
         self._entries = sorted(entries)
         self._longest = max(map(len, self._entries), default=0)
 
     def may_cross(self, spelled: str, at: int) -> bool:
-        """Whether an entry could lie across place `at` of a text that begins with `spelled`."""
+        """Whether an entry could lie across the boundary at `at` in a text that begins with `spelled`."""
         return any(
             self._has_longer(spelled[start:])
             or (self._has_longer(spelled[start:at]) and self._has_between(spelled, start, at))
@@ -60,7 +61,7 @@ class GrowingText:
         Hello | , | 机器学习      pre-tokens; the last one includes the blank and is incomplete: it may go on
                   [ |机器|学习]   _open: the text from the first incomplete pre-token on, here with its tokens
                   |----|          _given: its first 7 bytes, whose ids have been returned
-                       |----|     held back: the vocabulary has longer entries that begin with 学习
+                       |----|     held back: an entry of the vocabulary could lie across its end
     """
 
     def __init__(self, bpe: Tokenizer, vocabulary: Vocabulary, opening: str) -> None:
@@ -80,8 +81,7 @@ class GrowingText:
         return self._take(self._open, ended=True)
 
     def _take(self, text: str, *, ended: bool) -> list[int]:
-        """Return the certain ids of `text`, which `_open` begins with, and move `_open` to the first incomplete
-        pre-token."""
+        """Return the certain ids of `text`, the beginning of `_open`. Drop complete pre-tokens from `_open`."""
         ids: list[int] = []
         complete = 0  # characters
         for spelled, (start, end) in self._bpe.pre_tokenizer.pre_tokenize_str(text):
@@ -135,7 +135,7 @@ def _settled(text: str) -> int:
 
 @functools.cache
 def _composing() -> tuple[frozenset[str], frozenset[str]]:
-    """Characters that what follows may be composed with, and those that may be composed with what stands before."""
+    """Return the characters that may compose with a following one, and those that may compose with one before."""
     decompositions = filter(None, map(unicodedata.decomposition, map(chr, range(_ALPHABETS))))
     pairs = [parts for parts in map(str.split, decompositions) if len(parts) == 2 and not parts[0].startswith("<")]
     canonical = [(chr(int(first, 16)), chr(int(second, 16))) for first, second in pairs]

@@ -1,4 +1,4 @@
-"""The engine in three words: schedule, run, update. Text goes in as requests, codes come out as frames."""
+"""The engine: requests go in, frames of codes come out. Each step is schedule, run, update."""
 
 import threading
 import time
@@ -36,11 +36,7 @@ from qwen_tts.text import TextTokenizer
 
 
 class Engine:
-    """Continuous batching over one talker. `add` and `cancel` may be called from any thread, `step` from one.
-
-    `max_frames` bounds every request (80 ms a frame), `positions` its prompt rows plus frames; `prefill_rows` of a
-    prompt are read in one step; `prefix_cache_bytes` of what prompts begin with are kept for the next that begin alike.
-    """
+    """Continuous batching over one talker. `add` and `cancel` may be called from any thread, `step` from one only."""
 
     def __init__(
         self,
@@ -56,6 +52,11 @@ class Engine:
         prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
         make_passes: MakePasses = PlainPasses,
     ) -> None:
+        """slots: sequences that run at the same time. positions: prompt rows plus frames of one sequence, at most.
+        max_waiting: requests that may wait for a slot. max_frames: of every request, 80 ms each.
+        prefill_rows: rows of a prompt that one step reads. prefix_cache_bytes: of the keys and values that are kept for
+        prompts that begin alike. make_passes: makes the passes from the talker, which then belongs to them.
+        """
         self.config = config
         self.max_frames = max_frames
         self._tokenizer = tokenizer
@@ -64,8 +65,8 @@ class Engine:
         passes = make_passes(talker, pools)
         self._runner = TalkerRunner(talker, pools, passes, config.tts_pad_token_id, prefix_cache_bytes)
         self._scheduler = Scheduler(slots, max_waiting, prefill_rows, known_rows=self._runner.known_rows)
-        # Held over the scheduler's bookkeeping, never while the model runs. Re-entrant, because the garbage collector
-        # may close a forgotten stream, which cancels its sequence, in the middle of that bookkeeping.
+        # Held during the scheduler's bookkeeping, never while anything is computed. Re-entrant, because the garbage
+        # collector may close a forgotten stream in the middle of that bookkeeping, which cancels its sequence.
         self._lock = threading.RLock()
         self._stopped = False
 
@@ -76,7 +77,7 @@ class Engine:
         return sequence
 
     def prepare(self, request: SpeechRequest) -> Sequence:
-        """The sequence of a request, not queued yet. Raises InvalidRequest when this model cannot speak it."""
+        """Return the sequence of a request without queueing it. Raises InvalidRequest if the model cannot speak it."""
         _check_length(request, MAX_CHARACTERS_PER_ROW * self._positions)
         layout = build_prompt(self.config, self._tokenizer, request)
         rows = max(len(layout), len(layout.trailing_text_ids))
@@ -92,17 +93,20 @@ class Engine:
         return self._sequence(request, layout, min(frame_limit(request, self.max_frames), room))
 
     def live_text(self, request: SpeechRequest) -> LiveText:
-        """The text of a request that is still being written, and begins with the request's own. Nothing is queued yet.
+        """Return the growing text of a request whose text is still being written. Nothing is queued yet.
 
-        Raises InvalidRequest when this model cannot speak what there is.
+        The request's own text is its beginning. Raises InvalidRequest if the model cannot speak the beginning.
         """
         request = replace(request, text_layout="streaming")
         self.prepare(request)
         return LiveText(self.config, self._tokenizer, request, positions=self._positions, max_frames=self.max_frames)
 
     def add_live(self, text: LiveText) -> Sequence:
-        """Submit a request whose text is `ready` and may go on being written. It pauses where there is no text yet:
-        who writes on must see to it that `step` is called again. Raises Overloaded or EngineStopped."""
+        """Submit a request whose text is `ready` and may still grow. Raises Overloaded or EngineStopped.
+
+        The sequence pauses when it has spoken all the text there is. After writing more, the writer must make sure that
+        `step` is called again.
+        """
         layout = text.layout()
         sequence = self._sequence(text.request, layout, self._positions - len(layout), text)
         self.submit(sequence)
@@ -114,24 +118,24 @@ class Engine:
         return Sequence(request, layout, max_frames, shared_prefix(layout, self._scheduler.prefill_rows), text)
 
     def submit(self, sequence: Sequence) -> None:
-        """Queue a prepared sequence. Raises Overloaded or EngineStopped; nothing has been computed then."""
+        """Queue a prepared sequence. Raises Overloaded or EngineStopped before anything is computed."""
         with self._lock:
             if self._stopped:
                 raise EngineStopped("the engine has stopped")
             self._scheduler.add(sequence)
 
     def cancel(self, sequence: Sequence) -> None:
-        """Give up `sequence`; a running one leaves its slot at the latest when the next step is scheduled.
+        """End `sequence` as cancelled. A running one leaves its slot when the next step is scheduled, or before.
 
-        Harmless when it has finished.
+        Does nothing if it has finished.
         """
         with self._lock:
             self._scheduler.cancel(sequence)
 
     def step(self) -> tuple[Sequence, ...]:
-        """One frame for every running sequence whose prompt has been read; returns the sequences that moved.
+        """Make one frame for every running sequence whose prompt has been read. Return the sequences that moved.
 
-        A step that is interrupted ends every sequence as cancelled: half a step cannot be taken back.
+        An interrupted step ends every sequence as cancelled, because half a step cannot be undone.
         """
         try:
             with self._lock:
@@ -150,11 +154,11 @@ class Engine:
         return plan.sequences
 
     def keep_pace(self) -> None:
-        """From now on requests wait rather than give running streams their frames later than they are played."""
+        """From now on let requests wait if running streams would otherwise get their frames too late to be played."""
         self._scheduler.pace = Pace(self._scheduler.clock)
 
     def stop(self) -> None:
-        """Refuse further requests and end the present ones as cancelled. Called by the thread that steps."""
+        """Refuse further requests and end the present ones as cancelled. To be called by the thread that steps."""
         with self._lock:
             self._stopped = True
             self._scheduler.abort()
@@ -178,17 +182,15 @@ class Engine:
 
 
 def _check_length(request: SpeechRequest, most: int) -> None:
-    """Refuse, before tokenising it, what cannot fit: tokenising takes over a second per megabyte."""
+    """Refuse a text that cannot fit before it is tokenised: tokenising takes over a second per megabyte."""
     for param, text in request.texts.items():
         if len(text) > most:
-            raise InvalidRequest(
-                f"{param} has {len(text)} characters; it cannot have more than {most}", param, "input_too_long"
-            )
+            raise InvalidRequest(f"{param} has {len(text)} characters; the most is {most}", param, "input_too_long")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint in memory: its engine, its sampling defaults, and where and what its codec is."""
+    """A checkpoint in memory: its engine, its sampling defaults, and the configuration and directory of its codec."""
 
     engine: Engine
     defaults: GenerationDefaults
@@ -211,11 +213,11 @@ def load_engine(
     prefill_rows: int = PREFILL_ROWS,
     prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
 ) -> LoadedModel:
-    """An engine on the checkpoint `name_or_path`.
+    """Load the checkpoint `name_or_path` and make an engine on it. Raises CheckpointError or UnsupportedError.
 
-    `max_frames` None takes max_new_tokens of generation_config.json. With `int8`, on a CPU, the layers' products are of
-    int8 and the rest is `dtype`. `compiled` computes with native code on a CPU, which takes a C++ compiler and some
-    seconds, and decodes from CUDA graphs on a GPU, which takes minutes. Raises CheckpointError or UnsupportedError.
+    max_frames: max_new_tokens of generation_config.json if None. int8: on a CPU, the products of the layers are of int8
+    and the rest is `dtype`. compiled: native code on a CPU, which needs a C++ compiler and takes some seconds; CUDA
+    graphs on a GPU, which takes minutes.
     """
     attend = select_attention(attn_implementation, device, dtype)
     make_passes = choose_passes(device, dtype, int8=int8, compiled=compiled)

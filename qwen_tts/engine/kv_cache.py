@@ -1,4 +1,4 @@
-"""Memory of the engine's pools, and the KV cache: one tensor for all layers and all slots."""
+"""Allocates the memory of the engine's pools, and the KV cache: one tensor for all layers and all slots."""
 
 import math
 
@@ -10,10 +10,10 @@ from qwen_tts.config import TransformerConfig
 
 
 def allocate_pool(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Zeros of `shape`. On the CPU the operating system commits its pages only as they are written.
+    """Return zeros of `shape`. On a CPU the operating system commits a page only when it is written.
 
-    (torch.zeros writes them all: 15 GB at the 0.6B shape with 8 slots of 8192 positions in float32.) Zeros rather
-    than uninitialised memory, because a masked attention weight of 0 times a NaN is still NaN.
+    torch.zeros would write all pages: 15 GB at the 0.6B shape with 8 slots of 8192 positions in float32. Uninitialised
+    memory would not do, because a masked attention weight of 0 times a NaN is NaN.
     """
     if device.type != "cpu":
         return torch.zeros(shape, device=device, dtype=dtype)
@@ -24,13 +24,13 @@ def allocate_pool(shape: tuple[int, ...], device: torch.device, dtype: torch.dty
 def allocate_kv_cache(
     config: TransformerConfig, slots: int, positions: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """[layers, 2, slots, positions, kv_heads, head_dim]; index 0 of the second axis holds keys, 1 values.
+    """Return [layers, 2, slots, positions, kv_heads, head_dim]. Index 0 of the second axis holds keys, 1 values.
 
-    A running sequence owns one slot and has written positions [0, sequence.position); what lies beyond is never read.
+    A running sequence owns one slot and has written positions [0, sequence.position). Later positions are never read.
     """
-    # On a CPU one slot and one position more lie behind, never committed: compiled code would have to tell a part of
-    # the pool whose strides follow from its sizes (all slots, or all positions) from one whose do not, and be compiled
-    # for both.
+    # On a CPU the tensor is a part of one with one more slot and one more position, which are never committed. So the
+    # strides of no part follow from its sizes, and code compiled by torch needs no second variant for all slots or all
+    # positions.
     more = 1 if device.type == "cpu" else 0
     shape = (config.num_hidden_layers, 2, slots + more, positions + more, config.num_key_value_heads, config.head_dim)
     return allocate_pool(shape, device, dtype)[:, :, :slots, :positions]

@@ -1,4 +1,4 @@
-"""The text of one utterance while it is being written: what of it is certain, as rows of the "streaming" layout."""
+"""The text of one utterance while it is being written: its certain part, as rows of the "streaming" layout."""
 
 from dataclasses import replace
 
@@ -8,22 +8,25 @@ from qwen_tts.prompt import PromptLayout, lay_out, reference_text, rows_beside
 from qwen_tts.request import MIN_FRAMES, SpeechRequest, check_text, frame_limit
 from qwen_tts.text import ROLE_ROWS, SpokenText, TextTokenizer
 
-# Longer than any text is on average; a token is seldom more than ten characters.
+# More than the average of any text: few tokens have more than ten characters.
 MAX_CHARACTERS_PER_ROW = 64
 
 
 class LiveText:
-    """Written by one thread and read by the engine's without a lock: its rows only grow, and `ended` comes after them.
+    """A text that one thread writes and the engine's thread reads, without a lock.
 
-    What is spoken is what the whole text in the "streaming" layout gives, code by code. That layout has one row of text
-    in the prompt, and with a reference recording one more for each of its frames; a clone of that kind begins to speak
-    when so much of its text is there, or all of it.
+    That is safe because rows are only added, and `ended` is set after the last of them.
+
+    The codes are exactly those of the whole text in the "streaming" layout. That layout has one row of text in the
+    prompt. With a reference recording it has one more for each frame of the recording, so such a clone begins to speak
+    when that many rows of text have been written, or the text has ended.
     """
 
     def __init__(
         self, config: ModelConfig, tokenizer: TextTokenizer, request: SpeechRequest, *, positions: int, max_frames: int
     ) -> None:
-        """request: its layout is "streaming", its text the beginning. positions: of a slot. max_frames: of anybody."""
+        """request: in the "streaming" layout, with the beginning of the text. positions: of a slot. max_frames: of any
+        request."""
         assert request.text_layout == "streaming"
         self.request = request
         self.ended = False
@@ -39,7 +42,7 @@ class LiveText:
         self.append(request.text)
 
     def append(self, text: str) -> None:
-        """Raises InvalidRequest when that is no text, or more than the model has room for."""
+        """Add text. Raises InvalidRequest if it is no valid text, or more than the model has room for."""
         assert not self.ended
         check_text("input", text)
         self._text += text
@@ -48,7 +51,7 @@ class LiveText:
         self._extend(self._growing.append(text))
 
     def end(self) -> None:
-        """Nothing follows. Raises InvalidRequest when it is more than the model has room for."""
+        """End the text. Raises InvalidRequest if it is more than the model has room for."""
         assert not self.ended
         self._extend([*self._growing.finish(), self._config.tts_eos_token_id])
         self.request = replace(self.request, text=self._text)
@@ -56,31 +59,31 @@ class LiveText:
 
     @property
     def ready(self) -> bool:
-        """The prompt is certain."""
+        """Whether the prompt is certain."""
         return self.ended or (len(self._role) == ROLE_ROWS and len(self._rows) >= self._beside)
 
     def layout(self) -> PromptLayout:
-        """The prompt; see `trailing` for what trails behind it."""
+        """Return the prompt. The text behind it is in `trailing`."""
         assert self.ready
         beside = SpokenText(self._role, self._rows[: self._beside])
         return lay_out(self._config, self._tokenizer, self.request, beside)
 
     def trailing(self, row: int) -> int | None:
-        """Text id of a row that trails behind the prompt, tts_pad after the end; None while it is not certain."""
+        """Return the text id of a row behind the prompt, tts_pad after the end, None while it is not certain."""
         assert row >= 0, "the row of a frame that does not exist"
-        ended = self.ended  # asked first: what is missing then will never be there
+        ended = self.ended  # read first: a row that is missing then will never be added
         if self._beside + row < len(self._rows):
             return self._rows[self._beside + row]
         return self._config.tts_pad_token_id if ended else None
 
     @property
     def trailing_tokens(self) -> int:
-        """Of the text behind the prompt."""
+        """The number of tokens behind the prompt."""
         return max(0, len(self._rows) - self._beside - (1 if self.ended else 0))
 
     @property
     def max_frames(self) -> int:
-        """The most frames it may run to. While it is being written its own length is no bound."""
+        """The most frames that it may have. While it is being written its own length is no bound."""
         if not self.ended and self.request.max_frames is None:
             return self._max_frames
         return frame_limit(self.request, self._max_frames)

@@ -1,33 +1,34 @@
-"""Does the machine keep up? A stream plays a frame in 80 ms, so a step for everybody must not take longer.
+"""Whether the machine keeps pace: a stream plays a frame in 80 ms, so a step for all streams must not take longer.
 
-What a step takes with how many rows is learned from the steps there have been, and forgotten: the machine does other
-things too.
+The time of a step with a number of rows is learned from the steps that were run. It is forgotten after a while, because
+the machine has other work too.
 """
 
 from collections.abc import Callable
 from typing import Literal
 
 FRAME_S = 0.08
-LIMIT_S = 0.9 * FRAME_S  # that a step may take; the rest is for the prompts of newcomers
+LIMIT_S = 0.9 * FRAME_S  # for one step; the rest is for the prompts of newcomers
 
 Verdict = Literal["yes", "no", "unknown"]
 
-_WEIGHT = 0.1  # of the newest step in an average
+_WEIGHT = 0.1  # of the newest step in the average
 _MEMORY_S = 300.0
-_MOST = 2.0, 4.0  # times the average that a step, and one that reads, may count for: a machine hiccups
+# A step that hiccups counts as at most this multiple of the average: one that only decodes, and one that reads too.
+_MOST = 2.0, 4.0
 
 
 class Pace:
-    """Step times by number of rows: how many streams can be given their frames in time, and whether there is time to
-    read some of a newcomer's prompt."""
+    """Step times by number of rows. They say whether one stream more is possible, and when a newcomer's prompt may be
+    read."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._steps: dict[int, tuple[float, float]] = {}  # rows -> average seconds, when last seen
-        self._piece = 0.0  # seconds that reading a piece of a prompt adds to a step
+        self._piece = 0.0  # seconds that a piece of a prompt adds to a step
 
     def observe(self, rows: int, seconds: float, *, read: bool) -> None:
-        """A step of `rows` took `seconds`; with `read`, a piece of a prompt was read in it."""
+        """Count a step of `rows` that took `seconds`. read: a piece of a prompt was read in it."""
         assert rows > 0, "a step of no rows says nothing about rows"
         assert seconds >= 0, f"a step of {seconds} s"
         before = self._step(rows)
@@ -52,12 +53,15 @@ class Pace:
         return _verdict(now + max(0.0, growth) <= LIMIT_S)
 
     def is_easy(self, rows: int) -> bool:
-        """Whether a step of `rows` takes at most half of what it may."""
+        """Whether a step of `rows` takes at most half of the limit."""
         return (self._step(rows) or 0.0) <= LIMIT_S / 2
 
     def can_read(self, rows: int, headroom: float) -> bool:
-        """Whether a step of `rows` may read a piece of a prompt: the stream with the least audio in hand, `headroom`
-        seconds, can wait for it, or steps are late as it is."""
+        """Whether a step of `rows` may read a piece of a prompt.
+
+        It may if the stream with the least audio in hand, `headroom` seconds, can wait for it, or if steps are over the
+        limit even without it.
+        """
         step = self._step(rows) or 0.0
         return headroom >= step + self._piece or step > LIMIT_S
 

@@ -1,7 +1,7 @@
-"""How a code is drawn from its logits.
+"""Draws codes from logits.
 
 The order is that of Hugging Face `generate`: repetition penalty, suppressed ids, temperature, top-k, top-p, draw.
-The draw is a function of (seed, frame, code group) alone, so a request gives the same codes in any batch.
+A draw depends only on the seed, the frame and the code group, so a request gets the same codes in any batch.
 
 Letters: B rows, V vocabulary, G code groups.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qwen_tts.request import SamplingParams
 
-# SplitMix64 (Steele, Lea, Flood 2014) as signed 64-bit integers, which wrap on multiplication as it wants.
+# SplitMix64 (Steele, Lea, Flood 2014), with signed 64-bit integers: they wrap on multiplication, as it requires.
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
@@ -45,14 +45,14 @@ class SamplingRows:
         return SamplingRows(self.temperature[:rows], self.top_k[:rows], self.top_p[:rows])
 
 
-# keep(scores [B, V], params): scores of codes that top_k and top_p rule out are -inf.
+# keep(scores [B, V], params) -> scores, with -inf for codes that top_k and top_p rule out.
 Keep = Callable[[Tensor, SamplingRows], Tensor]
 
 
 def uniforms(seeds: Tensor, frames: Tensor, groups: int) -> Tensor:
-    """Numbers in (0, 1), float64 [B, groups], from seeds [B] and frame indices [B] (both int64).
+    """Return numbers in (0, 1), float64 [B, groups], from seeds [B] and frame indices [B] (both int64).
 
-    Every seed names a SplitMix64 sequence; number frame * 2^16 + group of it belongs to that code.
+    Every seed names a SplitMix64 sequence. Its number frame * 2^16 + group belongs to that code.
     """
     place = (frames[:, None] << 16) + torch.arange(groups, device=seeds.device)
     bits = _shift_right(_mix(_mix(seeds)[:, None] + (place + 1) * _GAMMA), 12)
@@ -66,12 +66,12 @@ def penalise_repetition(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor
 
 
 def keep_likely(scores: Tensor, params: SamplingRows) -> Tensor:
-    """Looks at the parameters, to do no more than they ask for."""
+    """Mask by top_k and top_p. The host reads the parameters, so as to skip what they do not use."""
     return _keep_top_p(_keep_top_k(scores, params.top_k), params.top_p)
 
 
 def keep_likely_unseen(scores: Tensor, params: SamplingRows) -> Tensor:
-    """`keep_likely` by one sort, whatever the parameters: for a device that the host must not wait for."""
+    """Do the same as `keep_likely` by one sort, for a device that the host must not wait for."""
     vocabulary = scores.shape[-1]
     ascending, order = scores.sort(dim=-1, stable=True)
     k = torch.where(params.top_k > 0, params.top_k, vocabulary).clamp(max=vocabulary)
@@ -83,17 +83,17 @@ def keep_likely_unseen(scores: Tensor, params: SamplingRows) -> Tensor:
 
 
 def draw(logits: Tensor, params: SamplingRows, uniform: Tensor, keep: Keep = keep_likely) -> Tensor:
-    """One code per row, int64 [B], from logits [B, V] float32 and uniform [B]."""
+    """Draw one code per row, int64 [B], from logits [B, V] float32 and uniform [B]."""
     scores = keep(logits / params.temperature.clamp(min=1e-6)[:, None], params)
     cumulative = torch.softmax(scores.double(), dim=-1).cumsum(dim=-1)
-    # The first code whose sum reaches the number: never one of probability 0, and, since the number is scaled by the
-    # last sum, never past the end whatever the rounding.
+    # The first code whose sum reaches the number. It never has probability 0. Because the number is scaled by the last
+    # sum, it is never past the end, whatever the rounding.
     drawn = (cumulative < (uniform * cumulative[:, -1])[:, None]).sum(dim=-1)
     return torch.where(params.temperature > 0, drawn, logits.argmax(dim=-1))
 
 
 def _keep_top_k(scores: Tensor, top_k: Tensor) -> Tensor:
-    """Mask all but the top_k highest of each row (0: keep all); ties with the lowest kept stay, as in generate."""
+    """Mask all but the top_k highest of each row (0: keep all). Ties with the lowest kept stay, as in `generate`."""
     vocabulary = scores.shape[-1]
     k = torch.where(top_k > 0, top_k, vocabulary).clamp(max=vocabulary)
     largest = int(k.max())
@@ -105,7 +105,7 @@ def _keep_top_k(scores: Tensor, top_k: Tensor) -> Tensor:
 
 
 def _keep_top_p(scores: Tensor, top_p: Tensor) -> Tensor:
-    """Mask the least likely codes whose probabilities add up to no more than 1 - top_p; one code always stays."""
+    """Mask the least likely codes whose probabilities add up to at most 1 - top_p. One code always stays."""
     if bool((top_p >= 1).all()):
         return scores
     ascending, order = scores.sort(dim=-1, stable=True)
@@ -114,7 +114,7 @@ def _keep_top_p(scores: Tensor, top_p: Tensor) -> Tensor:
 
 
 def _beyond_top_p(ascending: Tensor, top_p: Tensor) -> Tensor:
-    """Which of the scores, sorted in each row, are to be masked."""
+    """Return which scores, ascending in each row, are to be masked."""
     cut = ascending.softmax(dim=-1).cumsum(dim=-1) <= (1 - top_p)[:, None]
     cut[:, -1] = False
     return cut & (top_p < 1)[:, None]
@@ -127,5 +127,5 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    """Logical shift of int64 (torch's is arithmetic)."""
+    """Shift int64 logically. (torch shifts arithmetically.)"""
     return (z >> bits) & ((1 << (64 - bits)) - 1)

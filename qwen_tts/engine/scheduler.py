@@ -1,4 +1,4 @@
-"""Who runs in the next step. Plain Python: slots, a queue, and nothing that computes."""
+"""Decides which sequences run in the next step. Plain Python: slots and a queue, no tensors."""
 
 import heapq
 import time
@@ -11,14 +11,17 @@ from qwen_tts.engine.sequence import Frame, Sequence, Status
 from qwen_tts.errors import Overloaded
 from qwen_tts.request import FinishReason
 
-# Reading these takes a CPU about as long as making two frames, at the 0.6B shape in bfloat16.
+# A CPU reads these in about the time of two frames, at the 0.6B shape in bfloat16.
 PREFILL_ROWS = 32
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One step: `running` rows advance, `newcomer` reads `rows` of its prompt (none when there is no time for it), then
-    those in `sequences` get a frame. `paused` ones keep their slots and wait for text."""
+    """One step.
+
+    The `running` sequences read their newest frame. The `newcomer` reads `rows` of its prompt, none if there is no time
+    for it. Then the `sequences` get a frame. The `paused` ones keep their slots and wait for text.
+    """
 
     newcomer: Sequence | None
     rows: range
@@ -27,22 +30,23 @@ class Plan:
 
     @property
     def sequences(self) -> tuple[Sequence, ...]:
-        """The running ones, and the newcomer when this step reads the end of its prompt."""
+        """The running ones, and the newcomer if this step reads the end of its prompt."""
         if self.newcomer is None or self.rows.stop < len(self.newcomer.layout):
             return self.running
         return (*self.running, self.newcomer)
 
     @property
     def height(self) -> int:
-        """Rows that the running ones take in the pools: one more than their highest slot."""
+        """Rows of the pools that the running ones take: one more than their highest slot."""
         return _height(self.running)
 
 
 class Scheduler:
-    """First come, first served over `slots`, but whoever has other audio to hear first comes later by that. One
-    newcomer at a time reads its prompt, `prefill_rows` of it a step, so that running rows never wait for more.
+    """Gives `slots` to sequences in the order in which their listeners want the first audio.
 
-    The lowest free slot is given first, which keeps the running rows packed at the start of the pools.
+    That is first come, first served, except that a listener with other audio to hear first comes later by its length.
+    One newcomer at a time reads its prompt, `prefill_rows` of it in a step, so running rows never wait for more than
+    that. The lowest free slot is used first, which keeps the running rows together at the start of the pools.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class Scheduler:
         self.slots = slots
         self.max_waiting = max_waiting
         self.prefill_rows = prefill_rows
-        self.pace: Pace | None = None  # with it, newcomers wait while they would make running streams late
+        self.pace: Pace | None = None  # if set, newcomers wait while they would make running streams late
         self.clock = clock
         self._known_rows = known_rows
         self.waiting: deque[Sequence] = deque()
@@ -67,7 +71,7 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """A step would do nothing: there is nobody, or those there are wait for text, and for slots of such."""
+        """Whether a step would do nothing: every running sequence is paused, and no other can start."""
         awake = any(sequence.cancel_requested or not sequence.paused for sequence in self.running)
         return not awake and not (self.waiting and self._free)
 
@@ -77,7 +81,7 @@ class Scheduler:
 
     @property
     def half_idle(self) -> bool:
-        """Whether one stream more would leave half of the slots, and half of the time of a step, to others."""
+        """Whether half of the slots, and half of the time of a step, would be left after one stream more."""
         if self.waiting:
             return False
         if not self.running:
@@ -86,8 +90,10 @@ class Scheduler:
         return easy and 2 * (len(self.running) + 1) <= self.slots
 
     def add(self, sequence: Sequence) -> None:
-        """Queue `sequence`. Raises Overloaded when `max_waiting` are queued beyond those a free slot awaits, or at all
-        while the free slots cannot be used in time."""
+        """Queue `sequence`. Raises Overloaded if `max_waiting` sequences are queued already.
+
+        Sequences for which there is a free slot do not count as queued, unless the free slots cannot be used in time.
+        """
         if len(self.waiting) >= self.max_waiting and self._free and self._one_more() == "no":
             running, waiting = len(self.running), self.max_waiting
             raise Overloaded(f"{running} streams are all that can be kept in time and {waiting} requests are waiting")
@@ -98,7 +104,7 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def cancel(self, sequence: Sequence) -> None:
-        """End `sequence` now if it waits, at the end of the current step if it runs. Finished ones stay as they are."""
+        """End `sequence`: now if it waits, at the end of the current step if it runs. Finished ones do not change."""
         if sequence.status is Status.WAITING:
             self.waiting.remove(sequence)
             _finish(sequence, "cancelled")
@@ -106,6 +112,7 @@ class Scheduler:
             sequence.cancel_requested = True
 
     def schedule(self) -> Plan:
+        """Give a slot to the next sequence if there is one, and return the plan of the next step."""
         self._drop_cancelled()
         if self._newcomer is None and self.waiting and self._free and self._one_more() == "yes":
             first = min(self.waiting, key=lambda sequence: sequence.playback.ends)
@@ -115,13 +122,13 @@ class Scheduler:
             first.rows_read = first.rows_reused = self._known_rows(first)
             self.running.append(first)
             self._newcomer = first
-            self.waiting.remove(first)  # last: interrupted anywhere above, `abort` still finds it
+            self.waiting.remove(first)  # last, so that `abort` finds it after an interruption
         newcomer = self._newcomer
-        paused = tuple(s for s in self.running if s.paused)  # asked once: text may come at any moment
+        paused = tuple(s for s in self.running if s.paused)  # read once: text may be written at any moment
         running = tuple(s for s in self.running if s is not newcomer and s not in paused)
         if newcomer is None:
             return Plan(None, range(0), running, paused)
-        # Always cut at the same rows, whoever else runs: a request's numbers depend on nothing but itself.
+        # Always cut at the same rows, so that a request's numbers do not depend on others that run.
         rows = range(newcomer.rows_read, min(newcomer.rows_read + self.prefill_rows, newcomer.reading_to))
         if self.pace is not None and running:
             now = self.clock()
@@ -130,11 +137,11 @@ class Scheduler:
         return Plan(newcomer, rows, running, paused)
 
     def update(self, plan: Plan, frames: dict[int, Frame | None]) -> None:
-        """Book what a step gave: per slot the new frame, or None where the talker ended the utterance.
+        """Book the result of a step. frames: by slot, the new frame, or None where the talker ended the utterance.
 
-        A slot that is not in `frames` was lost (its numbers overflowed); its sequence ends as cancelled.
-        Other threads read a sequence without the engine's lock: a frame is appended before the reason is set, and the
-        reason before the status says finished.
+        A planned slot that is missing in `frames` has overflowed, and its sequence ends as cancelled. Other threads
+        read a sequence without the engine's lock. So a frame is appended before the reason is set, and the reason is
+        set before the status says finished.
         """
         assert plan.newcomer is self._newcomer, "the newcomer changed within a step"
         planned = {sequence.slot for sequence in plan.sequences}
@@ -157,11 +164,11 @@ class Scheduler:
         self.check()
 
     def abort(self) -> None:
-        """End everything as cancelled: a step has failed, or the engine is closing."""
+        """End every sequence as cancelled, because a step has failed or the engine is closing."""
         for sequence in (*self.running, *self.waiting):
             sequence.slot = None
             _finish(sequence, "cancelled")
-        # Whatever was interrupted half-way, nobody holds a slot now.
+        # Whatever was interrupted, no sequence holds a slot now.
         self.running.clear()
         self._newcomer = None
         self.waiting.clear()

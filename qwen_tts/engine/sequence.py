@@ -1,4 +1,4 @@
-"""One request on its way through the engine."""
+"""One request in the engine: its prompt, its slot, its frames."""
 
 import time
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from qwen_tts.request import FinishReason, SpeechRequest
 
 Frame = tuple[int, ...]  # G codes
 
-# Frames per chunk of a stream, the last size repeated: the first frame leaves at once, later ones in company,
-# because every message between processes costs about a millisecond.
+# Frames per chunk of a stream; the last size is repeated. The first frame is sent at once. Later ones are sent
+# together, because every message between processes costs about a millisecond.
 CHUNK_SCHEDULE: tuple[int, ...] = (1, 2, 4, 8)
 
 
 def chunk_sizes(schedule: tuple[int, ...], first: int | None = None) -> Iterator[int]:
-    """Sizes of successive chunks, for ever. `first` takes the place of the schedule's first and of what is smaller."""
+    """Yield the sizes of successive chunks without end. `first` replaces the schedule's first size and any smaller."""
     if first is not None:
         schedule = (first, *(size for size in schedule[1:-1] if size > first), schedule[-1])
     yield from schedule[:-1]
@@ -36,17 +36,17 @@ class Status(Enum):
 
 @dataclass(eq=False)
 class Sequence:
-    """A ledger: what was asked, what has come of it. The engine appends to `frames`; readers keep their own place."""
+    """The ledger of one request. The engine appends to `frames`; each reader counts the frames that it has read."""
 
     request: SpeechRequest
     layout: PromptLayout
     max_frames: int
     prefix: Prefix | None = None
-    text: LiveText | None = None  # of one that is begun before its text is complete
+    text: LiveText | None = None  # if it was submitted before its text was complete
     status: Status = Status.WAITING
     slot: int | None = None
-    rows_read: int = 0  # of the prompt
-    rows_reused: int = 0  # of these, those that were found and not computed
+    rows_read: int = 0  # of the prompt, reused ones included
+    rows_reused: int = 0  # found in the prefix cache and not computed
     frames: list[Frame] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     cancel_requested: bool = False
@@ -59,35 +59,35 @@ class Sequence:
 
     @property
     def position(self) -> int:
-        """Where the next row goes in this sequence's KV cache: every frame but the newest has been read."""
+        """The position of the next row in this sequence's KV cache. Every frame but the newest has been read."""
         return len(self.layout) + max(len(self.frames) - 1, 0)
 
     @property
     def reading_to(self) -> int:
-        """Where the part of the prompt that is being read ends: its prefix, then all of it."""
+        """The end of the part of the prompt that is being read: first the prefix, then all of it."""
         if self.prefix is not None and self.rows_read < self.prefix.rows:
             return self.prefix.rows
         return len(self.layout)
 
     @property
     def text_row(self) -> int:
-        """Which row of the trailing text its next frame reads, from the second frame on."""
+        """The row of the trailing text that the next decode step reads."""
         newest = len(self.frames) - 1
         return min(newest, len(self.layout.trailing_text_ids)) if self.text is None else newest
 
     @property
     def next_text_id(self) -> int | None:
-        """Of a live text, the id of that row; None when it is not certain yet."""
+        """The id of that row of a live text; None if it is not certain yet."""
         return None if self.text is None else self.text.trailing(self.text_row)
 
     @property
     def paused(self) -> bool:
-        """Its next frame needs text that has not been written."""
+        """Whether its next frame needs text that has not been written."""
         return self.text is not None and len(self.frames) > 0 and self.next_text_id is None
 
     @property
     def full(self) -> bool:
-        """It has all the frames that it may have."""
+        """Whether it has all the frames that it may have."""
         most = self.max_frames if self.text is None else min(self.max_frames, self.text.max_frames)
         return len(self.frames) >= most
 

@@ -1,4 +1,4 @@
-"""The depth transformer that predicts code groups 1..G-1 of one frame from the talker's hidden state."""
+"""The depth transformer. It predicts code groups 1..G-1 of one frame from the talker's hidden state."""
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,9 @@ class CodePredictorTransformer(Transformer):
 
 
 class CodePredictor(nn.Module):
-    """Codes of a frame one after the other; its cache starts empty for every frame.
+    """Predicts the codes of a frame one after the other. Its cache starts empty for every frame.
 
-    Rows enter at the talker's width. Where that differs from the predictor's own (the 1.7B models),
+    Rows enter at the talker's width. If the predictor's own width differs (in the 1.7B models),
     `small_to_mtp_projection` narrows them.
     """
 
@@ -40,7 +40,7 @@ class CodePredictor(nn.Module):
         )
 
     def embed(self, group: int, codes: Tensor) -> Tensor:
-        """codes [...] of `group` in 1..G-1 -> [..., D]."""
+        """Embed codes [...] of `group` in 1..G-1 -> [..., D]."""
         out: Tensor = self.model.codec_embedding[group - 1](codes)
         return out
 

@@ -1,4 +1,4 @@
-"""Everything one model.safetensors holds."""
+"""The modules whose weights are in one model.safetensors."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from qwen_tts.models.talker import Talker
 
 
 class Qwen3TTS(nn.Module):
-    """`talker.*`, and in Base models `speaker_encoder.*`."""
+    """Weights `talker.*`, and `speaker_encoder.*` in Base models."""
 
     def __init__(self, config: ModelConfig, attend: Attend = sdpa) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Qwen3TTS(nn.Module):
 def load_talker(
     directory: Path, config: ModelConfig, attend: Attend, device: torch.device, dtype: torch.dtype
 ) -> Talker:
-    """The talker of a checkpoint directory, without its speaker encoder. Raises CheckpointError."""
+    """Load the talker of a checkpoint directory, without its speaker encoder. Raises CheckpointError."""
     with torch.device("meta"):
         talker = Talker(config.talker_config, attend)
     ignore = (SPEAKER_ENCODER_PREFIX,) if config.speaker_encoder_config is not None else ()

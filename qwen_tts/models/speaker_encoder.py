@@ -12,15 +12,16 @@ from qwen_tts.config import SpeakerEncoderConfig
 
 SPEAKER_ENCODER_PREFIX = "speaker_encoder."
 
-# The mel front end, which no config holds: the reference's constants at its one call site.
+# The mel front end is in no config. These are the constants at the only call in the reference implementation.
 _FFT, _HOP, _HIGHEST_HZ = 1024, 256, 12000.0
 _LEAST_POWER, _LEAST_MEL = 1e-9, 1e-5
 
 
 def log_mel(samples: Tensor, config: SpeakerEncoderConfig) -> Tensor:
-    """samples [B, S] at config.sample_rate -> log-mel [B, T, mel_dim], a frame each 256 samples.
+    """Turn samples [B, S] at config.sample_rate into log-mel frames [B, T, mel_dim], one per 256 samples.
 
-    Reflect-padded so that T = S // 256; magnitudes through a Slaney-normalised filterbank, then the natural log.
+    The samples are reflect-padded so that T = S // 256. Magnitudes pass a Slaney-normalised filterbank, then the
+    natural log.
     """
     edge = (_FFT - _HOP) // 2
     padded = F.pad(samples[:, None], (edge, edge), mode="reflect")[:, 0]
@@ -35,7 +36,7 @@ def log_mel(samples: Tensor, config: SpeakerEncoderConfig) -> Tensor:
 
 
 class TDNN(nn.Module):
-    """Reflect-padded "same" convolution over time, then ReLU."""
+    """A reflect-padded "same" convolution over time, then ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -46,7 +47,8 @@ class TDNN(nn.Module):
 
 
 class Res2Net(nn.Module):
-    """Splits the channels into `scale` parts; each but the first is convolved, with its neighbour's output added."""
+    """Splits the channels into `scale` parts. Every part but the first is convolved; from the third on, the output of
+    the part before is added first."""
 
     def __init__(self, channels: int, kernel: int, dilation: int, scale: int) -> None:
         super().__init__()
@@ -64,7 +66,7 @@ class Res2Net(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales every channel by a gate read from its mean over time."""
+    """Scales every channel by a gate that is computed from the channels' means over time."""
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
@@ -77,7 +79,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class SERes2Net(nn.Module):
-    """TDNN, Res2Net, TDNN, squeeze-excitation, with a residual around all four."""
+    """TDNN, Res2Net, TDNN and squeeze-excitation, with a residual around all four."""
 
     def __init__(self, channels: int, kernel: int, dilation: int, config: SpeakerEncoderConfig) -> None:
         super().__init__()
@@ -113,7 +115,7 @@ def _statistics(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SpeakerEncoder(nn.Module):
-    """`speaker_encoder.*` of a Base checkpoint."""
+    """The module of weights `speaker_encoder.*` in a Base checkpoint."""
 
     def __init__(self, config: SpeakerEncoderConfig) -> None:
         super().__init__()
@@ -127,7 +129,7 @@ class SpeakerEncoder(nn.Module):
         self.config = config
 
     def forward(self, mel: Tensor) -> Tensor:
-        """mel [B, T, mel_dim] -> speaker embedding [B, enc_dim], not normalised."""
+        """Turn mel [B, T, mel_dim] into speaker embeddings [B, enc_dim], not normalised."""
         x = self.blocks[0](mel.transpose(1, 2))
         outputs = []
         for block in self.blocks[1:]:
@@ -139,13 +141,13 @@ class SpeakerEncoder(nn.Module):
 
     @torch.inference_mode()
     def embed(self, samples: Tensor) -> Tensor:
-        """One clip, samples [S] at config.sample_rate -> speaker embedding [enc_dim]."""
+        """Turn one clip, samples [S] at config.sample_rate, into its speaker embedding [enc_dim]."""
         out: Tensor = self(log_mel(samples[None], self.config))[0]
         return out
 
 
 def load_speaker_encoder(directory: Path, config: SpeakerEncoderConfig, device: torch.device) -> SpeakerEncoder:
-    """The speaker encoder of a Base checkpoint, in float32. Raises CheckpointError."""
+    """Load the speaker encoder of a Base checkpoint in float32. Raises CheckpointError."""
     with torch.device("meta"):
         encoder = SpeakerEncoder(config)
     load_weights(

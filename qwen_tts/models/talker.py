@@ -1,4 +1,4 @@
-"""The talker: the language model that reads the prompt and emits code group 0 of every frame."""
+"""The talker: the language model that reads the prompt and predicts code group 0 of every frame."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from qwen_tts.prompt import REFERENCE_FRAME, SPEAKER_EMBEDDING
 
 
 class TextProjection(nn.Module):
-    """Text embedding width -> talker width: linear, SiLU, linear."""
+    """Projects text embeddings to the talker's width: linear, SiLU, linear."""
 
     def __init__(self, text_hidden_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class TextProjection(nn.Module):
 
 
 class TalkerTransformer(Transformer):
-    """The block stack with the text table and the table of code group 0."""
+    """The block stack, the embedding table of the text and that of code group 0."""
 
     def __init__(self, config: TalkerConfig, attend: Attend) -> None:
         super().__init__(config, attend)
@@ -35,7 +35,7 @@ class TalkerTransformer(Transformer):
 
 
 class Talker(nn.Module):
-    """`talker.*` of a checkpoint, code predictor included."""
+    """The module of weights `talker.*` in a checkpoint, code predictor included."""
 
     def __init__(self, config: TalkerConfig, attend: Attend) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Talker(nn.Module):
         self.code_predictor = CodePredictor(config, attend)
 
     def pack(self, weights: Weights, heads: Weights) -> None:
-        """Lay out for decoding on a CPU: the weights of the layers, and those of the heads."""
+        """Pack for a CPU: the linear layers of all blocks as `weights`, the heads as `heads`."""
         pack, pack_head = packer(weights), packer(heads)
         for block in self.modules():
             if isinstance(block, Block):
@@ -55,7 +55,7 @@ class Talker(nn.Module):
         self.replace_heads(lambda head: pack_head([head]))
 
     def replace_heads(self, make: Callable[[nn.Linear], nn.Module]) -> None:
-        """Put what `make` makes of them in place of the heads, and of the linear layer before the code predictor."""
+        """Replace every head, and the linear layer before the code predictor, by the result of `make`."""
         predictor = self.code_predictor
         for owner, name in ((self, "codec_head"), (predictor, "small_to_mtp_projection")):
             if isinstance(layer := getattr(owner, name), nn.Linear):
@@ -63,26 +63,26 @@ class Talker(nn.Module):
         predictor.lm_head = nn.ModuleList(make(head) for head in predictor.lm_head if isinstance(head, nn.Linear))
 
     def embed_text(self, ids: Tensor) -> Tensor:
-        """Text token ids [...] -> [..., D]."""
+        """Embed text token ids [...] -> [..., D]."""
         out: Tensor = self.text_projection(self.model.text_embedding(ids))
         return out
 
     def embed_code(self, ids: Tensor) -> Tensor:
-        """Codec ids of group 0, control ids included, [...] -> [..., D]."""
+        """Embed codec ids of group 0, control ids included, [...] -> [..., D]."""
         out: Tensor = self.model.codec_embedding(ids)
         return out
 
     def embed_frame(self, codes: Tensor) -> Tensor:
-        """Frames [..., G] -> the sum of their group embeddings [..., D]."""
+        """Embed frames [..., G] as the sum of their groups' embeddings -> [..., D]."""
         rows = self.embed_code(codes[..., 0])
         for group in range(1, codes.shape[-1]):
             rows = rows + self.code_predictor.embed(group, codes[..., group])
         return rows
 
     def embed_rows(self, text_ids: Tensor, codec_ids: Tensor, speakers: Tensor, frames: Tensor) -> Tensor:
-        """Prompt rows as prompt.py lays them out: ids [N] and [N] -> [N, D].
+        """Embed prompt rows in the layout of prompt.py: ids [N] and [N] -> [N, D].
 
-        speakers [n, D] and frames [m, G] are what the n SPEAKER_EMBEDDING and m REFERENCE_FRAME rows stand for.
+        The n SPEAKER_EMBEDDING rows stand for speakers [n, D], the m REFERENCE_FRAME rows for frames [m, G].
         """
         rows = self.embed_text(text_ids)
         is_id = codec_ids >= 0

@@ -1,8 +1,8 @@
 """Transformers and linear layers computed by transformer.cpp: a pass through all layers is one call.
 
-The source is compiled for the machine it runs on when the first model is loaded, which takes some seconds, and kept
-nowhere. Weights are float32, bfloat16 or int8; the rest is float32, and the cache is as its owner has it: float32 with
-float32 weights, else bfloat16. Int8 is as in packed_linear.py.
+The source is compiled for the machine it runs on when a model is loaded, which takes some seconds. The result is not
+kept. Weights are float32, bfloat16 or int8. The cache is float32 with float32 weights, else bfloat16. All else is
+float32. Int8 is as in packed_linear.py.
 
 Letters: B rows, T positions of this pass, L positions of the cache, K key-value heads, D width, d head width, M
 outputs, N inputs.
@@ -30,7 +30,7 @@ _SOURCE = Path(__file__).with_name("transformer.cpp")
 _COMPILERS = ("g++", "clang++")
 _FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-pthread", "-w")
 
-# Of transformer.cpp.
+# Constants of transformer.cpp.
 _LANE_BYTES, _PANEL, _TOGETHER = 4, 16, 4
 _DTYPES: dict[Weights, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
@@ -65,8 +65,10 @@ class _Pass(Structure):
 
 
 class Native:
-    """transformer.cpp compiled for these `kinds` of weights, with a team of threads. Raises UnsupportedError where that
-    cannot be had."""
+    """transformer.cpp compiled for these `kinds` of weights, with a team of threads.
+
+    The constructor raises UnsupportedError where it cannot be compiled.
+    """
 
     def __init__(self, threads: int, kinds: Iterable[Weights]) -> None:
         with tempfile.TemporaryDirectory() as directory:
@@ -76,7 +78,7 @@ class Native:
             said = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own source
             if said.returncode != 0:
                 raise UnsupportedError(f"compile: {command[0]} failed: {said.stderr[-500:]}")
-            self.library = ctypes.CDLL(str(path))  # stays mapped when the file is gone
+            self.library = ctypes.CDLL(str(path))  # stays mapped after the file is deleted
         self.library.new_team.restype = c_void_p
         self.team = c_void_p(self.library.new_team(threads))  # lives as long as the process
 
@@ -89,17 +91,18 @@ class Native:
 
 
 def find_compiler() -> str:
-    """Raises UnsupportedError where there is none, or where it could not compile for this processor."""
+    """Return the path of a C++ compiler. Raises UnsupportedError if there is none, or if the processor cannot run the
+    code."""
     if platform.machine() not in ("x86_64", "AMD64") or not torch.cpu._is_avx512_bf16_supported():
-        raise UnsupportedError("compile needs, on a CPU, one with AVX-512, its VNNI and BF16 instructions included")
+        raise UnsupportedError("compile on a CPU needs AVX-512 with its VNNI and BF16 instructions")
     found = next(filter(None, map(shutil.which, _COMPILERS)), None)
     if found is None:
-        raise UnsupportedError(f"compile needs a C++ compiler ({' or '.join(_COMPILERS)})")
+        raise UnsupportedError(f"compile on a CPU needs a C++ compiler; install {' or '.join(_COMPILERS)}")
     return found
 
 
 class Panels:
-    """Weights [M, N] as transformer.cpp reads them."""
+    """Weights [M, N] in the layout that transformer.cpp reads."""
 
     def __init__(self, weight: Tensor, weights: Weights) -> None:
         outputs, inputs = weight.shape
@@ -113,7 +116,7 @@ class Panels:
         per_lane = _LANE_BYTES // values.element_size()
         padded = F.pad(values, (0, -inputs % (_PANEL * per_lane), 0, -outputs % (_PANEL * _TOGETHER)))
         panels = padded.view(-1, _PANEL, padded.shape[1] // per_lane, per_lane).permute(0, 2, 1, 3)
-        # numpy asks for huge pages, without which every other page read costs a walk through tables.
+        # numpy requests huge pages. Without them every second page that is read costs a walk through the page tables.
         kept = torch.from_numpy(np.empty(padded.numel() * padded.element_size(), np.uint8)).view(values.dtype)
         kept.view(panels.shape).copy_(panels)
         self.linear = _Linear(
@@ -129,7 +132,7 @@ class Panels:
 
 
 class NativeLinear(nn.Module):
-    """y = x W^T + b in `weights`, which are not int8."""
+    """A linear layer, y = x W^T + b, with float32 or bfloat16 weights."""
 
     def __init__(self, native: Native, layer: nn.Linear, weights: Weights) -> None:
         super().__init__()

@@ -190,7 +190,7 @@ def test_native_code_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UnsupportedError, match=r"not torch\.float16"):
         choose_passes(CPU, torch.float16, int8=False, compiled=True)
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(UnsupportedError, match=r"needs a C\+\+ compiler \(g\+\+ or clang\+\+\)"):
+    with pytest.raises(UnsupportedError, match=r"needs a C\+\+ compiler; install g\+\+ or clang\+\+"):
         choose_passes(CPU, torch.float32, int8=False, compiled=True)
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
     with pytest.raises(UnsupportedError, match="AVX-512"):
