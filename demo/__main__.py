@@ -9,12 +9,13 @@ import click
 import torch
 import torch.distributed as dist
 
-from demo.checkpoint import DIRECTORIES, read_codec_config, write_checkpoints, write_codec
+from demo.checkpoint import read_codec_config, write_checkpoints, write_codec
 from demo.corpus import SPEAKERS, synthesise
 from demo.pronunciation import PronouncedEmbedding
 from demo.recipe import RECIPE, Recipe, read_recipe
 from demo.references import HELD_OUT, KINDS, write_references
 from demo.tokens import DemoTokenizer, write_demo_tokenizer
+from qwen_tts.embedded import assembled_checkpoint
 from qwen_tts.evaluation.run import evaluate
 from qwen_tts.text import TextTokenizer
 from qwen_tts.train.clips import CODES, ClipSet
@@ -96,11 +97,12 @@ def write_comparisons(work: Work) -> None:
 
 def listen_to_it(work: Work) -> None:
     """The built-in voices on the held-out texts, beside flite and the codec's copies of it."""
+    checkpoint = assembled_checkpoint(work.checkpoints, "custom_voice")
     for texts in HELD_OUT:
         kinds = [f"{speaker} {kind}={work.references / texts.stem / kind / speaker}" for speaker, kind in _COMPARED]
         table = evaluate(
             texts, work.evaluation / texts.stem, server=None, recordings=tuple(kinds), voices=tuple(SPEAKERS),
-            checkpoint=str(work.checkpoints / DIRECTORIES["custom_voice"]), model=None, instructions="", seed=_SEED,
+            checkpoint=str(checkpoint), model=None, instructions="", seed=_SEED,
             streaming_text=False, digits=texts.stem == "digits", limit=None, device="cpu",
         )  # fmt: skip
         click.echo(f"{texts.stem}\n{table}")

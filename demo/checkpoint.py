@@ -11,17 +11,12 @@ from demo.pronunciation import PronouncedEmbedding
 from demo.shape import demo_codec_json, demo_model_json
 from demo.tokens import DemoTokenizer
 from qwen_tts.checkpoint import CODEC_DIRECTORY, WEIGHTS_FILE
-from qwen_tts.config import CodecConfig, ModelType, codec_config
-from qwen_tts.models.speaker_encoder import SPEAKER_ENCODER_PREFIX
+from qwen_tts.config import CodecConfig, codec_config
+from qwen_tts.embedded import DIRECTORIES
 from qwen_tts.seeded import CODEC_PREPROCESSOR, MODEL_PREPROCESSOR, JsonObject, write_json
 from qwen_tts.train.codec import CodecTrainee
 from qwen_tts.train.talker import TalkerTrainee
 
-DIRECTORIES: dict[ModelType, str] = {
-    "custom_voice": "demo-custom-voice",
-    "voice_design": "demo-voice-design",
-    "base": "demo-base",
-}
 # What the small talker speaks best with: calmer than the released 0.9, and codes may repeat.
 _GENERATION: JsonObject = {
     "do_sample": True, "temperature": 0.3, "top_k": 20, "top_p": 1.0, "repetition_penalty": 1.0,
@@ -47,7 +42,10 @@ def write_codec(directory: Path, codec: CodecTrainee) -> None:
 def write_checkpoints(
     root: Path, trainee: TalkerTrainee, tokenizer: DemoTokenizer, tokenizer_files: Path, codec: Path
 ) -> None:
-    """The three directories. They share one talker: the types differ in how they are asked."""
+    """Write the base checkpoint whole and, of the others, the files that differ (see qwen_tts/embedded.py).
+
+    They share one talker: the types differ in their prompts only.
+    """
     text_embedding = trainee.model.talker.model.text_embedding
     assert isinstance(text_embedding, PronouncedEmbedding)
     prefix = "talker.model.text_embedding."
@@ -56,16 +54,17 @@ def write_checkpoints(
     for model_type, name in DIRECTORIES.items():
         directory = root / name
         shutil.rmtree(directory, ignore_errors=True)
-        shutil.copytree(codec, directory / CODEC_DIRECTORY)
-        for file in _TOKENIZER_FILES:
-            shutil.copy(tokenizer_files / file, directory)
+        directory.mkdir(parents=True)
         write_json(directory / "config.json", demo_model_json(model_type, tokenizer.special, tokenizer.rows))
-        write_json(directory / "generation_config.json", _GENERATION)
-        write_json(directory / "preprocessor_config.json", MODEL_PREPROCESSOR)
         card, provenance = ((_CARDS / f"{part}.md").read_text(encoding="utf-8") for part in (model_type, "provenance"))
         (directory / "README.md").write_text(card + provenance, encoding="utf-8")
-        own = {n: t for n, t in tensors.items() if model_type == "base" or not n.startswith(SPEAKER_ENCODER_PREFIX)}
-        save_file(_halved(own), directory / WEIGHTS_FILE)
+    base = root / DIRECTORIES["base"]
+    shutil.copytree(codec, base / CODEC_DIRECTORY)
+    for file in _TOKENIZER_FILES:
+        shutil.copy(tokenizer_files / file, base)
+    write_json(base / "generation_config.json", _GENERATION)
+    write_json(base / "preprocessor_config.json", MODEL_PREPROCESSOR)
+    save_file(_halved(tensors), base / WEIGHTS_FILE)
 
 
 def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

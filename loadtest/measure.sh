@@ -51,7 +51,8 @@ knee() { # at 2 a second, 8 minutes a trial; a rate that is kept takes two
 
 peer() { # some trials of each, 1 to 4 minutes apiece; float32 is the faster one for the peer, too
     $python -m benchmarks.reference_environment
-    side_by_side=($python -m loadtest side-by-side qwen_tts/checkpoints/demo-custom-voice --language english
+    checkpoint=$($python -c 'from qwen_tts.embedded import embedded_checkpoint as e; print(e("custom_voice"))')
+    side_by_side=($python -m loadtest side-by-side "$checkpoint" --language english
         --peer-dtype float32 --peer-requests 24 --requests 150 --lowest 0.2 --highest 8 --tolerance 0.3 --out "$docs")
     "${side_by_side[@]}" --name embedded-auto --start-buffer-ms 1000 --our-lowest 2
     "${side_by_side[@]}" --name embedded-1000 --ttfa-ms 1000 --our-lowest 0.5

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from deployments.embedded import checkpoint_of
-from deployments.settings import AppArgs
 from qwen_tts.api import GenerationOptions, Qwen3TTSModel
 from qwen_tts.audio import to_pcm16
+from qwen_tts.embedded import embedded_checkpoint
 
 
 def say_to_file(
@@ -21,7 +20,7 @@ def say_to_file(
     seed: int | None,
 ) -> None:
     """Speak `text` into the WAV file `output`, showing seconds as they come. Raises QwenTTSError or OSError."""
-    model = Qwen3TTSModel.from_pretrained(checkpoint or checkpoint_of(AppArgs().models[0]))
+    model = Qwen3TTSModel.from_pretrained(checkpoint or str(embedded_checkpoint("custom_voice")))
     options: GenerationOptions = {} if seed is None else {"seed": seed}
     speakers = model.get_supported_speakers()
     if not speakers:

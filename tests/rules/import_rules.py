@@ -22,7 +22,7 @@ LAYERS = (
         "arguments",
     ),
     ("models", "codec"),
-    ("engine", "seeded", "voice_encoder", "voice_clone"),
+    ("engine", "seeded", "voice_encoder", "voice_clone", "embedded"),
     ("api", "tokenizer", "train"),
     ("evaluation",),
 )
