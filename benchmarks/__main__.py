@@ -14,8 +14,8 @@ import click
 import torch
 from tqdm import tqdm
 
-from benchmarks.reference_environment import reference_environment
 from benchmarks.results import Measured, draw, table
+from loadtest.peer.environment import reference_environment
 from qwen_tts.seeded import SHAPES, write_checkpoint
 
 _BASE = "reference bfloat16"

@@ -8,9 +8,7 @@ import json
 import resource
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +18,6 @@ _UNTIMED = 3
 
 
 def main(checkpoint: str, dtype: str, frames: int, batches: list[int]) -> None:
-    import_without_torchaudio()
     from qwen_tts import Qwen3TTSModel  # the reference's
 
     model: Any = Qwen3TTSModel.from_pretrained(
@@ -51,16 +48,6 @@ def main(checkpoint: str, dtype: str, frames: int, batches: list[int]) -> None:
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }  # fmt: skip
         print(json.dumps(found), flush=True)
-
-
-def import_without_torchaudio() -> None:
-    """The reference imports it for a tokenizer that is not used here."""
-    directory = Path(tempfile.mkdtemp())
-    for package in ("torchaudio", "torchaudio/compliance", "torchaudio/transforms"):
-        (directory / package).mkdir(parents=True)
-        (directory / package / "__init__.py").touch()
-    (directory / "torchaudio/compliance/kaldi.py").touch()
-    sys.path.insert(0, str(directory))
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def merge_shards(samples: tuple[Path, ...], allowed_lag_ms: float, out: Path) ->
 @click.option("--python", default=".venv-reference/bin/python", type=click.Path(path_type=Path), show_default=True)
 @click.option("--dtype", default="bfloat16", show_default=True)
 def serve_peer(checkpoint: Path, python: Path, dtype: str) -> None:
-    """The stand-in for a peer (benchmarks/peer.py), until Enter is pressed."""
+    """The stand-in for a peer (loadtest/peer), until Enter is pressed."""
     with peer(python, checkpoint, dtype) as url:
         click.prompt(f"{url} answers. Enter ends it", default="", show_default=False)
 

@@ -50,7 +50,7 @@ knee() { # at 2 a second, 8 minutes a trial; a rate that is kept takes two
 }
 
 peer() { # some trials of each, 1 to 4 minutes apiece; float32 is the faster one for the peer, too
-    $python -m benchmarks.reference_environment
+    $python -m loadtest.peer.environment
     checkpoint=$($python -c 'from qwen_tts.embedded import embedded_checkpoint as e; print(e("custom_voice"))')
     side_by_side=($python -m loadtest side-by-side "$checkpoint" --language english
         --peer-dtype float32 --peer-requests 24 --requests 150 --lowest 0.2 --highest 8 --tolerance 0.3 --out "$docs")
@@ -63,7 +63,7 @@ peer() { # some trials of each, 1 to 4 minutes apiece; float32 is the faster one
 peer_06b() {
     checkpoint=bench-work/custom-voice-0.6B
     [ -d "$checkpoint" ] || .venv/bin/qwen-tts make-checkpoint --shape 0.6B --type custom_voice "$checkpoint"
-    $python -m benchmarks.reference_environment
+    $python -m loadtest.peer.environment
     for dtype in bfloat16 int8; do
         $python -m loadtest side-by-side "$checkpoint" --language english --field max_new_tokens=8 --timeout-s 600 \
             --allow-underruns --allowed-lag-ms 50 --dtype "$dtype" --peer-dtype bfloat16 \

@@ -1,4 +1,4 @@
-"""Servers to measure where no URL is given: ours, as `qwen-tts serve` starts it, and the peer of benchmarks/peer.py."""
+"""Servers to measure where no URL is given: ours, as `qwen-tts serve` starts it, and the peer of loadtest/peer."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ import click
 import httpx
 
 _READY_WITHIN_S = 600.0
-_PEER = Path(__file__).parents[1] / "benchmarks" / "peer.py"
+_PEER = Path(__file__).with_name("peer") / "server.py"
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def ours(config: Path | None = None, environment: Mapping[str, str] | None = Non
 def peer(python: Path, checkpoint: Path, dtype: str) -> Iterator[str]:
     """The URL of the peer, run by the `python` of an environment that has what it needs."""
     if not python.exists():
-        raise click.ClickException(f"{python} does not exist; `python -m benchmarks.reference_environment` makes it")
+        raise click.ClickException(f"{python} does not exist; `python -m loadtest.peer.environment` creates it")
     # -E: with our PYTHONPATH its `import qwen_tts` would find ours
     with _running([str(python), "-E", str(_PEER), str(checkpoint), "--dtype", dtype], "/health", {}) as url:
         yield url

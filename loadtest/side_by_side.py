@@ -1,4 +1,4 @@
-"""Our service and the peer of benchmarks/peer.py in turn, on this machine, with the same weights, texts and limit."""
+"""Our service and the peer of loadtest/peer in turn, on this machine, with the same weights, texts and limit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,10 +1,11 @@
-"""A server such as the popular FastAPI wrappers of PyPI's qwen-tts 0.1.1 are: the model behind one lock, whole files as
-answers. It stands in for those peers; it is none of them. Run by the python of the reference's environment:
+"""A stand-in for the popular FastAPI wrappers of PyPI's qwen-tts 0.1.1: one lock around the model, whole files.
 
-python benchmarks/peer.py CHECKPOINT --port 8001 [--dtype bfloat16]
+It is none of those servers. The python of the reference's environment (see environment.py) runs this file as a script:
 
-POST /v1/audio/speech takes `input`, `voice`, `response_format` (pcm or wav) and, of the reference's own parameters,
-`language` and `max_new_tokens`; other fields are passed over, as there. torch has all threads.
+python loadtest/peer/server.py CHECKPOINT --port 8001 [--dtype bfloat16]
+
+POST /v1/audio/speech accepts `input`, `voice`, `response_format` (pcm or wav) and two parameters of the reference,
+`language` and `max_new_tokens`. It ignores other fields, as the wrappers do. torch uses all threads.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import numpy as np
 import torch
 import uvicorn
 from fastapi import FastAPI, HTTPException, Response
-from reference import import_without_torchaudio  # type: ignore[import-not-found]  # beside this file
 
 
 def main() -> None:
@@ -28,13 +28,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--dtype", default="bfloat16")
     arguments = parser.parse_args()
-    import_without_torchaudio()
     from qwen_tts import Qwen3TTSModel  # the reference's
 
     model: Any = Qwen3TTSModel.from_pretrained(
         str(arguments.checkpoint), device_map="cpu", dtype=getattr(torch, arguments.dtype), attn_implementation="sdpa"
     )
-    _speak(model, {"input": "One.", "max_new_tokens": 4})  # what happens once happens
+    _speak(model, {"input": "One.", "max_new_tokens": 4})  # the first call is slower: the measured ones are not
     uvicorn.run(_app(model), host="127.0.0.1", port=arguments.port, log_level="warning")
 
 
@@ -63,7 +62,7 @@ def _app(model: Any) -> FastAPI:  # noqa: ANN401  # an untyped package
 
 
 def _speak(model: Any, body: Mapping[str, Any]) -> tuple[bytes, int]:  # noqa: ANN401
-    """16-bit PCM and its rate."""
+    """Return 16-bit PCM and its sample rate in Hz."""
     options = {"max_new_tokens": body["max_new_tokens"]} if "max_new_tokens" in body else {}
     speaker = body.get("voice") or model.get_supported_speakers()[0]
     wavs, rate_hz = model.generate_custom_voice(

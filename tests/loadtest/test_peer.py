@@ -1,18 +1,19 @@
 """The stand-in for a peer does what it stands for: one request at a time, whole files."""
 
 import asyncio
-import importlib
 import io
+import subprocess
 import threading
+import venv
 import wave
 from pathlib import Path
 
 import httpx
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from loadtest.peer import server
+from loadtest.peer.environment import write_empty_torchaudio
 
 
 class Reference:
@@ -37,11 +38,9 @@ class Reference:
         return [np.full(2400, 0.5, np.float32)], 24000
 
 
-async def test_requests_wait_for_each_other_and_get_whole_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))  # it runs as a script, in the reference's environment
-    peer = importlib.import_module("peer")
+async def test_requests_wait_for_each_other_and_get_whole_files() -> None:
     model = Reference()
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(peer._app(model)), base_url="http://peer") as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server._app(model)), base_url="http://peer") as http:
         body = {"input": "One.", "response_format": "pcm", "max_new_tokens": 9}
         answers = await asyncio.gather(*(http.post("/v1/audio/speech", json=body) for _ in range(5)))
         file = await http.post("/v1/audio/speech", json={"input": "Two.", "voice": "ryan"})
@@ -55,3 +54,12 @@ async def test_requests_wait_for_each_other_and_get_whole_files(monkeypatch: pyt
         assert (opened.getframerate(), opened.getnframes()) == (24000, 2400)
     assert refused.status_code == 400
     assert voices == {"voices": ["ryan"]}
+
+
+def test_the_reference_imports_without_torchaudio(tmp_path: Path) -> None:
+    venv.create(tmp_path, with_pip=False)
+    python = str(tmp_path / "bin" / "python")
+    names = "torchaudio, torchaudio.compliance.kaldi, torchaudio.transforms"
+    assert subprocess.run([python, "-c", f"import {names}"], capture_output=True).returncode != 0
+    write_empty_torchaudio(python)
+    subprocess.run([python, "-c", f"import {names}"], check=True)
