@@ -16,7 +16,7 @@ WORKDIR /home/qwen-tts
 
 FROM base AS wheel
 WORKDIR /source
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY qwen_tts qwen_tts
 COPY deployments deployments
 RUN pip wheel --no-deps --wheel-dir /wheels .
