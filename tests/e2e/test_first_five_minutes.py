@@ -69,15 +69,3 @@ def test_the_builder_fills_its_settings_from_a_serve_config() -> None:
     assert call_user_app_builder_with_args_if_necessary(build_app, args)._bound_deployment.name == "ingress"
     with pytest.raises(ValueError, match="slotz"):
         call_user_app_builder_with_args_if_necessary(build_app, {"talker": {"slotz": 1}})
-
-
-def test_serve_build_writes_a_config_that_serve_accepts(tmp_path: Path) -> None:
-    from ray.serve.schema import ServeDeploySchema
-
-    file = tmp_path / "serve.yaml"
-    command = ["serve", "build", "deployments.default_app:app", "-o", str(file)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": PATH}, check=True, timeout=120)
-    (application,) = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text())).applications
-    names = {deployment.name for deployment in application.deployments}
-    talkers = {f"talker-demo-{kind}" for kind in ("custom-voice", "base", "voice-design")}
-    assert names == {"ingress", "codec-decoder", "codec-encoder", *talkers}
