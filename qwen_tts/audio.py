@@ -22,8 +22,6 @@ from qwen_tts.fetch import fetch
 
 Samples = NDArray[np.float32]
 
-# RIFF and data sizes of a stream whose length is not known when its header is sent.
-UNKNOWN_LENGTH = 0xFFFFFFFF
 _HEADER_BYTES = 44
 
 # FFmpeg's demuxers that read one self-contained file. Its playlist formats (hls, concat, dash, ...) would open the
@@ -215,10 +213,10 @@ def to_pcm16(samples: Samples) -> bytes:
     return (np.clip(samples, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes()
 
 
-def wav_header(sample_rate_hz: int, data_bytes: int | None) -> bytes:
-    """44-byte header of mono 16-bit PCM (RIFF WAVE); data_bytes None marks a stream of unknown length."""
-    data = UNKNOWN_LENGTH if data_bytes is None else data_bytes
-    riff = UNKNOWN_LENGTH if data_bytes is None else data_bytes + _HEADER_BYTES - 8
+def wav_header(sample_rate_hz: int, data_bytes: int) -> bytes:
+    """Return the 44-byte header of a RIFF WAVE file: mono, 16 bits, `data_bytes` of samples."""
+    assert data_bytes % 2 == 0, "half a sample"
     block = 2  # bytes per sample
     fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate_hz, sample_rate_hz * block, block, 8 * block)
-    return struct.pack("<4sI4s", b"RIFF", riff, b"WAVE") + fmt + struct.pack("<4sI", b"data", data)
+    riff = struct.pack("<4sI4s", b"RIFF", data_bytes + _HEADER_BYTES - 8, b"WAVE")
+    return riff + fmt + struct.pack("<4sI", b"data", data_bytes)
