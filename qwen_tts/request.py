@@ -16,6 +16,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 TextLayout = Literal["whole", "streaming"]
 
 MAX_SEED = 2**63 - 1
+_DRAWN_SEEDS = 2**52
 MAX_TEMPERATURE = 2.0
 MAX_TOP_K = 65536
 MAX_REPETITION_PENALTY = 10.0
@@ -90,7 +91,11 @@ Voice = CustomVoice | DesignedVoice | ClonedVoice
 
 
 def draw_seed() -> int:
-    return secrets.randbelow(MAX_SEED + 1)
+    """Return a random seed that survives JSON in JavaScript, where a number is a double: exact below 2^53.
+
+    Half of that range stays free for seeds that callers count up from a drawn one.
+    """
+    return secrets.randbelow(_DRAWN_SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)

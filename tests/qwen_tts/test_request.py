@@ -1,6 +1,7 @@
 """Every range a request is held to, once, at its edges."""
 
 import math
+import secrets
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -142,6 +143,12 @@ def test_a_request_without_a_seed_draws_its_own() -> None:
     seeds = {speech().seed for _ in range(50)} | {draw_seed() for _ in range(50)}
     assert len(seeds) == 100
     assert all(0 <= seed <= MAX_SEED for seed in seeds)
+
+
+def test_a_drawn_seed_and_those_counted_up_from_it_are_exact_as_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "randbelow", lambda count: count - 1)
+    largest = draw_seed()
+    assert all(int(float(largest + index)) == largest + index for index in range(1000))
 
 
 @pytest.mark.parametrize(
