@@ -25,6 +25,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _LONGEST_URL = 8000  # characters: signed URLs fit, and a request goes into the socket's buffer at once
 _PORTS = {"https": 443, "http": 80}
 _HEADERS = (("User-Agent", "qwen-tts"), ("Accept", "*/*"), ("Accept-Encoding", "identity"), ("Connection", "close"))
+_MAX_RESOLVERS = 32
+_RESOLVERS = threading.BoundedSemaphore(_MAX_RESOLVERS)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # What `ipaddress` takes for public, at least in some versions of Python.
 _NOT_PUBLIC = (
@@ -134,10 +136,7 @@ class _PublicInternet(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        # The resolver can be neither interrupted nor given a time limit, so a thread waits for it.
-        answer: SimpleQueue[list[str]] = SimpleQueue()
-        threading.Thread(target=lambda: answer.put(_resolve(host, port)), daemon=True).start()
-        addresses = answer.get(timeout=_left(self._deadline, timeout))
+        addresses = _resolve_by(self._deadline, host, port)
         if not addresses:
             raise _refusal("the host's name does not resolve")
         if not all(map(_is_public, addresses)):
@@ -175,6 +174,30 @@ class _TimedStream(httpcore.NetworkStream):
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _resolve_by(deadline: float, host: str, port: int) -> list[str]:
+    """Resolve in a thread, because the system's resolver can be neither interrupted nor given a time limit.
+
+    The thread may outlive its caller. It keeps its place among _MAX_RESOLVERS until it has ended, so that a name server
+    that never answers cannot collect threads. Raises httpcore.TimeoutException or Empty at the deadline.
+    """
+    if not _RESOLVERS.acquire(timeout=_left(deadline)):
+        raise httpcore.TimeoutException
+    answer: SimpleQueue[list[str]] = SimpleQueue()
+
+    def resolve() -> None:
+        try:
+            answer.put(_resolve(host, port))
+        finally:
+            _RESOLVERS.release()
+
+    try:
+        threading.Thread(target=resolve, daemon=True).start()
+    except RuntimeError:  # the process can have no more threads
+        _RESOLVERS.release()
+        raise
+    return answer.get(timeout=_left(deadline))
 
 
 def _resolve(host: str, port: int) -> list[str]:

@@ -117,6 +117,34 @@ def internet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Internet]:
         yield server
 
 
+def test_a_resolver_that_hangs_keeps_its_place_until_it_ends(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = threading.BoundedSemaphore(2)
+    monkeypatch.setattr(module, "_RESOLVERS", places)
+    entered, gate = threading.Semaphore(0), threading.Event()
+
+    def hang(host: str, port: int) -> list[str]:
+        entered.release()
+        assert gate.wait(60)
+        return internet.resolve(host, port)
+
+    monkeypatch.setattr(module, "_resolve", hang)
+    impatient = replace(HTTP, timeout_s=0.05)
+    begun = 0
+    while begun < 2:  # on a busy machine the time may be up before a thread begins
+        with pytest.raises(InvalidRequest, match=r"took longer than 0\.05 s"):
+            fetch(internet.url(), impatient)
+        begun += entered.acquire(timeout=0.1)
+    with pytest.raises(InvalidRequest, match=r"took longer than 0\.05 s"):
+        fetch(internet.url(), impatient)
+    assert not entered.acquire(blocking=False), "a third thread began while two hung"
+    gate.set()
+    assert fetch(internet.url(), HTTP) == CLIP
+    for _ in range(2):
+        assert places.acquire(timeout=60), "a place was not given back"
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Key and self-signed certificate of public.example in one file."""
