@@ -25,7 +25,6 @@ NOT_ALLOWED, FAILED, TOO_LARGE = "url_not_allowed", "url_fetch_failed", "url_too
 CLIP = bytes(range(256)) * 40
 HTTP = FetchLimits(timeout_s=5.0, allow_http=True)
 SHORT = FetchLimits(timeout_s=0.5, allow_http=True)
-SLACK_S = 2.0
 PAUSE_S = 0.1  # between the bytes of a slow server; each alone is far from any time limit
 
 IS_PUBLIC = module._is_public
@@ -189,10 +188,8 @@ def no_connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def refused(url: str, code: str, limits: FetchLimits = HTTP) -> str:
     """The message."""
-    started = time.monotonic()
     with pytest.raises(InvalidRequest) as caught:
         fetch(url, limits)
-    assert time.monotonic() - started < limits.timeout_s + SLACK_S
     assert (caught.value.param, caught.value.code) == ("ref_audio", code), caught.value.message
     return caught.value.message
 
