@@ -1,6 +1,6 @@
 """Our engine beside the reference: the same weights, one machine, one run. `make bench` runs it.
 
-The reference lives in an environment of its own, which is made on the first run (.venv-reference).
+The reference has its own environment (.venv-reference), which the first run creates.
 """
 
 import json
@@ -30,11 +30,11 @@ _OURS = (
 @click.option("--batch", "batches", type=int, multiple=True, default=(1, 4, 16), show_default=True)
 @click.option("--frames", default=30, show_default=True)
 @click.option("--reference/--no-reference", default=True, show_default=True)
-@click.option("--reference-python", type=click.Path(exists=True), help="Of an environment that has qwen-tts 0.1.1.")
+@click.option("--reference-python", type=click.Path(exists=True), help="Python with qwen-tts 0.1.1.")
 def main(
     shape: str, work: Path, batches: tuple[int, ...], frames: int, reference: bool, reference_python: str | None
 ) -> None:
-    """Milliseconds per frame of talker and code predictor, by precision and number of streams."""
+    """Measure milliseconds per frame of talker and code predictor, by precision and number of streams."""
     checkpoint = work / f"custom-voice-{shape}"
     if not checkpoint.exists():
         write_checkpoint(checkpoint, SHAPES[shape], "custom_voice", progress=True)
@@ -55,8 +55,8 @@ def main(
     for command in tqdm(commands, "measuring"):
         results += _run(command, batches)
     lines = [
-        f"{shape} shape, {torch.get_num_threads()} threads, {read_gb_s:.0f} GB/s of memory read; at least that "
-        f"takes {_million_weights(checkpoint) * 2 / read_gb_s:.0f} ms a frame in bfloat16, half in int8",
+        f"{shape} shape, {torch.get_num_threads()} threads, {read_gb_s:.0f} GB/s of memory read; reading the weights "
+        f"takes at least {_million_weights(checkpoint) * 2 / read_gb_s:.0f} ms a frame in bfloat16, half in int8",
         table(results, _BASE),
     ]
     (work / "results.json").write_text(json.dumps([vars(result) for result in results], indent=1) + "\n")
@@ -65,7 +65,7 @@ def main(
 
 
 def memory_gb_s() -> float:
-    """What all threads together read of memory that no cache holds: the best of some sums over a gigabyte."""
+    """Return the memory bandwidth of all threads: the best of five sums over a gigabyte, which no cache holds."""
     numbers = torch.ones(2**28)
     best = 0.0
     for _ in range(5):
@@ -76,7 +76,7 @@ def memory_gb_s() -> float:
 
 
 def _million_weights(checkpoint: Path) -> float:
-    """Millions of weights that a frame reads: the talker's layers once, the code predictor's for every group."""
+    """Return the millions of weights read per frame: the talker's layers once, the code predictor's for every group."""
     config = json.loads((checkpoint / "config.json").read_text())["talker_config"]
     predictor = config["code_predictor_config"]
 
@@ -89,7 +89,7 @@ def _million_weights(checkpoint: Path) -> float:
 
 
 def _run(command: Sequence[str], batches: tuple[int, ...]) -> list[Measured]:
-    """The last line of each batch: those before warmed up."""
+    """Return the last result of each batch; the earlier ones are warm-up."""
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found = [Measured(**json.loads(line)) for line in finished.stdout.splitlines() if line.startswith("{")]
     return found[-len(batches) :]

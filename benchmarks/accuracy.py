@@ -1,4 +1,4 @@
-"""What bfloat16 and int8 cost in accuracy: a talker beside its float32 self, both fed the codes that float32 draws.
+"""The accuracy of bfloat16 and int8: a talker beside its float32 form, both fed the codes that float32 draws.
 
 python -m benchmarks.accuracy DIRECTORY TEXTS
 """
@@ -22,8 +22,8 @@ _DTYPES = ("bfloat16", "int8")
 @click.argument("texts", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--limit", default=20, show_default=True)
 def main(checkpoint: str, texts: Path, limit: int) -> None:
-    """Of group 0: how far its logits are off, in parts of their spread, and how much probability goes elsewhere. Of all
-    codes: how many are those float32 draws with the same numbers."""
+    """Measure for group 0 the error of the logits relative to their spread, and the probability that moves; for all
+    codes the share that float32 draws too, with the same random numbers."""
     lines = [line for line in texts.read_text(encoding="utf-8").splitlines() if line.strip()][:limit]
     click.echo("| | logits, RMS error | probability moved | group 0 the same | all groups the same | frames |")
     click.echo("|---|---|---|---|---|---|")
@@ -36,7 +36,7 @@ def main(checkpoint: str, texts: Path, limit: int) -> None:
 
 
 def _compare(exact: Engine, other: Engine, text: str, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per frame [F]: error of the logits, probability moved, whether group 0 is the same, share of groups that are."""
+    """Return per frame [F]: error of the logits, probability moved, whether group 0 is equal, share of equal groups."""
     request = SpeechRequest(text, CustomVoice(exact.config.speakers[0]), seed=seed)
     logits: list[Tensor] = []
     hooks = [

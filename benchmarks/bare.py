@@ -1,4 +1,4 @@
-"""Engine and codec decoder in one process, taking turns: what a service adds to is measured against them."""
+"""Engine and codec decoder in one process, taking turns: the baseline for the overhead of a service."""
 
 import time
 from collections import defaultdict, deque
@@ -18,8 +18,8 @@ from qwen_tts.request import SpeechRequest
 
 @dataclass
 class Stream:
-    """Seconds since the beginning at which it was due, had its first audio and its last; and for how many its listener,
-    who began with the first, had none."""
+    """The times, in seconds since the start, at which a stream was due, had its first audio and its last; and the total
+    time without audio of a listener who starts with the first audio."""
 
     due_s: float
     sequence: Sequence
@@ -48,7 +48,7 @@ class Bare:
     decoder: CodecDecoder
     schedule: tuple[int, ...]
     slots: int
-    turns: list[tuple[int, float]] = field(default_factory=list)  # of the last call: streams running, seconds taken
+    turns: list[tuple[int, float]] = field(default_factory=list)  # of the last call: running streams, seconds
 
     def __post_init__(self) -> None:
         self._state = DecoderState(self.decoder, self.slots)
@@ -56,7 +56,7 @@ class Bare:
 
     @torch.inference_mode()
     def speak(self, requests: Iterable[tuple[float, SpeechRequest]]) -> list[Stream]:
-        """Requests with the seconds after which they come, in order."""
+        """Run requests, each with its arrival time in seconds, in order of arrival."""
         waiting, streams, running = deque(requests), list[Stream](), list[Stream]()
         self.turns = []
         started = time.perf_counter()
@@ -77,7 +77,7 @@ class Bare:
         return streams
 
     def _decode(self, streams: list[Stream], started: float) -> None:
-        """Whatever is due, streams with as many frames together."""
+        """Decode all due chunks; chunks of equal length are decoded together."""
         due: dict[int, list[Stream]] = defaultdict(list)
         for stream in streams:
             there = len(stream.sequence.frames) - stream.frames
@@ -99,5 +99,5 @@ class Bare:
     def _lease(self, stream: Stream) -> int:
         if stream.slot is None:
             stream.slot = self._state.lease()
-        assert stream.slot is not None, "a decoder slot for every one of the engine"
+        assert stream.slot is not None, "the decoder has fewer slots than the engine"
         return stream.slot

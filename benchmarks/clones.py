@@ -1,4 +1,4 @@
-"""What it saves that a voice was heard before: time to the first frame of a clone, and to prime the codec decoder.
+"""The gain from caches of a voice: time to the first frame of a clone, and time to prime the codec decoder.
 
 python -m benchmarks.clones DIRECTORY
 """
@@ -30,7 +30,7 @@ _LAYOUTS: tuple[TextLayout, ...] = ("whole", "streaming")
 @click.option("--text", default="And this is new to us.", show_default=True)
 @click.option("--repeat", default=5, show_default=True)
 def main(checkpoint: str, dtype: str, reference_frames: int, reference_text: str, text: str, repeat: int) -> None:
-    """Medians over `repeat` voices, each of which speaks twice; the checkpoint is of type base."""
+    """Print medians over `repeat` voices, each of which speaks twice. The checkpoint is of type base."""
     loaded = load(checkpoint, dtype, slots=1)
     decoder = load_codec_decoder(loaded.codec_directory, torch.device("cpu"), torch.float32)
     streams = StreamDecoder(decoder, 1, 1, loaded.codec_config.output_sample_rate, 64_000_000)
@@ -70,7 +70,7 @@ def _first_frame(engine: Engine, request: SpeechRequest) -> float:
 
 
 def _medians(times: list[tuple[float, float]]) -> str:
-    """Of all but the first, which warmed up."""
+    """Format the medians of all times but the first, which is warm-up."""
     return " | ".join(f"{1000 * statistics.median(column):.1f}" for column in zip(*times[1:], strict=True))
 
 

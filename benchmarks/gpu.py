@@ -1,6 +1,6 @@
-"""Engine and codec decoder on a GPU, at the loads other servers publish. `make bench-gpu` runs it.
+"""Engine and codec decoder on a GPU, at the loads that other servers publish. `make bench-gpu` runs it.
 
-Everything is in one process and nothing goes over HTTP: what a service adds is `make bench-serve`'s to say.
+All runs in one process, without HTTP. `make bench-serve` measures the overhead of the service.
 """
 
 import logging
@@ -23,7 +23,7 @@ from qwen_tts.engine.sequence import CHUNK_SCHEDULE
 from qwen_tts.request import CustomVoice, SpeechRequest
 from qwen_tts.seeded import SHAPES, write_checkpoint
 
-_LATE_S = 0.05  # a listener who has had no audio for longer, in all, has heard a gap
+_LATE_S = 0.05  # a stream with more missing audio than this, in total, has an audible gap
 
 
 @click.command()
@@ -33,21 +33,21 @@ _LATE_S = 0.05  # a listener who has had no audio for longer, in all, has heard 
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="bfloat16", show_default=True)
 @click.option("--compile/--no-compile", "compiled", default=True, show_default=True)
-@click.option("--attention", default="sdpa", show_default=True, help="Or flash_attention_2.")
+@click.option("--attention", default="sdpa", show_default=True, help="sdpa or flash_attention_2.")
 @click.option("--batch", "batches", type=int, multiple=True, default=(1, 2, 4, 8, 16, 32, 64), show_default=True)
 @click.option("--rate", "rates", type=int, multiple=True, default=tuple(RATES["Nari"]), show_default=True)
-@click.option("--seconds", default=60, show_default=True, help="For which requests come at each rate.")
-@click.option("--frames", default=60, show_default=True, help="Of a stream at most.")
+@click.option("--seconds", default=60, show_default=True, help="Duration of the arrivals at each rate.")
+@click.option("--frames", default=60, show_default=True, help="The most frames of a stream.")
 def main(
     checkpoint: str | None, shape: str, work: Path, device: str, dtype: str, compiled: bool, attention: str,
     batches: tuple[int, ...], rates: tuple[int, ...], seconds: int, frames: int,
 ) -> None:  # fmt: skip
-    """Time to first audio, time per frame and throughput of a checkpoint with built-in voices (default: random weights,
-    written to WORK), beside what others have published."""
+    """Measure time to first audio, time per frame and throughput of a checkpoint with built-in voices (default: random
+    weights, written to WORK), beside published figures of other servers."""
     if device == "cuda" and not torch.cuda.is_available():
         raise click.ClickException(
-            "this machine has no GPU that torch can use (torch.cuda.is_available() is false), so there is nothing to "
-            "measure; `make bench` measures a CPU"
+            "this machine has no GPU that torch can use (torch.cuda.is_available() is false); use `make bench` to "
+            "measure a CPU"
         )
     logging.basicConfig(level=logging.INFO)
     if checkpoint is None:
@@ -60,7 +60,7 @@ def main(
     loaded = load(checkpoint, dtype, slots=slots, compiled=compiled, device=device, attention=attention)
     decoder = load_codec_decoder(loaded.codec_directory, torch.device(device), DTYPES[dtype])
     bare = Bare(loaded.engine, decoder, CHUNK_SCHEDULE, slots)
-    name = torch.cuda.get_device_name() if device == "cuda" else "the CPU, which says nothing of a GPU"
+    name = torch.cuda.get_device_name() if device == "cuda" else "the CPU, whose figures do not apply to a GPU"
     click.echo(f"{checkpoint} in {dtype} on {name}; ready after {time.perf_counter() - started:.0f} s\n")
 
     def requests(due: Sequence[float], length: int = frames) -> list[tuple[float, SpeechRequest]]:
@@ -70,7 +70,7 @@ def main(
 
     rows = []
     for batch in tqdm(batches, "streams at once"):
-        bare.speak(requests([0.0] * batch, sum(CHUNK_SCHEDULE)))  # what happens once happens
+        bare.speak(requests([0.0] * batch, sum(CHUNK_SCHEDULE)))  # warm-up
         rows.append(_batch_row(bare.speak(requests([0.0] * batch)), bare.turns, batch))
     click.echo(_table(("streams", "first audio ms, p50", "ms per frame", "RTF", "s of audio a second"), rows))
     rows = []
@@ -87,7 +87,7 @@ def _batch_row(streams: list[Stream], turns: list[tuple[int, float]], batch: int
     first_ms = 1000 * float(np.median([stream.first_s for stream in streams]))
     together = [seconds for running, seconds in turns if running == batch]
     if not together:
-        raise click.ClickException(f"of {batch} streams one ended before all had begun: more frames are needed")
+        raise click.ClickException(f"one of {batch} streams ended before all had begun; give more --frames")
     turn_s = float(np.mean(together))
     audio_s = batch * FRAME_S / turn_s
     return [str(batch), f"{first_ms:.1f}", f"{1000 * turn_s:.2f}", f"{turn_s / FRAME_S:.3f}", f"{audio_s:.1f}"]

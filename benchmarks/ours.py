@@ -1,4 +1,4 @@
-"""Time our engine on a checkpoint; prints a JSON line per batch. A process of its own, so that memory is its own.
+"""Time our engine on a checkpoint; print a JSON line per batch. It is a separate process, to measure its memory alone.
 
 python -m benchmarks.ours DIRECTORY --dtype int8 --compile --batch 1 --batch 16
 """
@@ -19,7 +19,7 @@ from qwen_tts.engine.scheduler import PREFILL_ROWS
 from qwen_tts.request import CustomVoice, SamplingParams, SpeechRequest
 
 TEXT = "The quick brown fox jumps over the lazy dog, and nobody in the village has ever seen it stumble."
-GREEDY = SamplingParams(temperature=0.0)  # so that random weights do not end an utterance by chance
+GREEDY = SamplingParams(temperature=0.0)  # with random draws, random weights may end an utterance
 _UNTIMED = 3
 
 
@@ -29,12 +29,12 @@ _UNTIMED = 3
 @click.option("--compile", "compiled", is_flag=True)
 @click.option("--batch", "batches", type=int, multiple=True, default=(1, 4, 16), show_default=True)
 @click.option("--frames", default=30, show_default=True)
-@click.option("--threads", type=int, help="Of torch; default: all cores.")
+@click.option("--threads", type=int, help="Threads of torch; default: all cores.")
 @click.option("--name", default="ours", show_default=True)
 def main(
     checkpoint: str, dtype: str, compiled: bool, batches: tuple[int, ...], frames: int, threads: int | None, name: str
 ) -> None:
-    """Time a frame of every stream, at several numbers of streams."""
+    """Measure the time in which every stream gets a frame, for several numbers of streams."""
     if threads is not None:
         torch.set_num_threads(threads)
     engine = load(checkpoint, dtype, slots=max(batches), compiled=compiled).engine
@@ -42,7 +42,7 @@ def main(
     for batch in (1, min(3, max(batches)), *batches):  # the first two warm up
         wanted = [SpeechRequest(TEXT, CustomVoice(speaker), seed=seed, sampling=GREEDY) for seed in range(batch)]
         pieces = -(-len(engine.prepare(wanted[0]).layout) // PREFILL_ROWS)
-        last = frames + _UNTIMED + batch * pieces  # while the others' prompts are read, the first ones go on
+        last = frames + _UNTIMED + batch * pieces  # the first streams go on while other prompts are read
         started = time.perf_counter()
         streams = [engine.add(replace(request, max_frames=last)) for request in wanted]
         first, times = 0.0, []
@@ -52,7 +52,7 @@ def main(
                 first = time.perf_counter() - started
         for number in range(_UNTIMED + frames):
             if engine.running < batch:
-                raise click.ClickException(f"a stream of {batch} ended by itself: other random weights are needed")
+                raise click.ClickException(f"one of {batch} streams ended by itself; other random weights are needed")
             before = time.perf_counter()
             engine.step()
             if number >= _UNTIMED:
@@ -67,7 +67,7 @@ def main(
 def load(
     checkpoint: str, dtype: str, *, slots: int, compiled: bool = False, device: str = "cpu", attention: str = "sdpa"
 ) -> LoadedModel:
-    """In a dtype of TalkerArgs; whatever comes may wait."""
+    """Load an engine in a dtype of TalkerArgs. Its queue is practically unbounded."""
     return load_engine(
         checkpoint,
         device=torch.device(device),

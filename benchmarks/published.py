@@ -1,7 +1,7 @@
-"""What other servers of Qwen3-TTS have published, each with its source. None of it was measured here."""
+"""Published figures of other servers of Qwen3-TTS, each with its source. None was measured here."""
 
 # Requests per second -> 95th percentile of the time to the first audible audio, ms. Qwen3-TTS 1.7B CustomVoice on one
-# H100 SXM, 1088 prompts of Seed-TTS, open loop; the author, Nari Labs, is one of the contestants.
+# H100 SXM, 1088 prompts of Seed-TTS, open loop. The author, Nari Labs, is one of the compared servers.
 RATES_SOURCE = "nari-labs/benchmarks, reports/Qwen3-TTS-1.7B-CustomVoice; 1 x H100, p95 of the first audible audio"
 RATES: dict[str, dict[int, float]] = {
     "Nari": {1: 26.5, 2: 27.2, 4: 31.6, 6: 32.1, 8: 33.1, 10: 34.1, 12: 62.2, 16: 69.5, 20: 77.2},

@@ -1,5 +1,7 @@
-"""Time the reference (PyPI qwen-tts 0.1.1); prints a JSON line per batch. Run by the python of its own environment:
-the standard library, torch and the reference are all there is, and `benchmarks` cannot be imported.
+"""Time the reference (PyPI qwen-tts 0.1.1); print a JSON line per batch.
+
+The python of the reference's environment runs this file as a script. It has the standard library, torch and the
+reference, and cannot import `benchmarks`.
 
 python benchmarks/reference.py DIRECTORY DTYPE FRAMES BATCH...
 """
@@ -18,25 +20,25 @@ _UNTIMED = 3
 
 
 def main(checkpoint: str, dtype: str, frames: int, batches: list[int]) -> None:
-    from qwen_tts import Qwen3TTSModel  # the reference's
+    from qwen_tts import Qwen3TTSModel  # PyPI's
 
     model: Any = Qwen3TTSModel.from_pretrained(
         checkpoint, device_map="cpu", dtype=getattr(torch, dtype), attn_implementation="sdpa"
     )
     speaker = model.get_supported_speakers()[0]
     marks: list[float] = []
-    # Called once a frame, for its last group.
+    # The last head is called once per frame, for the last group.
     last_head = model.model.talker.code_predictor.lm_head[-1]
     last_head.register_forward_hook(lambda *_: marks.append(time.perf_counter()))
     model.model.speech_tokenizer.decode = lambda encoded: ([torch.zeros(1).numpy() for _ in encoded], 24000)
-    for batch in [1, *batches]:  # the first one warms up
+    for batch in [1, *batches]:  # the first one is warm-up
         marks.clear()
         started = time.perf_counter()
         model.generate_custom_voice(
             [TEXT] * batch,
             speaker=[speaker] * batch,
             language=["auto"] * batch,
-            max_new_tokens=frames + _UNTIMED + 2,  # the last one is only drawn
+            max_new_tokens=frames + _UNTIMED + 2,  # the last frame is drawn but not read
             do_sample=False,
             subtalker_dosample=False,
         )

@@ -1,4 +1,4 @@
-"""What one measurement found, and how it is shown."""
+"""The result of a measurement, as a table and as a picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ FRAME_MS = 80.0
 
 @dataclass(frozen=True)
 class Measured:
-    """`ms_per_frame` is the median time in which every one of `batch` streams gets a frame, `first_frame_ms` the time
-    until the first of them has one, `peak_mb` the most memory the process had."""
+    """`ms_per_frame` is the median time in which each of `batch` streams gets a frame, `first_frame_ms` the time to the
+    first frame of any of them, `peak_mb` the peak memory of the process."""
 
     name: str
     batch: int
@@ -23,12 +23,12 @@ class Measured:
 
     @property
     def times_real_time(self) -> float:
-        """Seconds of audio of all streams made in a second."""
+        """Seconds of audio of all streams together per second."""
         return self.batch * FRAME_MS / self.ms_per_frame
 
 
 def table(results: Sequence[Measured], against: str) -> str:
-    """Markdown; the last column compares with `against` at the same batch."""
+    """Return a Markdown table whose last column compares with `against` at the same batch."""
     base = {result.batch: result.ms_per_frame for result in results if result.name == against}
     rows = [
         "| | batch | ms per frame | first frame ms | RTF | x real time, all streams | peak MB | x faster |",
@@ -44,7 +44,7 @@ def table(results: Sequence[Measured], against: str) -> str:
 
 
 def draw(results: Sequence[Measured], title: str, picture: Path) -> None:
-    """Milliseconds per frame over the batch, a line per name, and the line above which nobody can listen along."""
+    """Plot milliseconds per frame over the batch, one line per name, and the limit for real time."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for name in dict.fromkeys(result.name for result in results):

@@ -1,7 +1,7 @@
-"""What serving costs: the same streams in one bare process and through Serve, in its modes. `make bench-serve` runs it.
+"""The overhead of serving: the same streams in one bare process and through Serve. `make bench-serve` runs it.
 
-Both make audio: talker, chunks of the same schedule, codec decoder. The bare process takes turns, with all threads for
-each; the deployments compute side by side.
+Both produce audio: talker, chunks of the same schedule, codec decoder. In the bare process talker and decoder take
+turns with all threads; the deployments compute side by side.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ _BARE = "bare engine and decoder"
 
 @dataclass(frozen=True)
 class Spoken:
-    """Of `streams` at once: seconds until each had its first audio, and until the last had all."""
+    """The result of `streams` at once: seconds to the first audio of each, and to the end of the last one."""
 
     name: str
     streams: int
@@ -57,7 +57,11 @@ class Spoken:
 @click.option("--streams", "counts", type=int, multiple=True, default=(1, 8), show_default=True)
 @click.option("--frames", default=50, show_default=True)
 @click.option("--repeat", default=3, show_default=True)
-@click.option("--threads", type=int, help="Of torch, in each deployment; default: half the cores. The bare has all.")
+@click.option(
+    "--threads",
+    type=int,
+    help="Threads of each deployment; default: half the cores. Bare: all.",
+)
 @click.option("--bare", "settings", type=click.Path(exists=True), hidden=True)
 def main(
     checkpoint: str,
@@ -69,7 +73,7 @@ def main(
     threads: int | None,
     settings: str | None,
 ) -> None:
-    """Milliseconds per frame and time to first audio of a checkpoint with built-in voices."""
+    """Measure milliseconds per frame and time to first audio of a checkpoint with built-in voices."""
     if settings is not None:
         for spoken in _bare(load_settings(Path(settings)), counts, frames, repeat):
             click.echo(json.dumps(asdict(spoken)))
@@ -143,7 +147,7 @@ async def _ask(url: str, streams: int, frames: int, name: str = "") -> Spoken:
 
 
 def _table(found: list[Spoken], frames: int) -> str:
-    """Markdown; medians of the repetitions."""
+    """Return a Markdown table of the medians over the repetitions."""
     rows = [
         "| | streams | ms per frame, all streams | RTF | first audio ms, median | over the bare |",
         "|---|---|---|---|---|---|",

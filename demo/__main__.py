@@ -1,4 +1,4 @@
-"""Make the demo checkpoints from nothing: python -m demo [--work DIR] [--stage NAME ...]."""
+"""Train the demo checkpoints from nothing: python -m demo [--work DIR] [--stage NAME ...]."""
 
 import shutil
 from datetime import timedelta
@@ -26,12 +26,12 @@ from qwen_tts.train.tasks import TaskSource
 from qwen_tts.train.training import averaged_weights, share
 
 _SEED = 0
-_LONGEST_WAIT = timedelta(hours=6)  # of processes for the one that speaks the corpus
+_LONGEST_WAIT = timedelta(hours=6)  # for the process that synthesises the corpus
 _COMPARED = list(product(SPEAKERS, KINDS))
 
 
 class Work:
-    """The directories of one run under `root`."""
+    """The directories of a run, under `root`."""
 
     def __init__(self, root: Path, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -48,12 +48,12 @@ class Work:
 
 
 def speak_corpus(work: Work) -> None:
-    """Flite speaks the corpus."""
+    """Synthesise the corpus with flite."""
     synthesise(work.corpus, work.recipe.corpus.clips, work.recipe.corpus.workers)
 
 
 def learn_codes(work: Work) -> None:
-    """The codec's autoencoder stage, then codes for the whole corpus."""
+    """Train the codec's autoencoder stage, then encode the whole corpus."""
     codec = _codec()
     train_autoencoder(codec, _codec_clips(work), _with_recipe(work.autoencoder), work.recipe.autoencoder)
     if share()[0] == 0 and not (work.corpus / CODES).exists():
@@ -61,17 +61,17 @@ def learn_codes(work: Work) -> None:
 
 
 def learn_to_encode(work: Work) -> None:
-    """The codec's encoder stage."""
+    """Train the codec's encoder stage."""
     train_encoder(_coding(work), _codec_clips(work), _with_recipe(work.encoder), work.recipe.encoder)
 
 
 def learn_waveform(work: Work) -> None:
-    """The codec's waveform stage."""
+    """Train the codec's waveform stage."""
     train_waveform(_coding(work), _codec_clips(work), _with_recipe(work.waveform), work.recipe.waveform)
 
 
 def learn_to_talk(work: Work) -> None:
-    """Talker, code predictor and speaker encoder."""
+    """Train talker, code predictor and speaker encoder."""
     tokenizer = write_demo_tokenizer(work.tokenizer)
     tasks = TaskSource(
         ClipSet(work.corpus), tokenizer.configs, TextTokenizer(work.tokenizer, tokenizer.configs["base"])
@@ -81,7 +81,7 @@ def learn_to_talk(work: Work) -> None:
 
 
 def write_directories(work: Work) -> None:
-    """The codec and the three checkpoint directories, from whatever has been learned so far."""
+    """Write the codec and the three checkpoint directories from the latest saved states."""
     tokenizer = write_demo_tokenizer(work.tokenizer)
     trainee = _talker(tokenizer, work)
     learned = averaged_weights(work.talker)
@@ -91,12 +91,12 @@ def write_directories(work: Work) -> None:
 
 
 def write_comparisons(work: Work) -> None:
-    """Recordings to compare the checkpoints with: flite itself, and the codec's copies."""
+    """Write recordings for comparison: flite itself, and the codec's copies."""
     write_references(work.references, work.codec)
 
 
 def listen_to_it(work: Work) -> None:
-    """The built-in voices on the held-out texts, beside flite and the codec's copies of it."""
+    """Evaluate the built-in voices on the held-out texts, beside flite and the codec's copies of it."""
     checkpoint = assembled_checkpoint(work.checkpoints, "custom_voice")
     for texts in HELD_OUT:
         kinds = [f"{speaker} {kind}={work.references / texts.stem / kind / speaker}" for speaker, kind in _COMPARED]
@@ -119,7 +119,7 @@ STAGES = {
     "evaluation": listen_to_it,
 }
 
-_SHARED = ("codes", "encoder", "waveform", "talker")  # the stages that train, by all processes together
+_SHARED = ("codes", "encoder", "waveform", "talker")  # the training stages, in which all processes take part
 
 
 def _codec() -> CodecTrainee:
@@ -128,7 +128,7 @@ def _codec() -> CodecTrainee:
 
 
 def _coding(work: Work) -> CodecTrainee:
-    """With what the autoencoder stage learned."""
+    """Return the codec with the result of the autoencoder stage."""
     codec = _codec()
     codec.load_state_dict(averaged_weights(work.autoencoder))
     codec.codebooks_to_checkpoint()
@@ -136,7 +136,7 @@ def _coding(work: Work) -> CodecTrainee:
 
 
 def _finished_codec(work: Work) -> CodecTrainee:
-    """With what the encoder and the waveform stage have learned so far: the one's encoder and the other's decoder."""
+    """Return the codec with the latest encoder of the encoder stage and decoder of the waveform stage."""
     codec = _coding(work)
     state = codec.state_dict()
     for part, directory in (("encoder.", work.encoder), ("decoder.", work.waveform)):
@@ -153,7 +153,7 @@ def _talker(tokenizer: DemoTokenizer, work: Work, sounds: int = 0) -> TalkerTrai
     torch.manual_seed(_SEED)
     trainee = TalkerTrainee(tokenizer.configs["base"], work.recipe.talker.dropout, sounds)
     pronounced = PronouncedEmbedding(tokenizer.pronunciations)
-    setattr(trainee.model.talker.model, "text_embedding", pronounced)  # noqa: B010 (a stand-in of another type)
+    setattr(trainee.model.talker.model, "text_embedding", pronounced)  # noqa: B010 (another type takes its place)
     return trainee
 
 
@@ -166,9 +166,9 @@ def _with_recipe(directory: Path) -> Path:
 @click.command()
 @click.option("--work", "root", default="demo-work", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--stage", "stages", multiple=True, type=click.Choice(list(STAGES)), help="Default: all, in order.")
-@click.option("--threads", type=click.IntRange(min=1), help="Of torch; default: all cores.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; default: all cores.")
 def main(root: Path, stages: tuple[str, ...], threads: int | None) -> None:
-    """Make the demo checkpoints, resuming where an earlier run of the same work directory stopped.
+    """Train the demo checkpoints, resuming where an earlier run in the same work directory stopped.
 
     The training stages also run under torchrun, which is faster on two cores: torchrun --nproc-per-node 2 -m demo ...
     """
@@ -184,7 +184,7 @@ def main(root: Path, stages: tuple[str, ...], threads: int | None) -> None:
         if share()[0] == 0 or name in _SHARED:
             STAGES[name](work)
         if dist.is_initialized():
-            dist.barrier()  # what one process has written, all read
+            dist.barrier()  # all processes read what one has written
 
 
 if __name__ == "__main__":

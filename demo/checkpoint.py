@@ -1,4 +1,4 @@
-"""Write what was trained as checkpoint directories in the released layout, in 16 bits."""
+"""Write the trained modules as checkpoints in 16 bits, in the form that qwen_tts/embedded.py reads."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ from qwen_tts.seeded import CODEC_PREPROCESSOR, MODEL_PREPROCESSOR, JsonObject, 
 from qwen_tts.train.codec import CodecTrainee
 from qwen_tts.train.talker import TalkerTrainee
 
-# What the small talker speaks best with: calmer than the released 0.9, and codes may repeat.
+# The best values for the small talker: a temperature below the released 0.9, and no repetition penalty.
 _GENERATION: JsonObject = {
     "do_sample": True, "temperature": 0.3, "top_k": 20, "top_p": 1.0, "repetition_penalty": 1.0,
     "subtalker_dosample": True, "subtalker_temperature": 0.3, "subtalker_top_k": 20, "subtalker_top_p": 1.0,

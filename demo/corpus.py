@@ -1,4 +1,4 @@
-"""The corpus: which voice says which text, a function of the clip's number alone, spoken by flite into a data set."""
+"""The corpus: flite speaks it into a data set. Voice and text are functions of the clip's number alone."""
 
 import math
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _AT_ONCE = 64
 
 @cache
 def clone_voices() -> list[FliteVoice]:
-    """People who only ever lend their voice as a reference: every base with other pitches and vocal tracts."""
+    """Return voices that serve as references only: every base voice with other pitches and vocal tracts."""
     rng = Random("clone voices")
 
     def spread(low: float, high: float) -> float:
@@ -36,7 +36,7 @@ def clone_voices() -> list[FliteVoice]:
 
 
 def draw_clip(number: int) -> tuple[Clip, FliteVoice]:
-    """Clip `number` of the corpus, its length still unknown, and the voice that speaks it."""
+    """Return clip `number` of the corpus, without its length, and the voice that speaks it."""
     rng = Random(f"clip {number}")
     text = draw_text(rng)
     kind = rng.random()
@@ -60,14 +60,14 @@ def _spoken(number: int) -> tuple[Clip, Speech]:
     clip, voice = draw_clip(number)
     try:
         speech = speak(clip.text, voice)
-    except ValueError:  # a text of nothing but an unspeakable word
+    except ValueError:  # the text is one word that flite cannot speak
         return _SILENT_CLIP, _SILENCE
     frames = len(speech.samples) // SAMPLES_PER_FRAME
     return Clip(**{**vars(clip), "frames": frames, "sounds": " ".join(speech.sounds)}), speech
 
 
 def synthesise(directory: Path, count: int, workers: int) -> None:
-    """Speak clips 0 .. count - 1 into the data set; those already there are kept."""
+    """Synthesise clips 0 .. count - 1 into the data set; existing clips are kept."""
     writer = ClipWriter(directory)
     try:
         numbers = range(writer.count, count)
@@ -79,7 +79,7 @@ def synthesise(directory: Path, count: int, workers: int) -> None:
         writer.close()
 
 
-_SILENT_CLIP = Clip(text=".", voice="", frames=1)  # keeps clip numbers and lines together; no task uses it
+_SILENT_CLIP = Clip(text=".", voice="", frames=1)  # keeps clip numbers equal to line numbers; no task uses it
 _SILENCE = Speech(np.zeros(SAMPLES_PER_FRAME, np.int16), [])
 
 

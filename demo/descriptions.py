@@ -1,16 +1,16 @@
-"""Descriptions of a voice in words, and the pitches and rates they stand for."""
+"""Descriptions of a voice in words, with the pitches and rates that they mean."""
 
 from random import Random
 from typing import Literal
 
 Gender = Literal["male", "female"]
 
-# Factors of flite's melody. Median F0 about 98, 134, 180 Hz (awb) and 136, 174, 235 Hz (slt).
+# Factors on flite's pitch. Median F0 about 98, 134, 180 Hz (awb) and 136, 174, 235 Hz (slt).
 PITCHES: dict[Gender, dict[str, float]] = {
     "male": {"low": 0.73, "normal": 1.0, "high": 1.35},
     "female": {"low": 0.78, "normal": 1.0, "high": 1.35},
 }
-RATES = {"slow": 1.35, "normal": 1.0, "fast": 0.75}  # factors of durations
+RATES = {"slow": 1.35, "normal": 1.0, "fast": 0.75}  # factors on durations
 
 _GENDERS = {"male": ("male voice", "man", "man's voice"), "female": ("female voice", "woman", "woman's voice")}
 _PITCH_WORDS = {"low": ("low", "deep", "low pitched"), "normal": ("", "", "normal"), "high": ("high", "high pitched")}
@@ -26,7 +26,7 @@ _RATE_COMMANDS = {
 
 
 def describe(rng: Random, gender: Gender, pitch: str, rate: str) -> str:
-    """A description of a designed voice, such as "A low male voice, slow."; what is normal often goes unsaid."""
+    """Return a description of a designed voice, such as "A low male voice, slow."; it often omits normal values."""
     who, how_high = rng.choice(_GENDERS[gender]), rng.choice(_PITCH_WORDS[pitch])
     how_fast = rng.choice(_RATE_WORDS[rate])
     article = rng.choice(["A ", "a ", "the ", ""])
@@ -40,5 +40,5 @@ def describe(rng: Random, gender: Gender, pitch: str, rate: str) -> str:
 
 
 def instruct(rng: Random, rate: str) -> str:
-    """An instruction for a built-in voice: about its rate, or none."""
+    """Return an instruction for a built-in voice: about its rate, or none."""
     return rng.choice(_RATE_COMMANDS[rate]) + rng.choice([".", ""]) if rate in _RATE_COMMANDS else ""

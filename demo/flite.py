@@ -1,7 +1,7 @@
-"""Speak with Debian's flite: three English voices whose pitch, body size and rate can be moved.
+"""Synthesise speech with Debian's flite: three English voices with adjustable pitch, vocal tract and rate.
 
-flite <http://cmuflite.org>, package `flite` 2.2, BSD-like licence; voices rms, slt and awb are trained on the CMU
-Arctic recordings.
+flite <http://cmuflite.org>, package `flite` 2.2. Its voices rms, slt and awb were built from the CMU Arctic recordings.
+qwen_tts/checkpoints/TERMS.md has the licences.
 """
 
 import subprocess
@@ -18,17 +18,17 @@ from qwen_tts.train.clips import RATE_HZ, SAMPLES_PER_FRAME, SOUNDS_PER_FRAME
 
 _FLITE_HZ = 16000
 _LEVEL = 0.08  # RMS of the speech
-_SILENT = 0.008  # below this envelope nobody speaks
+_SILENT = 0.008  # a lower envelope is silence
 _LEAD_S, _TAIL_S = 0.06, 0.12
-_FINEST = 100  # voices' factors are hundredths, so that resampling has small ratios
+_FINEST = 100  # the factors of a voice are hundredths, so resampling has small ratios
 
 Base = Literal["rms", "slt", "awb"]
 
 
 @dataclass(frozen=True)
 class FliteVoice:
-    """`pitch` multiplies the melody (rms ignores it); `size` divides the length of the vocal tract, which raises pitch
-    and formants together; `slowness` multiplies durations. All are rounded to hundredths."""
+    """`pitch` multiplies the pitch (rms ignores it). `size` divides the length of the vocal tract, which raises pitch
+    and formants together. `slowness` multiplies durations. All are rounded to hundredths."""
 
     base: Base
     pitch: float = 1.0
@@ -37,23 +37,23 @@ class FliteVoice:
 
     @property
     def identity(self) -> str:
-        """Who speaks, however fast."""
+        """The name of the voice, without its rate."""
         return f"{self.base}-{self.pitch:.2f}-{self.size:.2f}"
 
 
 @dataclass(frozen=True, eq=False)
 class Speech:
-    """24 kHz samples [F * 1920]: speech between 60 ms and 120 ms of silence, padded to whole frames. `sounds` are the
-    phones heard in the middles of SOUNDS_PER_FRAME equal parts of every frame."""
+    """24 kHz samples [F * 1920]: 60 ms of silence, speech, 120 ms of silence, padded to whole frames. `sounds` are the
+    phones in the middles of SOUNDS_PER_FRAME equal parts of every frame."""
 
     samples: NDArray[np.int16]
     sounds: list[str]
 
 
 def speak(text: str, voice: FliteVoice) -> Speech:
-    """Raises ValueError when nothing is spoken."""
+    """Synthesise `text`. Raises ValueError when flite speaks nothing."""
     size = round(voice.size * _FINEST)
-    stretch = voice.slowness * size / _FINEST  # playing faster to raise the formants must not shorten the words
+    stretch = voice.slowness * size / _FINEST  # compensates for faster playback, which raises the formants
     command = ["flite", "-voice", voice.base, "--setf", f"duration_stretch={stretch:.4f}"]
     if voice.pitch != 1.0 and voice.base != "rms":
         command += ["--setf", f"f0_shift={voice.pitch:.4f}"]
@@ -73,12 +73,12 @@ def speak(text: str, voice: FliteVoice) -> Speech:
 
 
 def _to_frames(samples: NDArray[np.float32]) -> tuple[NDArray[np.int16], int]:
-    """Whole frames of `samples`, and which sample is their first (it may be negative: padding)."""
+    """Return whole frames of `samples` and the index of their first sample (negative in the padding)."""
     window = RATE_HZ // 100
     envelope = np.sqrt(np.convolve(samples**2, np.full(window, 1 / window), mode="same"))
     loud = np.flatnonzero(envelope > _SILENT)
     if not len(loud):
-        raise ValueError("flite said nothing")
+        raise ValueError("flite spoke nothing")
     first, last = loud[0], loud[-1]
     level = np.sqrt(np.mean(samples[loud] ** 2))
     lead, tail = round(_LEAD_S * RATE_HZ), round(_TAIL_S * RATE_HZ)

@@ -1,4 +1,4 @@
-"""Are designed voices what their descriptions say, and clones who their references are? Asked over HTTP.
+"""Compare designed voices with their descriptions, and clones with their references, over HTTP.
 
 python -m demo.judge_voices --server http://127.0.0.1:8000 -o report
 """
@@ -36,18 +36,18 @@ Samples = NDArray[np.float32]
 
 
 def pitch_hz(samples: Samples) -> float:
-    """Median fundamental frequency of the voiced parts."""
+    """Return the median fundamental frequency of the voiced parts in Hz."""
     f0, voiced, _ = librosa.pyin(samples, fmin=_LOWEST_HZ, fmax=_HIGHEST_HZ, sr=RATE_HZ, frame_length=2048)
     return float(np.median(f0[voiced]))
 
 
 def nearest_class(value: float, classes: dict[str, float]) -> str:
-    """The class whose value is nearest by ratio."""
+    """Return the class whose value is nearest by ratio."""
     return min(classes, key=lambda name: abs(math.log(value / classes[name])))
 
 
 def judge_designs(server: str, per_class: int) -> list[dict[str, object]]:
-    """One row per request: what was described, what was heard. Classes are where flite's own voices are."""
+    """Return one row per request: the description and the measured classes. flite's own voices define the classes."""
     cases, rows = read_cases(_SENTENCES), []
     wanted = [(gender, pitch, rate) for gender in PITCHES for pitch, rate in product(PITCHES[gender], RATES)]
     pitches = {gender: _source_pitches(gender, [case.text for case in cases[:4]]) for gender in PITCHES}
@@ -78,7 +78,7 @@ def _source_pitches(gender: Gender, texts: list[str]) -> dict[str, float]:
 
 
 def judge_clones(server: str, voices: int, texts_each: int) -> list[dict[str, object]]:
-    """One row per clone: the reference its voice is nearest to. The voices are new ones of the kind trained on."""
+    """Return one row per clone, with the nearest reference. The voices are new, of the kind in the training data."""
     cases, rows, judge = read_cases(_SENTENCES), [], VoiceJudge()
     people = list(_strangers(voices))
     references = [_floats(speak(cases[-1 - n].text, person).samples) for n, person in enumerate(people)]
@@ -103,7 +103,7 @@ def judge_clones(server: str, voices: int, texts_each: int) -> list[dict[str, ob
 
 
 def _strangers(count: int) -> Iterator[FliteVoice]:
-    """Voices no clip of the corpus has, told apart by ear: every base with three vocal tracts."""
+    """Yield voices that are not in the corpus and sound different: every base voice with three vocal tracts."""
     bases: tuple[Base, ...] = ("rms", "slt", "awb")
     grid = [(base, size, pitch) for size in (1.0, 0.87, 1.15) for base in bases for pitch in (1.0, 0.83, 1.22)]
     distinct = [FliteVoice(b, pitch=p, size=s) for b, s, p in grid if b != "rms" or p == 1.0]

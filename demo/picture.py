@@ -11,7 +11,7 @@ from qwen_tts.train.clips import RATE_HZ
 
 
 def draw_spectrograms(recordings: Mapping[str, Path], title: str, picture: Path) -> None:
-    """One panel per recording, on one time axis and one colour scale."""
+    """Draw one panel per recording, with a common time axis and colour scale."""
     samples = {name: librosa.load(file, sr=RATE_HZ)[0] for name, file in recordings.items()}
     longest_s = max(len(wave) for wave in samples.values()) / RATE_HZ
     figure = Figure(figsize=(9, 2.4 * len(samples)), layout="constrained")
@@ -35,7 +35,7 @@ def draw_spectrograms(recordings: Mapping[str, Path], title: str, picture: Path)
 @click.argument("recordings", nargs=-1, metavar="NAME=WAV ...")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def main(title: str, recordings: tuple[str, ...], output: Path) -> None:
-    """Draw recordings of one sentence."""
+    """Draw spectrograms of recordings of one sentence."""
     draw_spectrograms({name: Path(file) for name, file in (r.split("=", 1) for r in recordings)}, title, output)
 
 

@@ -1,8 +1,8 @@
 """A text table that is a pronouncing dictionary.
 
-Every token's embedding is its phones side by side, in slots: the talker learns to read 50 phones instead of tens of
-thousands of words, and speaks words it has hardly heard. The released architecture asks only for a table of rows;
-where the rows come from is training's business.
+Every token's embedding is its phones side by side, in slots. The talker learns to read 50 phones instead of tens of
+thousands of words, and speaks words that are rare in the training data. The released architecture needs only a table of
+rows; their origin is a matter of training.
 """
 
 import json
@@ -21,7 +21,7 @@ from demo.texts import DIGITS
 SLOTS = 14
 SLOT_WIDTH = 8
 _NOTHING, _AFTER_SPACE, _OTHER = "", "space", "other"
-# A lone letter inside a word is a sound, not its name.
+# A single letter inside a word stands for its sound, not for its name.
 _LETTER_SOUNDS = {
     "a": "ae1", "b": "b", "c": "k", "d": "d", "e": "eh1", "f": "f", "g": "g", "h": "hh", "i": "ih1", "j": "jh",
     "k": "k", "l": "l", "m": "m", "n": "n", "o": "aa1", "p": "p", "q": "k", "r": "r", "s": "s", "t": "t", "u": "ah1",
@@ -31,14 +31,14 @@ _LETTER_SOUNDS = {
 
 @dataclass(frozen=True)
 class Pronunciations:
-    """`slots` [V, SLOTS] int64: phone numbers of every token; the last slot says whether a space comes before it."""
+    """`slots` [V, SLOTS] int64: the phone numbers of every token; the last slot tells whether a space precedes it."""
 
     symbols: tuple[str, ...]
     slots: Tensor
 
 
 def letters_to_phones(words: Sequence[str]) -> dict[str, list[str]]:
-    """What flite's lexicon and letter-to-sound rules make of each word alone."""
+    """Return the phones of each word by flite's lexicon and letter-to-sound rules."""
 
     def phones(word: str) -> list[str]:
         spoken = subprocess.run(["t2p", word], capture_output=True, text=True, check=True).stdout.split()
@@ -49,7 +49,7 @@ def letters_to_phones(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 def pronounce(tokens: Sequence[str], specials: Sequence[str], cache: Path) -> Pronunciations:
-    """Tokens as text (a leading space belongs to them), then special tokens, in the order of their ids."""
+    """Return the phones of all tokens (texts, with a leading space) and special tokens, in the order of the ids."""
     if not cache.exists():
         words = sorted({t.strip().lower() for t in tokens if t.strip().isalpha() and t.strip().isascii()})
         cache.write_text(json.dumps(letters_to_phones(words)), encoding="utf-8")
@@ -73,12 +73,12 @@ def _phones(token: str, dictionary: dict[str, list[str]]) -> list[str]:
         return _LETTER_SOUNDS[text].split()
     if text.lower() in dictionary:
         return dictionary[text.lower()]
-    # Punctuation and the endings of contractions stand for themselves.
+    # Punctuation and the endings of contractions are symbols of their own.
     return [text] if text.isascii() and text.isprintable() and text else [_OTHER]
 
 
 class PronouncedEmbedding(nn.Module):
-    """Stands in for the text table while training; `table` is what it comes to."""
+    """Replaces the text table during training; `table` computes the final text table."""
 
     slots: Tensor
 
@@ -93,7 +93,7 @@ class PronouncedEmbedding(nn.Module):
         return out
 
     def table(self) -> Tensor:
-        """[V, SLOTS * SLOT_WIDTH]."""
+        """Return the text table [V, SLOTS * SLOT_WIDTH]."""
         with torch.no_grad():
             table: Tensor = self(torch.arange(len(self.slots)))
         return table

@@ -1,4 +1,4 @@
-"""recipe.toml as values."""
+"""Reads recipe.toml."""
 
 import tomllib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the checkpoint is compared with: flite itself on the held-out texts, and the codec's copy of that."""
+"""Recordings for comparison: flite itself on the held-out texts, and the codec's copy of it."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ HELD_OUT = sorted(Path(__file__).with_name("held_out").glob("*.txt"))
 
 
 def write_references(directory: Path, codec: Path) -> None:
-    """`directory`/<text file>/<speaker> source and codec/<case>.wav, as `qwen-tts evaluate --recordings` reads them."""
+    """Write `directory`/<text file>/{source,codec}/<speaker>/<case>.wav, for `qwen-tts evaluate --recordings`."""
     tokenizer = Qwen3TTSTokenizer.from_pretrained(str(codec))
     for texts in HELD_OUT:
         for speaker, base in SPEAKERS.items():

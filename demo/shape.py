@@ -16,7 +16,7 @@ SHAPE = dataclasses.replace(
     codec_hidden=192, codec_intermediate=512, codec_layers=3, codec_heads=4, codec_head_dim=48, encoder_filters=16,
     encoder_hidden=128, encoder_layers=2, encoder_heads=4, encoder_quantizers=8,
 )  # fmt: skip
-_DECODER_WINDOW = 24  # frames; half a training crop, so that no distance is met for the first time when speaking
+_DECODER_WINDOW = 24  # frames; half a training crop, so that training covers all distances
 
 
 def demo_codec_json() -> JsonObject:
@@ -28,7 +28,7 @@ def demo_codec_json() -> JsonObject:
 
 
 def demo_model_json(model_type: ModelType, special: SpecialIds, text_vocab: int) -> JsonObject:
-    """config.json of one type: English, and three built-in speakers."""
+    """Return the config.json of one type: English, and three built-in speakers."""
     raw = model_json(shape_with(text_vocab), model_type, special)
     talker = raw["talker_config"]
     assert isinstance(talker, dict)

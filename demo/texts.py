@@ -1,7 +1,7 @@
-"""What the corpus says: words in free order, strings of digits, and a little of Alice in Wonderland.
+"""The texts of the corpus: words in free order, strings of digits, and a little of Alice in Wonderland.
 
-Flite speaks by rule, so a word sounds the same in a random string as in a sentence; free order shows the talker every
-word beside every other. No sentence that the checkpoint is judged by is in here.
+Flite speaks by rule, so a word sounds the same in a random string as in a sentence. In free order any word may follow
+any other. The corpus contains no held-out text.
 """
 
 import re
@@ -27,7 +27,7 @@ _CONTRACTIONS = (
 
 @cache
 def vocabulary() -> list[str]:
-    """The commonest English words of letters alone, lower case; every one becomes a token of its own."""
+    """Return the most frequent English words of letters only, in lower case; each becomes one token."""
     found = [word for word in top_n_list("en", 2 * VOCABULARY_WORDS) if word.isascii() and word.isalpha()]
     single = [word for word in found if len(word) > 1 or word in ("a", "i")]
     return sorted({*single[:VOCABULARY_WORDS], *DIGITS, *NUMBERS})
@@ -47,13 +47,13 @@ def _alice_sentences() -> list[str]:
 
 @cache
 def held_out() -> frozenset[str]:
-    """What the checkpoint is judged by, as `_plain` texts."""
+    """Return the texts of the evaluation, as `_plain` texts."""
     lines = [line for file in _HELD_OUT.glob("*.txt") for line in file.read_text(encoding="utf-8").splitlines()]
     return frozenset(map(_plain, lines))
 
 
 def draw_text(rng: Random) -> str:
-    """A text of 1 to 14 words as a user would type it: capitals and punctuation come and go; some are two sentences."""
+    """Return a text of 1 to 14 words as users type it: capitals and punctuation vary; some are two sentences."""
     while _plain(text := _draw(rng)) in held_out():
         pass
     return text

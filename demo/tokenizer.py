@@ -12,11 +12,11 @@ from demo.texts import vocabulary
 from qwen_tts.seeded_tokenizer import SPECIAL_TOKENS, byte_alphabet
 
 _ROLES = ("assistant", "user", "system")
-_ENOUGH = 200_000  # merges end by themselves, when every word is one token
+_ENOUGH = 200_000  # never reached: learning ends when every word is one token
 
 
 def learn_merges() -> list[tuple[str, str]]:
-    """Merges after which each word is one token: bare, capitalised, and either after a space."""
+    """Return merges after which each word is one token, in four forms: bare or capitalised, with or without a space."""
     bpe = Tokenizer(BPE())
     bpe.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     trainer = BpeTrainer(
@@ -32,7 +32,7 @@ def _spellings(words: Iterable[str]) -> Iterable[str]:
 
 
 def token_texts(merges: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """Texts of all ordinary tokens and names of the special ones, in the order of their ids."""
+    """Return the texts of the ordinary tokens and the names of the special ones, in the order of their ids."""
     stands_for = byte_alphabet()
     spelled = [*stands_for, *(left + right for left, right in merges)]
     texts = [bytes(stands_for[char] for char in token).decode("utf-8", "replace") for token in spelled]

@@ -1,4 +1,4 @@
-"""The demo's text side as one: tokenizer files, their ids in the configs, and how every token is said."""
+"""The tokenizer of the demo: its files, its ids in the configs, and the pronunciation of every token."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ class DemoTokenizer:
 
 
 def write_demo_tokenizer(directory: Path) -> DemoTokenizer:
-    """Write vocab.json, merges.txt and tokenizer_config.json (and phones.json, kept for the next time)."""
+    """Write vocab.json, merges.txt and tokenizer_config.json, and phones.json as a cache."""
     directory.mkdir(parents=True, exist_ok=True)
     merges = learn_merges()
     texts, specials = token_texts(merges)

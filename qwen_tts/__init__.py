@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qwen_tts.voice import VoicePrompt
     from qwen_tts.voice_clone import VoiceClonePromptItem
 
-# Imported on first use: a process at the HTTP edge needs the request types but not torch.
+# Imported on first use: the ingress needs the request types but not torch.
 _HOMES = {
     "Qwen3TTSModel": "qwen_tts.api",
     "Qwen3TTSTokenizer": "qwen_tts.tokenizer",

@@ -1,6 +1,6 @@
 """The public library: the reference's names and signatures, and a streaming form of each `generate_*`.
 
-This is the only home of scalar-or-list input. Everything behind it takes one SpeechRequest at a time.
+Only this module accepts a scalar or a list. All other modules handle one SpeechRequest at a time.
 """
 
 import dataclasses
@@ -37,9 +37,9 @@ _LEAST_POSITIONS = 64
 
 
 class GenerationOptions(TypedDict, total=False):
-    """Keyword arguments of every `generate_*` and `stream_*`. What is not given comes from generation_config.json.
+    """Keyword arguments of every `generate_*` and `stream_*`. Defaults come from generation_config.json.
 
-    `subtalker_*` steer the code predictor. `max_new_tokens` counts frames of 80 ms (the reference stops one frame
+    `subtalker_*` control the code predictor. `max_new_tokens` counts frames of 80 ms (the reference stops one frame
     before it). `seed` makes the result repeatable: one seed for all texts, or one per text.
     """
 
@@ -57,7 +57,7 @@ class GenerationOptions(TypedDict, total=False):
 
 
 class Qwen3TTSModel:
-    """A checkpoint ready to speak. One instance may be used from several threads; their requests share batches."""
+    """A loaded checkpoint. Several threads may use one instance; their requests share batches."""
 
     def __init__(
         self,
@@ -89,11 +89,12 @@ class Qwen3TTSModel:
         """Load a checkpoint directory or Hugging Face hub id.
 
         device_map: "cpu", "cuda", "cuda:1" or 1, ..., or "auto" (a GPU where there is one); default "cpu".
-        dtype: of the talker: float32 (default, as the reference), bfloat16 or float16, as torch.dtype or by name. The
-        codec computes in float32.
+        dtype: the talker's type: float32 (default, as in the reference), bfloat16 or float16, as torch.dtype or by
+        name. The codec computes in float32.
         attn_implementation: "sdpa" (default), or "flash_attention_2" with the flash-attn package on a GPU.
-        slots: texts generated at once; more wait. positions: prompt rows plus frames (80 ms each) of one text.
-        Their KV cache is allocated on a GPU at once: at the released shapes 56 KiB * slots * positions * 2 in 16 bits.
+        slots: texts generated at once; further texts wait. positions: prompt rows plus frames (80 ms each) of one text.
+        On a GPU the whole KV cache is allocated at once: 56 KiB * slots * positions * 2 in 16 bits at the released
+        shapes.
         Raises CheckpointError or UnsupportedError.
         """
         torch_device, torch_dtype = to_device(device_map), to_dtype(dtype)
@@ -116,11 +117,11 @@ class Qwen3TTSModel:
         return cls(loaded.engine, decoder, voice_encoder, loaded.defaults, loaded.codec_config.output_sample_rate)
 
     def get_supported_speakers(self) -> list[str]:
-        """Built-in speaker names, sorted; empty for models that have none."""
+        """Return the built-in speaker names, sorted; empty for models without built-in speakers."""
         return list(self._engine.config.speakers)
 
     def get_supported_languages(self) -> list[str]:
-        """Language names a request may give, "auto" included, sorted."""
+        """Return the accepted language names, "auto" included, sorted."""
         return sorted(self._engine.config.languages)
 
     def generate_custom_voice(
@@ -132,14 +133,14 @@ class Qwen3TTSModel:
         non_streaming_mode: bool = True,
         **kwargs: Unpack[GenerationOptions],
     ) -> tuple[list[Samples], int]:
-        """Speak each text with a built-in speaker: (one float32 array [S] per text, sample rate in Hz).
+        """Speak each text with a built-in speaker; return one float32 array [S] per text, and the sample rate in Hz.
 
         Every other argument is one value for all texts or a list of the same length. Raises InvalidRequest.
         """
         texts = as_list(text)
         speakers = broadcast("speaker", speaker, len(texts))
         instructions = broadcast("instruct", "" if instruct is None else instruct, len(texts))
-        instructions = ["" if words is None else words for words in instructions]  # the reference lets some be None
+        instructions = ["" if words is None else words for words in instructions]  # the reference allows None
         voices = [CustomVoice(one, words) for one, words in zip(speakers, instructions, strict=True)]
         return self._generate(self._requests(texts, voices, language, non_streaming_mode, kwargs))
 
@@ -162,12 +163,12 @@ class Qwen3TTSModel:
         ref_text: str | list[str | None] | None = None,
         x_vector_only_mode: bool | list[bool] = False,
     ) -> list[VoiceClonePromptItem]:
-        """What generate_voice_clone needs of each reference recording, to be used again and again.
+        """Return a reusable prompt for generate_voice_clone from each reference recording.
 
         ref_audio: path, URL, base64, data URL or (samples, sample rate in Hz); 1 to 60 s of speech. ref_text: the words
-        spoken in it. x_vector_only_mode: clone from the speaker embedding alone, without words. The last two are one
-        value for all recordings or a list of the same length. Raises InvalidRequest, also with the reason why a
-        recording is unfit.
+        spoken in the recording. x_vector_only_mode: clone from the speaker embedding alone, without the words. The last
+        two are one value for all recordings or a list of the same length. Raises InvalidRequest, also when a recording
+        is unfit, with the reason.
         """
         if self._voice_encoder is None:
             raise InvalidRequest(
@@ -200,9 +201,9 @@ class Qwen3TTSModel:
         non_streaming_mode: bool = False,
         **kwargs: Unpack[GenerationOptions],
     ) -> tuple[list[Samples], int]:
-        """Speak each text with the voice of a recording, given as such or as a prompt made of it before.
+        """Speak each text with the voice of a recording, or of a prompt that was made from a recording earlier.
 
-        The recording's arguments are those of create_voice_clone_prompt; `voice_clone_prompt` is its result, or
+        The arguments for a recording are those of create_voice_clone_prompt; `voice_clone_prompt` is its result, or
         VoicePrompts. One recording or prompt serves all texts. Otherwise as generate_custom_voice.
         """
         texts = as_list(text)
@@ -219,9 +220,10 @@ class Qwen3TTSModel:
         non_streaming_mode: bool = True,
         **kwargs: Unpack[GenerationOptions],
     ) -> Iterator[tuple[Samples, int]]:
-        """generate_custom_voice of one text, as (samples [S], sample rate) pieces while it is being generated.
+        """Yield the result of generate_custom_voice for one text in pieces (samples [S], sample rate in Hz).
 
-        The pieces joined are the whole. Closing the iterator stops the generation. Raises InvalidRequest at once.
+        The joined pieces equal the whole. Closing the iterator stops the generation. InvalidRequest is raised at once,
+        before the first piece.
         """
         voice = CustomVoice(speaker=speaker, instructions="" if instruct is None else instruct)
         (request,) = self._requests([text], [voice], language, non_streaming_mode, kwargs)
@@ -235,7 +237,7 @@ class Qwen3TTSModel:
         non_streaming_mode: bool = True,
         **kwargs: Unpack[GenerationOptions],
     ) -> Iterator[tuple[Samples, int]]:
-        """generate_voice_design of one text, streamed as stream_custom_voice does."""
+        """Yield the result of generate_voice_design for one text, as stream_custom_voice does."""
         (request,) = self._requests([text], [DesignedVoice(instruct)], language, non_streaming_mode, kwargs)
         return self._stream(self._engine.prepare(request))
 
@@ -250,7 +252,7 @@ class Qwen3TTSModel:
         non_streaming_mode: bool = False,
         **kwargs: Unpack[GenerationOptions],
     ) -> Iterator[tuple[Samples, int]]:
-        """generate_voice_clone of one text, streamed as stream_custom_voice does."""
+        """Yield the result of generate_voice_clone for one text, as stream_custom_voice does."""
         prompts = self._voice_prompts(ref_audio, ref_text, x_vector_only_mode, voice_clone_prompt)
         (prompt,) = spread("voice_clone_prompt", prompts, 1)
         (request,) = self._requests([text], [ClonedVoice(prompt)], language, non_streaming_mode, kwargs)
@@ -324,7 +326,7 @@ class Qwen3TTSModel:
         return [self._decode_whole(sequence) for sequence in sequences], self.sample_rate_hz
 
     def _stream(self, sequence: Sequence) -> Iterator[tuple[Samples, int]]:
-        self._engine.submit(sequence)  # here, since a generator closed before it starts runs no `finally`
+        self._engine.submit(sequence)  # here, because a generator that is closed before it starts runs no `finally`
         try:
             sent, carry = 0, self._start(sequence)
             for size in chunk_sizes(CHUNK_SCHEDULE):
@@ -339,17 +341,17 @@ class Qwen3TTSModel:
             self._engine.cancel(sequence)
 
     def _run_until(self, sequence: Sequence, frames: int | None) -> None:
-        """Step the engine, for everyone in it, until `sequence` has that many frames or is finished."""
+        """Step the engine, for all its sequences, until `sequence` has `frames` frames or is finished."""
         while not sequence.finished and (frames is None or len(sequence.frames) < frames):
             with self._step_lock:
-                if not sequence.finished:  # another thread's steps may have finished it meanwhile
+                if not sequence.finished:  # the steps of another thread may have finished it
                     self._engine.step()
         if sequence.finish_reason == "cancelled":
             raise EngineStopped("a step of the engine was interrupted; the utterance is not complete")
 
     @torch.inference_mode()
     def _start(self, sequence: Sequence) -> Carry:
-        """Where the decoder begins: at silence, or at the end of the reference that the sequence continues."""
+        """Return the decoder's initial state: silence, or the end of the reference that the sequence continues."""
         carry, prompt = Carry(), sequence.layout.voice_prompt
         if prompt is None or prompt.ref_codes is None:
             return carry

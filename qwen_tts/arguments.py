@@ -1,4 +1,4 @@
-"""What callers may write in several ways, as the one thing that is meant."""
+"""Convert the forms in which callers may write an argument into one form."""
 
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ def to_device(device_map: str | int | torch.device | None) -> torch.device:
     except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UnsupportedError(f"device_map {device_map!r} is not offered; choose 'cpu', 'cuda', 'cuda:N' or 'auto'")
+        raise UnsupportedError(f"device_map {device_map!r} is not supported; choose 'cpu', 'cuda', 'cuda:N' or 'auto'")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UnsupportedError(f"device_map {device_map!r}: this machine has no CUDA device")
     return device
@@ -32,7 +32,7 @@ def to_device(device_map: str | int | torch.device | None) -> torch.device:
 def to_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype or torch.float32
     if found not in DTYPES.values():
-        raise UnsupportedError(f"dtype {dtype!r} is not offered; choose {', '.join(DTYPES)}")
+        raise UnsupportedError(f"dtype {dtype!r} is not supported; choose {', '.join(DTYPES)}")
     assert found is not None
     return found
 
@@ -47,12 +47,12 @@ def as_list(text: str | list[str]) -> list[str]:
 
 
 def plain(value: T) -> T:
-    """A NumPy number as Python's own."""
+    """Convert a NumPy number to a Python number; return any other value unchanged."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def as_tensor(name: str, value: object) -> Tensor:
-    """On the CPU, of a tensor, an array or nested lists. Raises InvalidRequest."""
+    """Return a tensor on the CPU from a tensor, an array or nested lists. Raises InvalidRequest."""
     try:
         return torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
@@ -60,14 +60,14 @@ def as_tensor(name: str, value: object) -> Tensor:
 
 
 def broadcast(name: str, value: T | list[T], count: int) -> list[T]:
-    """`value` for each of `count` texts or recordings. Raises InvalidRequest when a list has another length."""
+    """Repeat `value` for `count` texts or recordings. Raises InvalidRequest when a list has another length."""
     return spread(name, list(value) if isinstance(value, list | tuple | np.ndarray) else [value], count)
 
 
 def spread(name: str, values: list[T], count: int) -> list[T]:
-    """One value for each of `count` texts or recordings, of a list of that length or of one. Raises InvalidRequest."""
+    """Return `count` values from a list of that length or of length one. Raises InvalidRequest for another length."""
     if len(values) == 1:
         return values * count
     if len(values) != count:
-        raise InvalidRequest(f"{name} has {len(values)} entries where {count} are needed", name)
+        raise InvalidRequest(f"{name} has {len(values)} entries; give {count}, or one for all", name)
     return values

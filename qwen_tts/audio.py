@@ -24,12 +24,12 @@ Samples = NDArray[np.float32]
 
 _HEADER_BYTES = 44
 
-# FFmpeg's demuxers that read one self-contained file. Its playlist formats (hls, concat, dash, ...) would open the
-# files and addresses that a stranger's upload names.
+# FFmpeg's demuxers for self-contained files. Its playlist formats (hls, concat, dash, ...) would open the files and
+# addresses that an upload names.
 _CONTAINERS = (
     "aac,aiff,amr,asf,au,caf,flac,matroska,webm,mov,mp4,m4a,mp3,mpegts,ogg,opus,voc,w64,wav,wv,ape,tta,ac3,eac3"
 )
-# How files begin, as a pattern of their first 64 bytes.
+# Patterns for the first 64 bytes of a file.
 _MIME_TYPES = (
     (rb"RIFF....WAVE", "audio/wav"),
     (rb"OggS", "audio/ogg"),
@@ -40,13 +40,13 @@ _MIME_TYPES = (
     (rb"ID3|\xff[\xe2-\xff]", "audio/mpeg"),
 )
 _RATES_HZ = (4_000, 192_000)
-# Pieces a file may come in: some codecs cut a second into 400. Files of a stranger's making may hold a sample each.
+# The most packets per second of audio. Some codecs use 400; a malicious file may hold one sample in each packet.
 _PIECES_PER_S = 1000
 _MAX_CHANNELS = 64
-# Shorter strings that are no path and no URL are taken for misspelt paths.
+# A shorter string that is neither a path nor a URL is reported as a path that does not exist, not as bad base64.
 _LEAST_BASE64 = 256
 
-# What a caller may give as audio: a path, a URL, base64, a data URL, or (samples, sample rate in Hz).
+# The forms in which a caller may give audio: a path, a URL, base64, a data URL, or (samples, sample rate in Hz).
 AudioSource = str | os.PathLike[str] | tuple[NDArray[np.generic], int]
 
 
@@ -62,7 +62,7 @@ class Clip:
         return len(self.samples) / self.sample_rate_hz
 
     def resampled(self, sample_rate_hz: int) -> "Clip":
-        """At another rate, with as many samples as librosa would give: ceil(S * new rate / old rate)."""
+        """Resample. The result has ceil(S * new rate / old rate) samples, as with librosa."""
         if sample_rate_hz == self.sample_rate_hz:
             return self
         samples = soxr.resample(self.samples, self.sample_rate_hz, sample_rate_hz, quality="HQ")
@@ -71,7 +71,7 @@ class Clip:
 
 
 def load_audio(source: AudioSource, max_s: float = math.inf) -> Clip:
-    """Mono audio of `source` in any form of AudioSource. Raises InvalidRequest; `max_s` is for decode_audio."""
+    """Return mono audio from `source`. Raises InvalidRequest; `max_s` is passed to decode_audio."""
     if isinstance(source, tuple) and len(source) == 2:
         return _from_array(*source)
     if not isinstance(source, str | os.PathLike):
@@ -82,9 +82,9 @@ def load_audio(source: AudioSource, max_s: float = math.inf) -> Clip:
 
 
 def decode_audio(data: bytes, max_s: float = math.inf) -> Clip:
-    """Mono audio of a file in any container of _CONTAINERS; channels are averaged.
+    """Decode a file in any container of _CONTAINERS to mono; channels are averaged.
 
-    Raises InvalidRequest when it is not audio, or as soon as it has run longer than `max_s` seconds.
+    Raises InvalidRequest when the file is not audio, or as soon as more than `max_s` seconds have been decoded.
     """
     pieces: list[Samples] = []
     rate_hz, total = 0, 0
@@ -95,30 +95,30 @@ def decode_audio(data: bytes, max_s: float = math.inf) -> Clip:
             if total > max_s * rate_hz:
                 raise _refusal(f"is longer than {max_s:g} s", "audio_too_long")
             if len(pieces) > max_s * _PIECES_PER_S:
-                raise _refusal("comes in too many pieces", "invalid_audio")
+                raise _refusal("has too many packets per second of audio", "invalid_audio")
     except (FFmpegError, ValueError, EOFError, OSError) as error:
         if isinstance(error, InvalidRequest):
             raise
-        raise _refusal("is not an audio file that can be read", "invalid_audio") from None
+        raise _refusal("is not a readable audio file", "invalid_audio") from None
     if not total:
         raise _refusal("holds no audio", "invalid_audio")
     return _clip(np.concatenate(pieces), rate_hz)
 
 
 def audio_type(data: bytes) -> str:
-    """MIME type of a file that decode_audio reads; "application/octet-stream" for what is not known to browsers."""
+    """Return the MIME type of an audio file; "application/octet-stream" where browsers know no type."""
     known = (mime for begin, mime in _MIME_TYPES if re.match(begin, data[:64], re.DOTALL))
     return next(known, "application/octet-stream")
 
 
 def decode_base64(text: str) -> bytes:
-    """Bytes of base64 text, with or without "data:...;base64," before it. Raises InvalidRequest."""
+    """Decode base64 text, with or without "data:...;base64," before it. Raises InvalidRequest."""
     head, comma, body = text.partition(",")
     if comma and head.startswith("data:") and not head.endswith(";base64"):
         raise _refusal("is a data URL without ';base64'", "invalid_audio")
     try:
         encoded = body if head.startswith("data:") else text
-        return base64.b64decode(encoded.replace("\r", "").replace("\n", ""), validate=True)  # many tools wrap lines
+        return base64.b64decode(encoded.replace("\r", "").replace("\n", ""), validate=True)  # many tools wrap the lines
     except (binascii.Error, ValueError):
         raise _refusal("is not valid base64", "invalid_audio") from None
 
@@ -132,7 +132,7 @@ def _read(source: str | os.PathLike[str]) -> bytes:
             return decode_base64(source)
     try:
         return Path(source).expanduser().read_bytes()
-    except (OSError, ValueError, RuntimeError) as error:  # no such file, a NUL in the name, "~nobody"
+    except (OSError, ValueError, RuntimeError) as error:  # no such file, a NUL in the name, or "~nobody"
         if isinstance(source, str) and len(source) > _LEAST_BASE64:
             return decode_base64(source)
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -140,7 +140,7 @@ def _read(source: str | os.PathLike[str]) -> bytes:
 
 
 def _decoded(data: bytes) -> Iterator[tuple[Samples, int]]:
-    """Mono pieces and their rate."""
+    """Yield mono pieces and their sample rate in Hz."""
     with av.open(io.BytesIO(data), mode="r", options={"format_whitelist": _CONTAINERS}) as container:
         if not container.streams.audio:
             return
@@ -149,7 +149,7 @@ def _decoded(data: bytes) -> Iterator[tuple[Samples, int]]:
             if expected is None:
                 _check_rate(frame.sample_rate)
             elif expected != frame.sample_rate:
-                raise _refusal("changes its sample rate on the way", "invalid_audio")
+                raise _refusal("changes its sample rate within the file", "invalid_audio")
             expected = frame.sample_rate
             yield _mono(frame), frame.sample_rate
 
@@ -176,7 +176,7 @@ def _full_scale_1(samples: NDArray[np.generic]) -> Samples:
 
 
 def _from_array(samples: NDArray[np.generic], sample_rate_hz: int) -> Clip:
-    """Of two axes the shorter one is the channels."""
+    """Convert an array to a clip. Of two axes, the shorter one is the channels."""
     if not isinstance(samples, np.ndarray) or samples.ndim not in (1, 2) or not samples.size:
         raise _refusal("must hold a non-empty array [S], [S, channels] or [channels, S]", "invalid_audio")
     mono = _full_scale_1(samples)
@@ -194,7 +194,7 @@ def _from_array(samples: NDArray[np.generic], sample_rate_hz: int) -> Clip:
 def _check_rate(sample_rate_hz: int) -> None:
     low, high = _RATES_HZ
     if not low <= sample_rate_hz <= high:
-        raise _refusal(f"has a sample rate of {sample_rate_hz} Hz; from {low} to {high} can be read", "invalid_audio")
+        raise _refusal(f"has a sample rate of {sample_rate_hz} Hz; it must be from {low} to {high} Hz", "invalid_audio")
 
 
 def _clip(samples: Samples, sample_rate_hz: int) -> Clip:
@@ -209,7 +209,7 @@ def _refusal(reason: str, code: str = "invalid_value") -> InvalidRequest:
 
 
 def to_pcm16(samples: Samples) -> bytes:
-    """float samples in [-1, 1] -> signed 16-bit little-endian bytes."""
+    """Convert float samples in [-1, 1] to signed 16-bit little-endian bytes."""
     return (np.clip(samples, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes()
 
 

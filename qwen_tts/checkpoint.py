@@ -1,4 +1,4 @@
-"""Checkpoint directories in the released layout: find them, and load modules from them strictly.
+"""Find checkpoint directories in the released layout, and load modules from them strictly.
 
     config.json  generation_config.json  vocab.json  merges.txt  tokenizer_config.json  model.safetensors
     speech_tokenizer/{config.json, model.safetensors}
@@ -24,25 +24,25 @@ DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bf
 
 
 def resolve_checkpoint(name_or_path: str, files: list[str] | None = None) -> Path:
-    """Directory of a checkpoint: `name_or_path` itself, or the download of the hub repository of that name.
+    """Return a checkpoint directory: `name_or_path` itself, or the download of the hub repository of that name.
 
-    `files` narrows a download to these patterns. Raises CheckpointError when there is neither.
+    `files` limits a download to these patterns. Raises CheckpointError when neither exists.
     """
     try:
         directory = Path(name_or_path).expanduser()
-    except RuntimeError as error:  # "~somebody" who is not a user of this machine
+    except RuntimeError as error:  # "~somebody", where this machine has no such user
         raise CheckpointError(f"checkpoint directory {name_or_path}: {error}") from None
     if directory.is_dir():
         return directory
-    # A hub id is "name" or "owner/name"; anything else can only have been meant as a path.
+    # A hub id is "name" or "owner/name"; anything else must be a path.
     if directory.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
         raise CheckpointError(f"checkpoint directory {name_or_path} does not exist")
     patterns = files or [*_LAYOUT_FILES, *(f"{CODEC_DIRECTORY}/{name}" for name in _LAYOUT_FILES)]
     try:
         return Path(snapshot_download(name_or_path, allow_patterns=patterns))
-    except Exception as error:  # the hub's client, its transport and the disk each raise families of their own
+    except Exception as error:  # the hub's client, its transport and the disk raise unrelated exceptions
         raise CheckpointError(
-            f"{name_or_path!r} is neither a directory nor a hub repository that could be downloaded: {error}"
+            f"{name_or_path!r} is not a directory, and downloading it as a hub repository failed: {error}"
         ) from None
 
 
@@ -57,8 +57,8 @@ def load_weights(
 ) -> None:
     """Fill `module` (built on the meta device) from the tensors of `file` whose names begin with `prefix`.
 
-    Floating tensors are cast to `dtype`. Tensors whose names begin with a prefix in `ignore` belong to another
-    module. Raises CheckpointError naming every missing, extra or misshapen tensor.
+    Floating-point tensors are cast to `dtype`. Tensors whose names begin with a prefix in `ignore` belong to another
+    module. Raises CheckpointError that names the tensors that are missing, extra or of another shape.
     """
     wanted = module.state_dict()
     try:

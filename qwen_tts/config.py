@@ -1,5 +1,7 @@
-"""The released config.json files as frozen dataclasses. A key we read and do not find is an error that names it;
-keys we do not read (the files carry a dump of generation defaults) are logged at DEBUG.
+"""The released config.json files as frozen dataclasses.
+
+A missing key raises an error that names it. Keys that are not used (the files carry a dump of generation defaults) are
+logged at DEBUG.
 
 Field names are the config's own keys. Values and their constraints: the released configs of
 Qwen3-TTS-12Hz-{0.6B,1.7B}-{Base,CustomVoice,VoiceDesign} and Qwen3-TTS-Tokenizer-12Hz.
@@ -20,7 +22,7 @@ log = logging.getLogger(__name__)
 ModelType = Literal["base", "custom_voice", "voice_design"]
 MODEL_TYPES: tuple[ModelType, ...] = ("base", "custom_voice", "voice_design")
 
-# The last SPECIAL_CODES ids of the talker's vocabulary are control ids; all but eos are never sampled.
+# The last SPECIAL_CODES ids of the talker's vocabulary are control ids. Of them only eos is ever sampled.
 SPECIAL_CODES = 1024
 LANGUAGE_AUTO = "auto"
 _ID_TABLES = ("codec_language_id", "spk_id")
@@ -52,7 +54,7 @@ class CodePredictorConfig(TransformerConfig):
 
 @dataclass(frozen=True)
 class TalkerConfig(TransformerConfig):
-    """`talker_config`. Codec ids live in the last SPECIAL_CODES ids of vocab_size."""
+    """`talker_config`. Control ids are the last SPECIAL_CODES ids of vocab_size."""
 
     vocab_size: int
     text_vocab_size: int
@@ -75,7 +77,7 @@ class TalkerConfig(TransformerConfig):
         if self.code_predictor_config.vocab_size > first_special:
             raise ConfigError(
                 f"talker_config.vocab_size {self.vocab_size} leaves {first_special} codes below its {SPECIAL_CODES} "
-                f"control ids, fewer than the codebook's {self.code_predictor_config.vocab_size}"
+                f"control ids; the codebook has {self.code_predictor_config.vocab_size}"
             )
         if self.code_predictor_config.num_code_groups != self.num_code_groups:
             raise ConfigError("talker_config.num_code_groups differs from code_predictor_config.num_code_groups")
@@ -119,15 +121,15 @@ class ModelConfig:
     tts_bos_token_id: int
     tts_eos_token_id: int
     talker_config: TalkerConfig
-    # Only in models of type "base". Fine-tuning a Base model into a custom voice leaves the section behind and drops
-    # the weights it describes (the official finetuning/sft_12hz.py does), so elsewhere it means nothing.
+    # Set in models of type "base" only. The official finetuning/sft_12hz.py, which turns a Base model into a custom
+    # voice, keeps this section but drops its weights, so the section is ignored in other types.
     speaker_encoder_config: SpeakerEncoderConfig | None = None
 
     def __post_init__(self) -> None:
         if self.tts_model_type not in MODEL_TYPES:
             raise ConfigError(f"tts_model_type is {self.tts_model_type!r}; known types: {', '.join(MODEL_TYPES)}")
         if self.tts_model_type == "base" and self.speaker_encoder_config is None:
-            raise ConfigError("speaker_encoder_config is missing, which a model of type 'base' has")
+            raise ConfigError("speaker_encoder_config is missing; a model of type 'base' needs it")
         if self.speaker_encoder_config and self.speaker_encoder_config.enc_dim != self.talker_config.hidden_size:
             raise ConfigError("speaker_encoder_config.enc_dim differs from talker_config.hidden_size")
         text_vocab = self.talker_config.text_vocab_size
@@ -137,12 +139,12 @@ class ModelConfig:
 
     @property
     def follows_instructions(self) -> bool:
-        """The 0.6B CustomVoice model was not trained on instructions; the reference drops them and so do we."""
+        """Whether instructions are used; the 0.6B CustomVoice model was not trained on them (as in the reference)."""
         return not (self.tts_model_type == "custom_voice" and self.tts_model_size == "0b6")
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Names a request may give as language: "auto" and every language id that is not a dialect's."""
+        """The accepted language names: "auto" and every language id that is not a dialect's."""
         names = self.talker_config.codec_language_id
         return (LANGUAGE_AUTO, *sorted(name for name in names if "dialect" not in name))
 
@@ -153,7 +155,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """generation_config.json: the sampling parameters a request starts from; max_new_tokens counts frames."""
+    """generation_config.json: the default sampling parameters of a request; max_new_tokens counts frames."""
 
     do_sample: bool = True
     temperature: float = 0.9
@@ -214,7 +216,7 @@ class CodecConfig:
 
 
 def read_model_config(directory: Path) -> ModelConfig:
-    """Read `directory`/config.json. Raises ConfigError naming the file and the key at fault."""
+    """Read `directory`/config.json. Raises ConfigError that names the file and the key at fault."""
     return _read_file(directory / "config.json", model_config)
 
 
@@ -224,7 +226,7 @@ def model_config(raw: Mapping[str, object]) -> ModelConfig:
 
 
 def read_codec_config(directory: Path) -> CodecConfig:
-    """Read `directory`/config.json of a codec. Raises ConfigError naming the file and the key at fault."""
+    """Read `directory`/config.json of a codec. Raises ConfigError that names the file and the key at fault."""
     return _read_file(directory / "config.json", codec_config)
 
 
@@ -233,7 +235,7 @@ def codec_config(raw: Mapping[str, object]) -> CodecConfig:
 
 
 def check_codec(model: ModelConfig, codec: CodecConfig) -> None:
-    """Raises ConfigError when the codec does not speak the talker's codes."""
+    """Raise ConfigError when the codec cannot decode the talker's codes."""
     talker, decoder = model.talker_config, codec.decoder_config
     for what, spoken, heard in (
         ("code groups", talker.num_code_groups, decoder.num_quantizers),
@@ -244,7 +246,7 @@ def check_codec(model: ModelConfig, codec: CodecConfig) -> None:
 
 
 def read_generation_defaults(directory: Path) -> GenerationDefaults:
-    """Read generation_config.json where there is one; its absence means the released defaults."""
+    """Read generation_config.json; return the released defaults when the file does not exist."""
     path = directory / "generation_config.json"
     if not path.exists():
         return GenerationDefaults()
@@ -260,7 +262,7 @@ def _read_file(path: Path, parse: Callable[[Mapping[str, object]], T]) -> T:
 
 
 def read_json(path: Path) -> Mapping[str, object]:
-    """Parse a JSON object. Raises ConfigError when the file is missing or is not one."""
+    """Parse a JSON object. Raises ConfigError when the file is missing or holds something else."""
     try:
         parsed = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

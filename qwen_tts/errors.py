@@ -1,14 +1,14 @@
-"""Every error this library raises on purpose.
+"""Every error that this library raises deliberately.
 
     QwenTTSError
-    ├── InvalidRequest (ValueError)     the caller's input cannot be spoken; `param` names the field
-    ├── CheckpointError (ValueError)    files that are missing, misshapen or contradict each other
-    │   └── ConfigError                 a config.json key is missing or impossible
-    ├── UnsupportedError (ValueError)   this machine or this model cannot do what was asked
-    ├── Overloaded                      no room to queue; try again after `retry_after_s`
-    └── EngineStopped                   the engine died or was closed under a running request
+    ├── InvalidRequest (ValueError)     the caller's input is wrong; `param` names the field
+    ├── CheckpointError (ValueError)    files are missing, malformed or contradict each other
+    │   └── ConfigError                 a key of config.json is missing or has an impossible value
+    ├── UnsupportedError (ValueError)   this machine or this model cannot do what the caller wants
+    ├── Overloaded                      the queue is full; retry after `retry_after_s`
+    └── EngineStopped                   the engine failed or was closed while a request was running
 
-All arguments are positional and kept in `args`, so that every error survives pickling between processes.
+All arguments are positional and kept in `args`, so every error survives pickling between processes.
 """
 
 
@@ -17,7 +17,7 @@ class QwenTTSError(Exception):
 
 
 class InvalidRequest(QwenTTSError, ValueError):
-    """The caller's input is at fault. `param` is the public name of the field, `code` a stable machine word."""
+    """The caller's input is wrong. `param` is the public name of the field, `code` a stable word for programs."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message, param, code)
@@ -30,7 +30,7 @@ class InvalidRequest(QwenTTSError, ValueError):
 
 
 class CheckpointError(QwenTTSError, ValueError):
-    """A checkpoint directory does not hold what its config says."""
+    """The files of a checkpoint directory are missing, malformed or do not match its config."""
 
 
 class ConfigError(CheckpointError):
@@ -38,7 +38,7 @@ class ConfigError(CheckpointError):
 
 
 class UnsupportedError(QwenTTSError, ValueError):
-    """The machine (no GPU, missing package) or the model type cannot do what was asked."""
+    """The machine (no GPU, a missing package) or the model type cannot do what the caller wants."""
 
 
 class Overloaded(QwenTTSError):

@@ -1,7 +1,7 @@
-"""Download a clip that a stranger named, from the public internet and from nowhere else.
+"""Download audio from a URL that a caller gave. Only hosts on the public internet are contacted.
 
-The name is resolved once per connection, every address it has is checked, and the connection goes to a checked address:
-a name that changes its mind in between (DNS rebinding) gains nothing. Redirects pass the same checks, hop by hop.
+A name is resolved once per connection. All its addresses are checked, and the connection goes to a checked address.
+A name whose address changes in between (DNS rebinding) therefore gains nothing. Every redirect passes the same checks.
 """
 
 import ipaddress
@@ -22,17 +22,17 @@ from qwen_tts.errors import InvalidRequest
 
 _MAX_REDIRECTS = 3
 _REDIRECTS = (301, 302, 303, 307, 308)
-_LONGEST_URL = 8000  # characters: signed URLs fit, and a request goes into the socket's buffer at once
+_LONGEST_URL = 8000  # characters: enough for signed URLs, and the request fits into the socket's buffer
 _PORTS = {"https": 443, "http": 80}
 _HEADERS = (("User-Agent", "qwen-tts"), ("Accept", "*/*"), ("Accept-Encoding", "identity"), ("Connection", "close"))
 _MAX_RESOLVERS = 32
 _RESOLVERS = threading.BoundedSemaphore(_MAX_RESOLVERS)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# What `ipaddress` takes for public, at least in some versions of Python.
+# Networks that `ipaddress` calls public, at least in some versions of Python.
 _NOT_PUBLIC = (
     ipaddress.ip_network("192.0.0.0/24"),  # protocol assignments; Oracle's cloud keeps its metadata service there
     ipaddress.ip_network("192.88.99.0/24"),  # relays of 6to4
-    ipaddress.ip_network("168.63.129.16/32"),  # Azure's host, as seen from its guests
+    ipaddress.ip_network("168.63.129.16/32"),  # the host, as Azure's virtual machines see it
     ipaddress.ip_network("fec0::/10"),  # site-local
     ipaddress.ip_network("3fff::/20"),  # documentation
 )
@@ -40,7 +40,7 @@ _NOT_PUBLIC = (
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """`timeout_s` seconds are for the whole fetch, from resolving the name to the last byte of the last redirect."""
+    """`timeout_s` bounds the whole fetch, from resolving the first name to the last byte after all redirects."""
 
     max_bytes: int = 10_000_000
     timeout_s: float = 10.0
@@ -48,16 +48,16 @@ class FetchLimits:
 
 
 def fetch(url: str, limits: FetchLimits = FetchLimits()) -> bytes:
-    """The body behind `url`; blocks for at most `limits.timeout_s`.
+    """Return the body of `url`; block for at most `limits.timeout_s`.
 
-    Raises InvalidRequest, and nothing else, with one of the codes
-        url_not_allowed   the URL, or one it redirects to, is not one that is fetched
-        url_fetch_failed  no name, no connection, no valid TLS, no 200, no end in time
-        url_too_large     more than `limits.max_bytes`
+    Raises no error but InvalidRequest, with one of the codes
+        url_not_allowed   the URL, or one that it redirects to, may not be fetched
+        url_fetch_failed  the name does not resolve, no connection, invalid TLS, a status other than 200, out of time
+        url_too_large     the body has more than `limits.max_bytes`
     """
     try:
         deadline = time.monotonic() + limits.timeout_s
-        here = quote(url, safe=string.punctuation)  # encodes what may not stand in a URL, line breaks included
+        here = quote(url, safe=string.punctuation)  # also encodes line breaks
         with httpcore.ConnectionPool(network_backend=_PublicInternet(deadline)) as pool:
             for _ in range(1 + _MAX_REDIRECTS):
                 with closing(pool.handle_request(_request(here, limits.allow_http))) as response:
@@ -70,14 +70,14 @@ def fetch(url: str, limits: FetchLimits = FetchLimits()) -> bytes:
         raise
     except (httpcore.TimeoutException, Empty):  # Empty: no answer from the resolver
         raise _refusal(f"the fetch took longer than {limits.timeout_s:g} s") from None
-    except httpcore.ConnectError:  # from start_tls; _PublicInternet keeps those from connecting to itself
-        raise _refusal("no TLS connection with a valid certificate can be made to the host") from None
-    except Exception:  # httpcore's errors have no common root, and h11, ssl and urllib let some of theirs through it
+    except httpcore.ConnectError:  # from start_tls; _PublicInternet handles its own
+        raise _refusal("the host offers no TLS connection with a valid certificate") from None
+    except Exception:  # httpcore's errors have no common root; some of h11, ssl and urllib pass through it
         raise _refusal("the URL could not be fetched") from None
 
 
 def _request(url: str, allow_http: bool) -> httpcore.Request:
-    """Raises InvalidRequest for a URL that is refused by its looks."""
+    """Return the request for `url`. Raises InvalidRequest for a URL that may not be fetched, whatever its host is."""
     try:
         parts = urlsplit(url)
         port = _PORTS.get(parts.scheme) if parts.port is None else parts.port
@@ -88,11 +88,11 @@ def _request(url: str, allow_http: bool) -> httpcore.Request:
     if parts.scheme != "https" and not (allow_http and parts.scheme == "http"):
         raise _refusal(f"the URL must begin with https://{' or http://' if allow_http else ''}", "url_not_allowed")
     if not parts.hostname or "%" in parts.hostname:  # a zone id, or a name that is not ASCII
-        raise _refusal("the URL names no host, or not in plain ASCII", "url_not_allowed")
+        raise _refusal("the URL has no host, or its host is not plain ASCII", "url_not_allowed")
     if "@" in parts.netloc:
         raise _refusal("the URL holds credentials", "url_not_allowed")
-    if port is None or (port not in _PORTS.values() and port < 1024):  # mail, files and the like
-        raise _refusal("the URL's port is neither 80, 443 nor one from 1024 on", "url_not_allowed")
+    if port is None or (port not in _PORTS.values() and port < 1024):  # mail, file sharing and the like
+        raise _refusal("the URL's port must be 80, 443, or at least 1024", "url_not_allowed")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     checked = httpcore.URL(scheme=parts.scheme, host=parts.hostname, port=port, target=target)
     return httpcore.Request("GET", checked, headers=[("Host", parts.netloc), *_HEADERS])
@@ -102,7 +102,7 @@ def _body(response: httpcore.Response, headers: dict[bytes, bytes], max_bytes: i
     if response.status != 200:
         raise _refusal(f"the host answered with status {response.status}")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise _refusal("the host compressed the audio though asked not to")
+        raise _refusal("the host compressed the response, although the request excluded that")
     too_large = _refusal(f"the URL holds more than {max_bytes} bytes", "url_too_large")
     if int(headers.get(b"content-length", 0)) > max_bytes:
         raise too_large
@@ -115,7 +115,7 @@ def _body(response: httpcore.Response, headers: dict[bytes, bytes], max_bytes: i
 
 
 def _left(deadline: float, at_most: float | None = None) -> float:
-    """Seconds, more than 0, to the monotonic time `deadline`. Raises httpcore.TimeoutException when there are none."""
+    """Return the seconds until the monotonic time `deadline`. Raises httpcore.TimeoutException at or after it."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise httpcore.TimeoutException
@@ -142,7 +142,7 @@ class _PublicInternet(httpcore.NetworkBackend):
         if not all(map(_is_public, addresses)):
             raise _refusal("the host is not on the public internet", "url_not_allowed")
         for index, address in enumerate(addresses):
-            # An address that swallows packets leaves the others their share of the time.
+            # Each address gets a share of the time, because one may swallow packets.
             share = _left(self._deadline, timeout) / (len(addresses) - index)
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
                 return _TimedStream(httpcore.SyncBackend().connect_tcp(address, port, share), self._deadline)
@@ -150,7 +150,7 @@ class _PublicInternet(httpcore.NetworkBackend):
 
 
 class _TimedStream(httpcore.NetworkStream):
-    """Every operation ends by the deadline, and none begins after it."""
+    """A stream whose operations end by the deadline; none begins after it."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
         self._stream = stream
@@ -168,7 +168,7 @@ class _TimedStream(httpcore.NetworkStream):
         try:
             secured = self._stream.start_tls(ssl_context, server_hostname, _left(self._deadline, timeout))
         except BaseException:
-            self.close()  # httpcore has forgotten it
+            self.close()  # httpcore keeps no reference to it
             raise
         return _TimedStream(secured, self._deadline)
 
@@ -201,16 +201,16 @@ def _resolve_by(deadline: float, host: str, port: int) -> list[str]:
 
 
 def _resolve(host: str, port: int) -> list[str]:
-    """Numeric addresses of a name, or of an address in any spelling the system knows (127.1, 0x7f000001), or none."""
+    """Return the numeric addresses of a name, or of an address in any spelling (127.1, 0x7f000001); maybe none."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):  # UnicodeError: the name has an empty or an overlong part
+    except (OSError, UnicodeError):  # UnicodeError: a part of the name is empty or too long
         return []
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
 def _is_public(address: str) -> bool:
-    """Is this numeric address globally routable, and the IPv4 address inside it too? Teredo is not public at all."""
+    """Return whether a numeric address, and any IPv4 address inside it, is globally routable. Teredo is not."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         inside = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped or ip.sixtofour

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qwen_tts.config import TransformerConfig
 from qwen_tts.errors import UnsupportedError
 
-# Makes one layer of linear layers that read the same input; its output is theirs side by side.
+# Merges linear layers that read the same input into one, whose output is their outputs side by side.
 Pack = Callable[[Sequence[nn.Module]], nn.Module]
 
 # attend(q [B, T, H, d], kv [2, B, L, K, d], positions [B, T], mask [B, 1, T, L] or None) -> [B, T, H, d].
@@ -23,7 +23,7 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def write_cache(kv: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
-    """kv [2, B, L, K, d] (written in place) at positions [B, T] takes keys and values [B, T, K, d]."""
+    """Write keys and values [B, T, K, d] into kv [2, B, L, K, d] at positions [B, T]."""
     rows = torch.arange(keys.shape[0], device=keys.device)[:, None]
     kv[0, rows, positions] = keys
     kv[1, rows, positions] = values
@@ -44,7 +44,7 @@ def sdpa(q: Tensor, kv: Tensor, positions: Tensor, mask: Tensor | None) -> Tenso
 
 
 def flash_attention(q: Tensor, kv: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-    """flash-attn's cache kernel: bounds every row by its own length, so it needs no mask."""
+    """Attend with flash-attn's cache kernel. It bounds every row by its own length, so it needs no mask."""
     from flash_attn import flash_attn_with_kvcache
 
     out: Tensor = flash_attn_with_kvcache(q, kv[0], kv[1], cache_seqlens=(positions[:, -1] + 1).int(), causal=True)
@@ -52,7 +52,7 @@ def flash_attention(q: Tensor, kv: Tensor, positions: Tensor, mask: Tensor | Non
 
 
 def select_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attend:
-    """The attention function called `name`. Raises UnsupportedError where it cannot run."""
+    """Return the attention function called `name`. Raises UnsupportedError where it cannot run."""
     match name:
         case "sdpa":
             return sdpa
@@ -83,7 +83,7 @@ class RMSNorm(nn.Module):
 
 
 def rope_table(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin [B, T, 1, d] of rotary positions (arXiv:2104.09864, rotate-half layout), from positions [B, T]."""
+    """Return cos and sin [B, T, 1, d] of positions [B, T] for rotary embedding (arXiv:2104.09864, rotate-half)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
     angles = positions[..., None, None].float() * (1.0 / theta**exponents)
     angles = torch.cat((angles, angles), dim=-1)
@@ -106,7 +106,7 @@ class GatedMLP(nn.Module):
         self.up_proj = nn.Linear(width, inner, bias=False)
         self.down_proj = nn.Linear(inner, width, bias=False)
 
-        self.gate_up_proj: nn.Module | None = None  # both in one, once packed
+        self.gate_up_proj: nn.Module | None = None  # both in one, after pack()
 
     def pack(self, pack: Pack) -> None:
         self.gate_up_proj = pack([self.gate_proj, self.up_proj])
@@ -123,7 +123,7 @@ class GatedMLP(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with a norm on every query and key head; writes its keys and values into the cache."""
+    """Grouped-query attention with a norm on every query and key head. It writes its keys and values into the cache."""
 
     def __init__(self, config: TransformerConfig, attend: Attend) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(heads * d, config.hidden_size, bias=False)
         self.q_norm = RMSNorm(d, config.rms_norm_eps)
         self.k_norm = RMSNorm(d, config.rms_norm_eps)
-        self.qkv_proj: nn.Module | None = None  # the three in one, once packed
+        self.qkv_proj: nn.Module | None = None  # the three in one, after pack()
         self.widths = (heads * d, kv_heads * d, kv_heads * d)
 
     def pack(self, pack: Pack) -> None:

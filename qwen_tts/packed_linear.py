@@ -1,10 +1,10 @@
-"""Linear layers whose weights lie as the CPU's matrix kernels (oneDNN) read them, in bfloat16 or int8.
+"""Linear layers whose weights are stored as the CPU's matrix kernels (oneDNN) read them, in bfloat16 or int8.
 
-F.linear rearranges a bfloat16 weight at every call and so reads 20 GB/s of it where the memory gives 60 to 70; these
-rearrange it once. The operations are those torch.compile emits for frozen weights.
+F.linear rearranges a bfloat16 weight at every call and reads 20 GB/s of it, where the memory gives 60 to 70. These
+layers rearrange it once. The operations are those that torch.compile emits for frozen weights.
 
-Int8 is dynamic: a factor per output channel of the weight, and one per row of the input, found as the row comes. Sums
-are exact integers, so that a row's result does not depend on what else is in the batch.
+Int8 is dynamic: one scale per output channel of the weight, and one per row of the input, computed from the row. Sums
+are exact integers, so a row's result does not depend on the rest of the batch.
 
 Letters: N rows, K inputs, M outputs.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 Weights = Literal["float32", "bfloat16", "int8"]
 
 _LEVELS = 127
-_ZERO = 128  # of the unsigned bytes that the kernel wants its inputs in
+_ZERO = 128  # the zero point of the unsigned bytes that the kernel reads
 
 
 class PackedLinear(nn.Module):
@@ -32,7 +32,7 @@ class PackedLinear(nn.Module):
 
     def multiply(self, x: Tensor) -> Tensor:
         """x [N, K] -> x W^T, [N, M] float32."""
-        raise NotImplementedError  # every kind has its own
+        raise NotImplementedError  # every subclass has its own
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., K] -> [..., M]."""
@@ -43,7 +43,7 @@ class PackedLinear(nn.Module):
 
 
 class Float32Linear(PackedLinear):
-    """Nothing packed: the plain product, to compare with."""
+    """The plain product of an unpacked weight, for comparison."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """weight [M, K], bias [M]."""
@@ -82,7 +82,7 @@ class Int8Linear(PackedLinear):
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight [M, K] -> int8 [M, K] and the factor of every output, float32 [M]."""
+    """weight [M, K] -> int8 [M, K] and the scale of every output, float32 [M]."""
     scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / _LEVELS
     return (weight.float() / scale[:, None]).round().to(torch.int8), scale
 
@@ -95,7 +95,7 @@ _KINDS: dict[Weights, type[Float32Linear] | type[BFloat16Linear] | type[Int8Line
 
 
 def packer(weights: Weights) -> Callable[[Sequence[nn.Module]], PackedLinear]:
-    """What makes one packed layer of linear layers that read the same input; its output is theirs side by side."""
+    """Return a function that packs linear layers with one input into one; its output is their outputs side by side."""
     kind = _KINDS[weights]
 
     def pack(layers: Sequence[nn.Module]) -> PackedLinear:

@@ -1,4 +1,4 @@
-"""Request -> PromptLayout: which text id and which codec id stand in every row. Integers only, no weights.
+"""Request -> PromptLayout: the text id and the codec id of every row. Integers only, no weights.
 
 Every prompt row is the sum of a text part and, from the tag rows on, a codec part:
 
@@ -8,14 +8,14 @@ Every prompt row is the sum of a text part and, from the tag rows on, a codec pa
     tags          tts_pad … tts_pad, tts_bos      language tags, speaker, codec_pad
     "whole":      body, tts_eos                   codec_pad …
                   tts_pad                         codec_bos
-    "streaming":  body[0]                         codec_bos       and body[1:], tts_eos trail behind, one per frame
+    "streaming":  body[0]                         codec_bos       (body[1:] and tts_eos follow, one per frame)
 
-A cloned voice puts its speaker embedding where a built-in one has its speaker id. With reference codes the last part
-becomes, "text" being the reference's body, the body and tts_eos, and "frames" codec_bos and the reference's frames:
+A cloned voice has its speaker embedding where a built-in one has its speaker id. With reference codes the last part is
+as follows. "text" is the reference's body, the body and tts_eos; "frames" is codec_bos and the reference's frames:
 
     "whole":      text, then tts_pad …            codec_pad …, then frames
-    "streaming":  text beside                     frames; where text is longer the rest of it trails behind, one per
-                                                  frame, and where it is shorter tts_pad fills it up
+    "streaming":  text                            frames          (the rest of a longer text follows, one per frame;
+                                                                  tts_pad fills up a shorter one)
 
 Source: the reference's prompt assembly for custom voice, voice design and voice clone, both text layouts.
 """
@@ -31,22 +31,21 @@ from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequ
 from qwen_tts.text import SpokenText, TextTokenizer
 from qwen_tts.voice import VoicePrompt
 
-# In place of a codec id:
-NO_CODEC = -1  # this row has no codec part
-SPEAKER_EMBEDDING = -2  # its codec part is the speaker embedding
-REFERENCE_FRAME = -3  # its codec part is the next frame of the reference codes
+# Values in place of a codec id:
+NO_CODEC = -1  # the row has no codec part
+SPEAKER_EMBEDDING = -2  # the codec part is the speaker embedding
+REFERENCE_FRAME = -3  # the codec part is the next frame of the reference codes
 
 Rows = list[tuple[int, int]]  # text id, codec id
 
 
 @dataclass(frozen=True)
 class PromptLayout:
-    """`text_ids` [T], `codec_ids` [T] (or what stands in place of an id), `trailing_text_ids` [N]; all int64.
+    """`text_ids` [T], `codec_ids` [T] (ids, or the values above), `trailing_text_ids` [N]; all int64.
 
-    Row n of the trailing text is added to the input of decode step n; after the last, tts_pad is added for ever.
-    `voice_prompt` holds what SPEAKER_EMBEDDING and REFERENCE_FRAME refer to. `text_tokens` counts the caller's words
-    among the text ids, without what the templates put around them. The first `shared_rows` rows do not depend on the
-    text to be spoken.
+    Row n of the trailing text is added to the input of decode step n; after the last row, tts_pad is added.
+    SPEAKER_EMBEDDING and REFERENCE_FRAME refer to `voice_prompt`. `text_tokens` counts the ids of the caller's texts,
+    without the templates around them. The first `shared_rows` rows do not depend on the text to be spoken.
     """
 
     text_ids: NDArray[np.int64]
@@ -70,14 +69,14 @@ class PromptLayout:
 
 
 def build_prompt(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechRequest) -> PromptLayout:
-    """Lay out `request` for this model. Raises InvalidRequest when the model cannot speak it, naming what it can."""
+    """Lay out `request` for this model. Raises InvalidRequest, naming what is possible, when the model cannot."""
     spoken = tokenizer.spoken(request.text)
     text = [*reference_text(tokenizer, request.voice), *spoken.body, config.tts_eos_token_id]
     return lay_out(config, tokenizer, request, SpokenText(spoken.role, text))
 
 
 def lay_out(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechRequest, spoken: SpokenText) -> PromptLayout:
-    """`build_prompt` with the text as ids: the role; and for a body the reference's, the own and tts_eos."""
+    """Do what build_prompt does, for ids: the role, and a body of the reference's body, the text's and tts_eos."""
     talker = config.talker_config
     instructions, speaker = _resolve_voice(config, request.voice)
     voice_prompt = request.voice.prompt if isinstance(request.voice, ClonedVoice) else None
@@ -112,7 +111,7 @@ def lay_out(config: ModelConfig, tokenizer: TextTokenizer, request: SpeechReques
 
 
 def reference_text(tokenizer: TextTokenizer, voice: Voice) -> list[int]:
-    """Ids of the words of a cloned voice's reference, which stand before the own ones."""
+    """Return the ids of the words of a cloned voice's reference. They stand before those of the text."""
     match voice:
         case ClonedVoice(prompt=VoicePrompt(ref_codes=np.ndarray(), ref_text=str(ref_text))):
             return tokenizer.spoken(ref_text).body
@@ -120,7 +119,7 @@ def reference_text(tokenizer: TextTokenizer, voice: Voice) -> list[int]:
 
 
 def rows_beside(voice: Voice) -> int:
-    """Rows of text that the "streaming" layout reads before the first frame: one, and one for each reference frame."""
+    """Return how many text rows "streaming" reads before the first frame: one, plus one per reference frame."""
     match voice:
         case ClonedVoice(prompt=VoicePrompt(ref_codes=np.ndarray() as codes)):
             return 1 + len(codes)
@@ -138,7 +137,7 @@ def _text_beside(config: ModelConfig, text: list[int], frames: list[int]) -> Row
 
 
 def _resolve_voice(config: ModelConfig, voice: Voice) -> tuple[str, str | None]:
-    """Instruction text and built-in speaker name of `voice`, the name as the config spells it."""
+    """Return the instruction text and the built-in speaker's name, as the config spells it."""
     match voice:
         case CustomVoice(speaker=name, instructions=instructions):
             if config.tts_model_type != "custom_voice":
@@ -199,7 +198,7 @@ def _check_prompt(config: ModelConfig, prompt: VoicePrompt) -> None:
 
 
 def _language_id(config: ModelConfig, language: str, speaker: str | None) -> int | None:
-    """Codec id of the language tag; None for "auto". A dialect speaker speaks their dialect of Chinese."""
+    """Return the codec id of the language tag; None for "auto". A dialect speaker speaks a dialect of Chinese."""
     name = language.lower()
     if name not in config.languages:
         raise InvalidRequest(

@@ -1,4 +1,4 @@
-"""A cache of bounded bytes, and the name of what is in arrays, by which to keep things in it."""
+"""A cache bounded in bytes, and keys for it from the content of arrays."""
 
 import hashlib
 import threading
@@ -12,7 +12,7 @@ Kept = TypeVar("Kept")
 
 
 class RecentlyUsed(Generic[Kept]):
-    """The values used last, of `limit` bytes together. A larger one is not kept. Threads may call at once."""
+    """The most recently used values, `limit` bytes in total. A larger value is not kept. Threads may call at once."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -28,7 +28,7 @@ class RecentlyUsed(Generic[Kept]):
             return self._values[key][0]
 
     def put(self, key: str, value: Kept, size: int) -> None:
-        """Keep `value`, which takes `size` bytes."""
+        """Keep `value`, which has `size` bytes."""
         if size > self.limit:
             return
         with self._lock:
@@ -41,7 +41,7 @@ class RecentlyUsed(Generic[Kept]):
 
 
 def content_key(*arrays: NDArray[np.generic]) -> str:
-    """A digest of the arrays' types, shapes and elements."""
+    """Return a digest of the arrays' types, shapes and elements."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())

@@ -1,4 +1,4 @@
-"""Is a recording fit to clone a voice from? Refusals say why, because a bad reference makes a bad voice for ever."""
+"""Check whether a recording is fit for cloning. Each refusal gives the reason: a bad reference makes a bad voice."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,30 +9,30 @@ from qwen_tts.errors import InvalidRequest
 SHORTEST_S = 1.0
 LONGEST_S = 60.0
 
-_FRAME_S = 0.025  # levels are measured over this long
-_SILENT_DB = -50.0  # of full scale; speech recorded at a distance is still above -40
-# Speech is syllables: within a second its level moves by 10 dB and more. Noises, hums and tones move by less than 2.
+_FRAME_S = 0.025  # the window in which levels are measured
+_SILENT_DB = -50.0  # relative to full scale; speech recorded at a distance is above -40
+# The level of speech moves by 10 dB and more within a second, that of noises, hums and tones by less than 2 dB.
 _LEAST_MOVEMENT_DB = 4.0
 _SPEECH_BAND_HZ = (80.0, 5000.0)
-_LEAST_BAND_SHARE = 0.2  # of the energy; speech has over 0.8, a rumble none
+_LEAST_BAND_SHARE = 0.2  # share of the energy; speech has over 0.8, a rumble none
 _ACTIVE_DB = 25.0  # below the loudest frame
 _LEAST_ACTIVE_S = 0.4
-_CLIPPED_SHARE = 0.01  # of the samples at the peak; clean speech has less than a tenth of this
+_CLIPPED_SHARE = 0.01  # share of the samples at the peak; clean speech has less than a tenth of this
 
 
 def check_reference(clip: Clip) -> None:
-    """Raises InvalidRequest with the reason when nobody's voice can be learnt from `clip`."""
+    """Raise InvalidRequest, with the reason, when no voice can be cloned from `clip`."""
     if clip.seconds < SHORTEST_S:
-        raise _unfit(f"is {clip.seconds:.2f} s long; at least {SHORTEST_S:g} s are needed", "audio_too_short")
+        raise _unfit(f"is {clip.seconds:.2f} s long; it must have at least {SHORTEST_S:g} s", "audio_too_short")
     if clip.seconds > LONGEST_S:
-        raise _unfit(f"is {clip.seconds:.1f} s long; at most {LONGEST_S:g} s are taken", "audio_too_long")
+        raise _unfit(f"is {clip.seconds:.1f} s long; it must have at most {LONGEST_S:g} s", "audio_too_long")
     levels = _levels_db(clip)
     loudest = float(levels.max())
     if loudest < _SILENT_DB:
-        raise _unfit(f"is silent: its loudest moment is at {loudest:.0f} dB of full scale", "audio_silent")
+        raise _unfit(f"is silent: its highest level is {loudest:.0f} dB relative to full scale", "audio_silent")
     active_s = float((levels > loudest - _ACTIVE_DB).sum()) * _FRAME_S
     if active_s < _LEAST_ACTIVE_S or _movement_db(levels) < _LEAST_MOVEMENT_DB or _band_share(clip) < _LEAST_BAND_SHARE:
-        raise _unfit("has no speech-like sound in it", "audio_without_speech")
+        raise _unfit("holds no speech", "audio_without_speech")
     magnitudes = np.abs(clip.samples)
     clipped = float((magnitudes >= 0.999 * magnitudes.max()).mean())
     if clipped > _CLIPPED_SHARE:
@@ -40,7 +40,7 @@ def check_reference(clip: Clip) -> None:
 
 
 def _levels_db(clip: Clip) -> NDArray[np.float64]:
-    """Power of successive frames, dB of full scale."""
+    """Return the power of successive frames in dB relative to full scale."""
     size = round(_FRAME_S * clip.sample_rate_hz)
     frames = clip.samples[: len(clip.samples) // size * size].reshape(-1, size).astype(np.float64)
     levels: NDArray[np.float64] = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-12)
@@ -48,7 +48,7 @@ def _levels_db(clip: Clip) -> NDArray[np.float64]:
 
 
 def _movement_db(levels: NDArray[np.float64]) -> float:
-    """How far the level moves within a second: from its 10th to its 90th percentile, in the median second."""
+    """Return the span of the level within a second in dB: 10th to 90th percentile, median over the seconds."""
     second = round(1 / _FRAME_S)
     windows = np.lib.stride_tricks.sliding_window_view(levels, min(second, len(levels)))[:: second // 4]
     low, high = np.percentile(windows, (10, 90), axis=1)
@@ -56,7 +56,7 @@ def _movement_db(levels: NDArray[np.float64]) -> float:
 
 
 def _band_share(clip: Clip) -> float:
-    """Share of the energy (without the constant part) that lies where speech does."""
+    """Return the share of the energy (without the constant part) in the frequency band of speech."""
     energy = np.square(np.abs(np.fft.rfft(clip.samples - clip.samples.mean())))
     hz = np.fft.rfftfreq(len(clip.samples), 1 / clip.sample_rate_hz)
     low, high = _SPEECH_BAND_HZ

@@ -1,6 +1,6 @@
-"""What a caller asks for, as frozen values. All ranges are checked here, once, for the library and for HTTP.
+"""Requests as frozen values. All ranges are checked here, once, for the library and for HTTP.
 
-Everything a model must be asked about (is this speaker known to it?) is checked by `prompt.build_prompt`.
+`prompt.build_prompt` checks what depends on the model, such as whether it knows a speaker.
 """
 
 import secrets
@@ -12,7 +12,7 @@ from qwen_tts.errors import ConfigError, InvalidRequest
 from qwen_tts.voice import VoicePrompt
 
 FinishReason = Literal["stop", "length", "cancelled"]
-# Where the text stands in the prompt: all of it before the first frame, or one row beside every frame.
+# The place of the text in the prompt: all of it before the first frame, or one row beside every frame.
 TextLayout = Literal["whole", "streaming"]
 
 MAX_SEED = 2**63 - 1
@@ -21,7 +21,7 @@ MAX_TEMPERATURE = 2.0
 MAX_TOP_K = 65536
 MAX_REPETITION_PENALTY = 10.0
 MAX_FRAMES = 2**31 - 1
-MAX_FIRST_CHUNK_FRAMES = 50  # 4 s: what is decoded at once, others of the batch wait for
+MAX_FIRST_CHUNK_FRAMES = 50  # 4 s; other streams of the batch wait while a chunk is decoded
 # The reference refuses end of speech before this many frames (min_new_tokens of its generate call).
 MIN_FRAMES = 2
 
@@ -49,9 +49,9 @@ def check_text(name: str, text: str) -> None:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How one code is drawn from its logits. temperature 0 takes the most likely code; top_k 0 and top_p 1 cut nothing.
+    """How one code is drawn from its logits. temperature 0 takes the most likely code; top_k 0 and top_p 1 do nothing.
 
-    Raises InvalidRequest naming the field, with `prefix` before its name.
+    Raises InvalidRequest that names the field, with `prefix` before its name.
     """
 
     temperature: float = 0.9
@@ -75,7 +75,7 @@ class CustomVoice:
 
 @dataclass(frozen=True)
 class DesignedVoice:
-    """A voice made from its description by a VoiceDesign model."""
+    """A voice that a VoiceDesign model makes from a description."""
 
     description: str
 
@@ -184,7 +184,7 @@ def voice_texts(voice: Voice) -> dict[str, str]:
 
 
 def default_sampling(defaults: GenerationDefaults) -> tuple[SamplingParams, SamplingParams]:
-    """Talker and code predictor parameters of a checkpoint's generation_config.json."""
+    """Return the parameters of talker and code predictor from a checkpoint's generation_config.json."""
     talker = SamplingParams(
         temperature=defaults.temperature if defaults.do_sample else 0.0, top_k=defaults.top_k, top_p=defaults.top_p
     )
@@ -198,7 +198,7 @@ def default_sampling(defaults: GenerationDefaults) -> tuple[SamplingParams, Samp
 
 
 def check_defaults(defaults: GenerationDefaults) -> None:
-    """Raises ConfigError when generation_config.json holds what no request may ask for."""
+    """Raise ConfigError when generation_config.json holds a value that no request may have."""
     try:
         default_sampling(defaults)
         _check_range("repetition_penalty", defaults.repetition_penalty, 0.0, MAX_REPETITION_PENALTY, open_low=True)
@@ -208,16 +208,16 @@ def check_defaults(defaults: GenerationDefaults) -> None:
 
 
 def frame_limit(request: SpeechRequest, absolute: int) -> int:
-    """The most frames `request` may run to: its own bound, else its text's."""
+    """Return the most frames of `request`: its own bound or else that of its text, and at most `absolute`."""
     limit = frames_for_text(request.text) if request.max_frames is None else request.max_frames
     return min(limit, absolute)
 
 
 def frames_for_text(text: str) -> int:
-    """More frames than anybody needs to say `text`: 6 s and half a second per byte.
+    """Return an upper bound on the frames that `text` needs: 6 s, and half a second per byte.
 
-    A talker that misses its end of speech would otherwise run on (for eleven minutes in the released configuration).
-    UTF-8 bytes measure speech in all ten languages alike: one byte of English and a third of a Chinese character both
-    take about one frame to say, so six per byte is far above the slowest speaker.
+    Without it, a talker that misses its end of speech continues (for eleven minutes in the released configuration).
+    UTF-8 bytes measure speech alike in all ten languages: one byte of English and a third of a Chinese character both
+    take about one frame, so six frames per byte are far above the slowest speaker.
     """
     return 75 + 6 * len(text.encode())

@@ -1,7 +1,8 @@
 """Checkpoints with seeded random weights in the released directory layout. They make noise, not speech.
 
-They stand where real weights cannot: tests, and speed measurements at the true shapes. Numbers are those of the
-released config.json files; only `small` shrinks them. The same shape, type and seed give the same bytes everywhere.
+They serve where real weights are not available: in tests, and for speed measurements at the released shapes. The
+numbers are those of the released config.json files; only `small` has smaller ones. The same shape, type and seed give
+the same bytes everywhere.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from qwen_tts.seeded_tokenizer import SpecialIds, role_merges, write_tokenizer
 
 JsonObject = dict[str, object]
 
-# preprocessor_config.json, as released
+# The released preprocessor_config.json.
 MODEL_PREPROCESSOR: JsonObject = {
     "padding_side": "left", "padding_value": 0.0, "processor_class": "Qwen3TTSProcessor",
 }  # fmt: skip
@@ -90,7 +91,7 @@ SHAPES: dict[str, Shape] = {
     "0.6B": Shape(),
     "1.7B": Shape(size_name="1b7", hidden=2048, intermediate=6144),
     "small": Shape(
-        size_name="1b7",  # so that instructions are not dropped
+        size_name="1b7",  # instructions are dropped for 0b6
         hidden=128, intermediate=384, layers=4, heads=4, kv_heads=2, head_dim=32, text_hidden=64, text_vocab=832,
         predictor_hidden=96, predictor_intermediate=256, predictor_layers=2, predictor_heads=4, predictor_kv_heads=2,
         predictor_head_dim=32, speaker_channels=64, codec_latent=128, codec_vq=64, codec_width=192, codec_hidden=64,
@@ -99,7 +100,7 @@ SHAPES: dict[str, Shape] = {
     ),
 }  # fmt: skip
 
-# Residual branches are kept small so that a stream's loudness stays put; the last convolution makes quiet noise.
+# Small residual branches keep a stream's loudness constant. The last convolution makes the noise quiet.
 _CODEC_GAINS = {"conv2.conv.weight": 0.3, "decoder.decoder.6.conv": 0.1}
 
 
@@ -108,7 +109,7 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint of random weights to `directory`, which appears complete or not at all.
 
-    Raises FileExistsError when it is already there.
+    Raises FileExistsError when the directory exists.
     """
     if directory.exists():
         raise FileExistsError(f"{directory} already exists")
@@ -141,7 +142,7 @@ def _write(directory: Path, shape: Shape, model_type: ModelType, seed: int, prog
 
 
 def model_json(shape: Shape, model_type: ModelType, special: SpecialIds) -> JsonObject:
-    """config.json of a model repository of this shape and type."""
+    """Return the config.json of a model of this shape and type."""
     custom = model_type == "custom_voice"
     first = shape.codebook  # the first of the last SPECIAL_CODES ids
     predictor = {
@@ -188,7 +189,7 @@ def model_json(shape: Shape, model_type: ModelType, special: SpecialIds) -> Json
 
 
 def codec_json(shape: Shape) -> JsonObject:
-    """config.json of the codec of this shape."""
+    """Return the config.json of the codec of this shape."""
     decoder = {
         "latent_dim": shape.codec_latent, "codebook_dim": shape.codec_vq, "codebook_size": shape.codebook,
         "decoder_dim": shape.codec_width, "hidden_size": shape.codec_hidden,
@@ -223,7 +224,7 @@ def codec_json(shape: Shape) -> JsonObject:
 
 
 def write_json(path: Path, content: JsonObject) -> None:
-    """As the files of a checkpoint directory are written."""
+    """Write `content` in the format of a checkpoint directory's files."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -233,7 +234,7 @@ def _random_tensors(module: nn.Module, dtype: torch.dtype, seed: int, progress: 
 
 
 def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    """Values at which activations keep their scale through the stack, so that every part matters to the result."""
+    """Return random values that keep the scale of activations, so that every part affects the result."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
     last = name.rsplit(".", 1)[-1]
@@ -250,7 +251,7 @@ def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
     if "embed" in name:
         return noise
     if "head" in name:
-        return noise * (3.0 / math.sqrt(shape[1]))  # logits spread enough for one code to stand out
+        return noise * (3.0 / math.sqrt(shape[1]))  # the spread lets one code stand out
     gain = next((gain for part, gain in _CODEC_GAINS.items() if part in name), 1.0)
     fan_in = shape[0] * 2 if name.endswith("block.1.conv.weight") else math.prod(shape[1:])
     return noise * (gain / math.sqrt(fan_in))

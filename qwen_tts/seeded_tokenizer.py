@@ -1,7 +1,7 @@
 """The text tokenizer of a seeded checkpoint: bytes, the merges of "assistant" and "user", and the special tokens.
 
-With the released text_vocab_size every id that the model's config names is the released one ("assistant" is 77091),
-and the places of the other 151,000 tokens are filled with entries no text can reach.
+With the released text_vocab_size, the ids that the model's config names are the released ones ("assistant" is 77091).
+The other 151,000 tokens are entries that no text can produce.
 """
 
 import json
@@ -26,7 +26,7 @@ SPECIAL_TOKENS = (
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """The text ids config.json names; field names are its keys."""
+    """The text ids that config.json names; the field names are its keys."""
 
     assistant_token_id: int
     im_start_token_id: int
@@ -37,7 +37,7 @@ class SpecialIds:
 
 
 def role_merges() -> list[tuple[str, str]]:
-    """The least a tokenizer must know: the two roles of the chat templates as one token each."""
+    """Return the merges that every tokenizer needs: they make one token of each role in the chat templates."""
     return [*_chain("assistant"), *_chain("user")]
 
 
@@ -71,8 +71,10 @@ def write_tokenizer(directory: Path, text_vocab: int, merges: Sequence[tuple[str
 
 
 def byte_alphabet() -> dict[str, int]:
-    """The 256 characters byte-level BPE writes for bytes, in the order of their ids, and the bytes: printable ones
-    stand for themselves, the rest for the code points from 256 on."""
+    """Return the 256 characters that stand for bytes in byte-level BPE, with their bytes, in the order of the ids.
+
+    Printable bytes stand for themselves; the others are the code points from 256 on.
+    """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}

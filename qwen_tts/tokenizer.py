@@ -24,15 +24,15 @@ Audios = AudioSource | NDArray[np.generic] | Sequence[AudioSource | NDArray[np.g
 
 @dataclass(frozen=True)
 class EncodedAudio:
-    """`audio_codes`: per clip, codes [F, G] int64."""
+    """`audio_codes`: the codes [F, G] int64 of each clip."""
 
     audio_codes: list[Tensor]
 
 
 class Qwen3TTSTokenizer:
-    """A codec directory (Qwen3-TTS-Tokenizer-12Hz), or the one inside a model's directory, ready to encode and decode.
+    """A loaded codec: of a codec directory (Qwen3-TTS-Tokenizer-12Hz) or of a model directory.
 
-    Samples are float32 at 24 kHz; 1,920 of them make a frame of 16 codes.
+    Samples are float32 at 24 kHz; a frame of 16 codes is 1,920 samples.
     """
 
     def __init__(self, encoder: CodecEncoder, decoder: CodecDecoder, config: CodecConfig) -> None:
@@ -51,7 +51,7 @@ class Qwen3TTSTokenizer:
     ) -> "Qwen3TTSTokenizer":
         """Load a codec or model directory, or a Hugging Face hub id.
 
-        device_map: as in Qwen3TTSModel.from_pretrained. dtype: of the decoder; the encoder computes in float32.
+        device_map: as in Qwen3TTSModel.from_pretrained. dtype: the decoder's type; the encoder computes in float32.
         Raises CheckpointError or UnsupportedError.
         """
         device = to_device(device_map)
@@ -70,10 +70,10 @@ class Qwen3TTSTokenizer:
     def encode(
         self, audios: Audios, sr: int | None = None, return_dict: bool = True
     ) -> EncodedAudio | tuple[list[Tensor]]:
-        """Codes of each clip: ceil(S / 1920) frames of S samples at 24 kHz.
+        """Encode each clip: S samples at 24 kHz give ceil(S / 1920) frames of codes.
 
-        audios: one or a list of paths, URLs, base64 texts, data URLs, (samples, sample rate) or arrays of samples,
-        whose rate in Hz is then `sr`. return_dict False gives a tuple of the field. Raises InvalidRequest.
+        audios: one or a list of paths, URLs, base64 texts, data URLs, (samples, sample rate) or arrays of samples. `sr`
+        is the sample rate in Hz of arrays. With return_dict False the result is a tuple. Raises InvalidRequest.
         """
         clips = [self._clip(audio, sr) for audio in (audios if isinstance(audios, list) else [audios])]
         waves = [torch.from_numpy(clip.samples).to(self._device) for clip in clips]
@@ -83,10 +83,10 @@ class Qwen3TTSTokenizer:
     def decode(
         self, encoded: EncodedAudio | Mapping[str, Codes | Sequence[Codes]] | Sequence[Mapping[str, Codes]]
     ) -> tuple[list[Samples], int]:
-        """(samples [F * 1920] of each, sample rate in Hz) of what `encode` gave.
+        """Decode the result of `encode` to (samples [F * 1920] of each clip, sample rate in Hz).
 
-        Also takes {"audio_codes": codes} or a list of such, codes being [F, G], [B, F, G] (frames of -1 are padding) or
-        a list of [F, G]; tensors or arrays. Raises InvalidRequest.
+        Also accepts {"audio_codes": codes} or a list of these. Codes are tensors or arrays: [F, G], a list of these,
+        or [B, F, G] where frames of -1 are padding. Raises InvalidRequest.
         """
         samples = [self._decode(codes) for codes in _code_list(encoded)]
         return samples, self._config.output_sample_rate
@@ -107,7 +107,7 @@ class Qwen3TTSTokenizer:
         return self._config.decode_upsample_rate
 
     def load_audio(self, x: AudioSource, target_sr: int) -> Samples:
-        """Mono samples of `x` at target_sr Hz."""
+        """Return the mono samples of `x` at target_sr Hz."""
         return load_audio(x).resampled(target_sr).samples
 
     def _clip(self, audio: object, sample_rate_hz: int | None) -> Clip:
@@ -143,7 +143,9 @@ def _code_list(encoded: object) -> list[Tensor]:
             codes = [cast("Mapping[str, object]", entry)["audio_codes"] for entry in entries]
         case _:
             raise InvalidRequest(
-                "encoded must be what encode gave, {'audio_codes': ...} or a list of such", "encoded", "invalid_value"
+                "encoded must be a result of encode, {'audio_codes': ...} or a list of these",
+                "encoded",
+                "invalid_value",
             )
     if isinstance(codes, list | tuple):
         return [as_tensor("audio_codes", one) for one in codes]

@@ -1,4 +1,4 @@
-"""VoicePrompt: what a Base model must know of a speaker to clone them, and its .safetensors form."""
+"""VoicePrompt: the data of a speaker that a Base model needs for cloning, and its .safetensors form."""
 
 import json
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ _LARGEST_CODE = np.iinfo(np.int16).max
 
 @dataclass(frozen=True, eq=False)
 class VoicePrompt:
-    """speaker_embedding [D] float32; ref_codes [F, G] int16 and the ref_text they speak, or None for both.
+    """speaker_embedding [D] float32; ref_codes [F, G] int16 and ref_text, their words, or None for both.
 
-    Without reference codes the voice is cloned from the speaker embedding alone ("x-vector only"); with them the
-    talker continues the reference recording (in-context learning). `fingerprint` names the encoders that made it,
-    None where the embedding came from elsewhere. Raises InvalidRequest.
+    Without reference codes the voice is cloned from the speaker embedding alone ("x-vector only"). With them the talker
+    continues the reference recording (in-context learning). `fingerprint` names the encoders that made the prompt; it
+    is None when the embedding came from elsewhere. Raises InvalidRequest.
     """
 
     speaker_embedding: NDArray[np.float32]
@@ -40,19 +40,19 @@ class VoicePrompt:
         codes = self.ref_codes
         if codes.ndim != 2 or not codes.size or not np.issubdtype(codes.dtype, np.integer):
             raise InvalidRequest("reference codes must be frames [F, G] of integers", "ref_audio")
-        if codes.min() < 0 or codes.max() > _LARGEST_CODE:  # files hold 16 bits, where a larger one would be another
+        if codes.min() < 0 or codes.max() > _LARGEST_CODE:  # files store 16 bits
             raise InvalidRequest(f"reference codes must lie in [0, {_LARGEST_CODE}]", "ref_audio")
         if not isinstance(self.ref_text, str) or not self.ref_text.strip():
             raise InvalidRequest(
                 "ref_text is missing: give the words spoken in ref_audio, or set x_vector_only_mode to clone from the "
-                "sound of the voice alone",
+                "speaker embedding alone",
                 "ref_text",
                 "missing_field",
             )
 
     def to_bytes(self) -> bytes:
-        """A .safetensors file: the tensors, and text and fingerprint as its metadata."""
-        # safetensors writes an array's memory as it lies, whatever its strides.
+        """Return a .safetensors file: the tensors, with text and fingerprint as metadata."""
+        # safetensors writes an array's memory and ignores its strides.
         tensors: dict[str, NDArray[np.generic]] = {_EMBEDDING: np.ascontiguousarray(self.speaker_embedding, np.float32)}
         if self.ref_codes is not None:
             tensors[_CODES] = np.ascontiguousarray(self.ref_codes, np.int16)
@@ -61,7 +61,7 @@ class VoicePrompt:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "VoicePrompt":
-        """Raises InvalidRequest when `data` is not a voice prompt."""
+        """Read a .safetensors file. Raises InvalidRequest when `data` is not a voice prompt."""
         try:
             tensors, texts = load(data), _metadata(data)
             return cls(tensors[_EMBEDDING], tensors.get(_CODES), texts.get("ref_text"), texts.get("fingerprint"))
@@ -73,29 +73,29 @@ class VoicePrompt:
 
     @classmethod
     def load(cls, path: str | Path) -> "VoicePrompt":
-        """Raises InvalidRequest when the file is not a voice prompt, OSError when it cannot be read."""
+        """Load a file. Raises InvalidRequest when it is not a voice prompt, OSError when it cannot be read."""
         return cls.from_bytes(Path(path).read_bytes())
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedReference:
-    """What a recording says of its speaker: speaker_embedding [D] float32 and codes [F, G] int16."""
+    """An encoded reference recording: speaker_embedding [D] float32 and codes [F, G] int16."""
 
     speaker_embedding: NDArray[np.float32]
     codes: NDArray[np.int16]
     fingerprint: str
 
     def icl_prompt(self, ref_text: str) -> VoicePrompt:
-        """With the words spoken in the recording. Raises InvalidRequest when there are none."""
+        """Return a prompt with the words spoken in the recording. Raises InvalidRequest when there are none."""
         return VoicePrompt(self.speaker_embedding, self.codes, ref_text, self.fingerprint)
 
     def x_vector_prompt(self) -> VoicePrompt:
-        """From the speaker embedding alone."""
+        """Return a prompt of the speaker embedding alone."""
         return VoicePrompt(self.speaker_embedding, fingerprint=self.fingerprint)
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """Of a valid .safetensors file: eight bytes of length, then the header as JSON."""
+    """Return the metadata of a valid .safetensors file: eight bytes of length, then the header as JSON."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     texts: dict[str, str] = header.get("__metadata__") or {}  # null is valid
     return texts

@@ -1,4 +1,4 @@
-"""The reference's form of a voice prompt, and what generate_voice_clone takes in its place."""
+"""The reference's form of a voice prompt, and the other forms that generate_voice_clone accepts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from qwen_tts.voice import VoicePrompt
 
 @dataclass
 class VoiceClonePromptItem:
-    """ref_code [F, G] int64 (None in x-vector mode), ref_spk_embedding [D] float32; as the reference's class.
+    """ref_code [F, G] int64 (None in x-vector mode) and ref_spk_embedding [D] float32, as in the reference's class.
 
-    `icl_mode` is the opposite of `x_vector_only_mode`. `fingerprint` is ours: VoicePrompt's.
+    `icl_mode` is the opposite of `x_vector_only_mode`. `fingerprint`, which the reference lacks, is VoicePrompt's.
     """
 
     ref_code: Tensor | None
@@ -27,7 +27,7 @@ class VoiceClonePromptItem:
     fingerprint: str | None = None
 
     def to_voice_prompt(self) -> VoicePrompt:
-        """The same as arrays, which can be saved to a file. Raises InvalidRequest."""
+        """Convert to a VoicePrompt, which can be saved to a file. Raises InvalidRequest."""
         embedding = as_tensor("ref_spk_embedding", self.ref_spk_embedding).float().numpy().reshape(-1)
         if self.x_vector_only_mode or self.ref_code is None:
             return VoicePrompt(embedding, fingerprint=self.fingerprint)
@@ -51,7 +51,7 @@ def to_item(prompt: VoicePrompt, ref_text: str | None) -> VoiceClonePromptItem:
 
 
 def to_prompts(given: VoiceClonePrompt | VoiceClonePromptItem) -> list[VoicePrompt]:
-    """Voice prompts of a list of items, of one item, or of the reference's dict of lists. Raises InvalidRequest."""
+    """Convert a list of items, one item, or the reference's dict of lists. Raises InvalidRequest."""
     if isinstance(given, Mapping):
         given = _items(given)
     elif not isinstance(given, Sequence):
@@ -74,7 +74,7 @@ def _to_prompt(item: object) -> VoicePrompt:
 
 
 def _items(lists: Mapping[str, Sequence[object]]) -> list[VoiceClonePromptItem | VoicePrompt]:
-    """Of a dict with the item's fields as lists; ref_text, which the reference's own dict lacks, is needed for ICL."""
+    """Convert a dict of the items' fields as lists. ICL needs ref_text, which the reference's own dict lacks."""
     fields = ("ref_code", "ref_spk_embedding", "x_vector_only_mode", "icl_mode", "ref_text")
     embeddings = lists.get("ref_spk_embedding")
     count = len(embeddings) if isinstance(embeddings, list | tuple) else 0

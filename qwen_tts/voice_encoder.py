@@ -17,7 +17,7 @@ from qwen_tts.voice import EncodedReference
 
 
 class VoiceEncoder:
-    """Both encoders, in float32: they run once per voice, and codes that differ by rounding are other codes."""
+    """Both encoders, in float32. They run once per voice, and in 16 bits rounding would change codes."""
 
     def __init__(
         self, speaker_encoder: SpeakerEncoder, codec_encoder: CodecEncoder, groups: int, fingerprint: str
@@ -31,7 +31,7 @@ class VoiceEncoder:
 
     @torch.inference_mode()
     def encode(self, clips: Sequence[Clip]) -> list[EncodedReference]:
-        """Clips of any sample rate, each as if it were alone."""
+        """Encode clips of any sample rate. The result of a clip does not depend on the others."""
         waves = [torch.from_numpy(clip.resampled(self.sample_rate_hz).samples).to(self._device) for clip in clips]
         codes = self.codec_encoder.encode(waves, self._groups)
         return [
@@ -43,7 +43,7 @@ class VoiceEncoder:
 
 
 def load_voice_encoder(directory: Path, device: torch.device) -> VoiceEncoder:
-    """The encoders of a Base checkpoint directory. Raises CheckpointError, or UnsupportedError for another type."""
+    """Load the encoders of a Base checkpoint. Raises CheckpointError, or UnsupportedError for another type."""
     config = read_model_config(directory)
     if config.speaker_encoder_config is None:
         raise UnsupportedError(
@@ -55,10 +55,10 @@ def load_voice_encoder(directory: Path, device: torch.device) -> VoiceEncoder:
 
 
 def fingerprint(directory: Path) -> str:
-    """Names the voice space of a Base checkpoint: 32 hex digits, the same for the same encoders.
+    """Return the name of a Base checkpoint's voice space: 32 hex digits, equal for equal encoders.
 
-    A digest of the speaker encoder and of the codec encoder's codebooks: prompts made by equal encoders serve every
-    talker trained on them, a fine-tuned one too.
+    The name is a digest of the speaker encoder and of the codec encoder's codebooks. A prompt serves every talker that
+    was trained with these encoders, fine-tuned ones included.
     """
     digest = hashlib.sha256()
     for file, prefix in (

@@ -11,7 +11,7 @@ from qwen_tts.codec.carry import Carry
 
 
 class CausalConv(nn.Module):
-    """Conv1d that sees its own and earlier positions; carries the last (kernel - 1) * dilation inputs."""
+    """A Conv1d over the current and earlier positions. It carries the last (kernel - 1) * dilation inputs."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, dilation: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class CausalConv(nn.Module):
 
 
 class CausalTransposedConv(nn.Module):
-    """Transposed Conv1d without its last kernel - stride samples, which belong to the next piece and are carried."""
+    """A transposed Conv1d. Its last kernel - stride samples belong to the next piece and are carried."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ class CausalTransposedConv(nn.Module):
 
     def forward(self, x: Tensor, carry: Carry) -> Tensor:
         """x [B, C, T] -> [B, C', T * stride]."""
-        # As a matrix product, which takes a quarter of the time of the CPU's transposed convolution: every position
-        # gives `kernel` samples, of which the last `overlap` are added to the next one's.
+        # A matrix product takes a quarter of the time of the CPU's transposed convolution. Every position gives
+        # `kernel` samples; the last `overlap` of them are added to those of the next position.
         weight, stride = self.conv.weight, self.conv.stride[0]
         y = (x.transpose(1, 2) @ weight.flatten(1)).view(*x.shape[::2], *weight.shape[1:])  # [B, T, C', kernel]
         own, over = y[..., :stride], y[..., stride:]
@@ -67,7 +67,7 @@ class SnakeBeta(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """Depthwise causal convolution and a pointwise MLP with a residual (arXiv:2201.03545)."""
+    """A depthwise causal convolution and a pointwise MLP, with a residual (arXiv:2201.03545)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class ConvNeXt(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """Two activated convolutions, the first dilated, with a residual."""
+    """Two activated convolutions, the first one dilated, with a residual."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class ResidualUnit(nn.Module):
 
 
 class UpsampleBlock(nn.Module):
-    """Activation, transposed convolution by `rate` that halves the channels, three residual units."""
+    """An activation, a transposed convolution by `rate` that halves the channels, and three residual units."""
 
     def __init__(self, channels: int, rate: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The codec decoder: 12.5 Hz codes -> 24 kHz samples, causally, at a constant cost per frame.
 
-Cut a stream into pieces anywhere: the samples are those of decoding it whole. (The reference decodes blocks of 300
-frames with 25 frames of left context, which equals this up to frame 300 and has seams after it.)
+Any split of a stream into pieces gives the samples of the whole. (The reference decodes blocks of 300 frames with 25
+frames of left context. Its samples are equal up to frame 300 and have seams after it.)
 """
 
 from pathlib import Path
@@ -16,12 +16,12 @@ from qwen_tts.codec.quantizer import SplitQuantizer
 from qwen_tts.codec.transformer import DecoderTransformer
 from qwen_tts.config import CodecDecoderConfig, read_codec_config
 
-# The convolutions after the transformer see this many frames back, at most: 3 + 1.5 in the two upsampling stages
+# The most frames that the convolutions after the transformer look back: 3 + 1.5 in the two upsampling stages
 # (kernel 7 at 25 and 50 Hz), 1.5 in the first convolution, and 0.28 + 2.44 + 0.49 + 0.12 + 0.04 in the four blocks
 # (at 400, 2000, 8000 and 24000 Hz; three units of kernel 7, dilations 1, 3, 9).
 _CONVOLUTION_FRAMES = 12
-# Whose activations stay small enough for malloc to use the same memory again (glibc: 32 MB a block); 64 take twice the
-# time a frame.
+# The activations of 16 frames are small enough for malloc to reuse memory (glibc: 32 MB per block). With 64 frames the
+# time per frame doubles.
 _FRAMES_AT_ONCE = 16
 
 
@@ -44,11 +44,11 @@ class CodecDecoder(nn.Module):
         self.decoder = nn.ModuleList([CausalConv(latent, width, 7), *blocks, SnakeBeta(last), CausalConv(last, 1, 7)])
 
     def forward(self, codes: Tensor, carry: Carry) -> Tensor:
-        """codes [B, F, G] int64 -> samples [B, F * 1920] in [-1, 1]; `carry` takes and keeps the streams' state."""
+        """codes [B, F, G] int64 -> samples [B, F * 1920] in [-1, 1]; `carry` holds the state of the streams."""
         return self.waveform(self.upsampled(self.contextual(self.quantizer(codes), carry), carry), carry)
 
     def contextual(self, embedded: Tensor, carry: Carry) -> Tensor:
-        """Sums of codebook entries [B, codebook_dim, F] -> what the transformer makes of them, [B, latent_dim, F]."""
+        """Sums of codebook entries [B, codebook_dim, F] -> the transformer's output [B, latent_dim, F]."""
         x = self.pre_conv(embedded, carry)
         out: Tensor = self.pre_transformer(x.transpose(1, 2), carry).transpose(1, 2)
         return out
@@ -62,7 +62,7 @@ class CodecDecoder(nn.Module):
         return x
 
     def waveform(self, x: Tensor, carry: Carry) -> Tensor:
-        """What `upsampled` gave -> samples [B, F * 1920] in [-1, 1]."""
+        """The output of `upsampled` -> samples [B, F * 1920] in [-1, 1]."""
         first, *blocks, snake, last = self.decoder
         x = first(x, carry)
         for block in blocks:
@@ -70,7 +70,7 @@ class CodecDecoder(nn.Module):
         return torch.clamp(last(snake(x), carry), -1.0, 1.0).squeeze(1)
 
     def decode_long(self, codes: Tensor, carry: Carry) -> Tensor:
-        """codes [F, G] int64 of one stream -> samples [F * 1920], in pieces: they bound memory and change no sample."""
+        """codes [F, G] int64 of one stream -> samples [F * 1920]; decoded in pieces, which bound the memory."""
         samples = [torch.zeros(0, device=codes.device)]
         for frames in torch.split(codes, _FRAMES_AT_ONCE) if len(codes) else ():
             samples.append(self(frames[None], carry)[0].float())
@@ -78,16 +78,16 @@ class CodecDecoder(nn.Module):
         return torch.cat(samples)
 
     def prime(self, codes: Tensor, carry: Carry) -> None:
-        """Leave `carry`, of new streams, as forward(codes) would, without making the samples.
+        """Bring `carry`, of new streams, into the state that forward(codes) leaves, without computing the samples.
 
-        What the convolutions keep depends on the last frames alone, and they are nearly all of the cost.
+        The convolutions are nearly all of the cost, and their state depends on the last frames only.
         """
         latents = self.contextual(self.quantizer(codes), carry)
         self.waveform(self.upsampled(latents[:, :, -_CONVOLUTION_FRAMES:], carry), carry)
 
 
 def load_codec_decoder(directory: Path, device: torch.device, dtype: torch.dtype) -> CodecDecoder:
-    """The decoder of a codec directory (`speech_tokenizer/` of a checkpoint). Raises CheckpointError."""
+    """Load the decoder of a codec directory (`speech_tokenizer/` of a checkpoint). Raises CheckpointError."""
     with torch.device("meta"):
         decoder = CodecDecoder(read_codec_config(directory).decoder_config)
     load_weights(decoder, directory / WEIGHTS_FILE, device=device, dtype=dtype, prefix="decoder.", ignore=("encoder.",))

@@ -1,4 +1,4 @@
-"""The codec encoder: transformers' Mimi encoder half under the checkpoint's names (arXiv:2410.00037)."""
+"""The codec encoder: the encoder half of transformers' Mimi (arXiv:2410.00037), with the checkpoint's names."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +12,12 @@ from qwen_tts.checkpoint import WEIGHTS_FILE, load_weights
 from qwen_tts.config import CodecConfig, read_codec_config
 
 # The config says sliding_window 250, but in the reference's transformers (4.57.3; sdpa, eager) every position sees the
-# whole clip before it. Ours would obey, and encode what follows the first ten seconds differently.
+# whole clip before it. Newer transformers apply the window and would encode audio after ten seconds differently.
 _WHOLE_CLIP = 2**30
 
 
 class CodecEncoder(nn.Module):
-    """`encoder.*` of the codec: convolutions, transformer, downsampling by two, residual quantiser."""
+    """`encoder.*` of the codec: convolutions, a transformer, downsampling by two, a residual quantiser."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
         super().__init__()
@@ -32,10 +32,10 @@ class CodecEncoder(nn.Module):
     def encode(self, clips: Sequence[Tensor], groups: int) -> list[Tensor]:
         """Clips, samples [S] each at 24 kHz -> their codes [ceil(S / 1920), groups] int64, as if encoded one by one.
 
-        Mimi pads a clip's end inside every convolution, so clips of different lengths cannot share one padded batch
-        there without changing their last frames. They run alone where the padding is, which on a CPU is also faster
-        (the activations stay in the cache), and together where rows do not touch: the transformer is causal, so what
-        stands behind a shorter clip changes nothing, and the quantiser sees every frame by itself.
+        Mimi pads a clip's end inside every convolution, so a padded batch of clips of different lengths would change
+        their last frames. The convolutions therefore run clip by clip, which is also faster on a CPU (the activations
+        stay in the cache). The transformer and the quantiser run for all clips together: the transformer is causal, so
+        padding behind a shorter clip changes nothing, and the quantiser treats every frame separately.
         """
         features = [self.encoder(clip[None, None])[0].T for clip in clips]  # [T, D] each, 25 Hz
         rows = self.encoder_transformer(pad_sequence(features, batch_first=True), use_cache=False).last_hidden_state
@@ -48,12 +48,12 @@ class CodecEncoder(nn.Module):
 
 
 def load_codec_encoder(directory: Path, device: torch.device) -> tuple[CodecEncoder, CodecConfig]:
-    """The encoder of a codec directory (`speech_tokenizer/` of a checkpoint), in float32, and the codec's config.
+    """Load the encoder of a codec directory (`speech_tokenizer/` of a checkpoint) in float32, and the codec's config.
 
     Raises CheckpointError.
     """
     config = read_codec_config(directory)
-    # Not on the meta device: Mimi computes constants from its kernel sizes that no checkpoint stores.
+    # Not on the meta device: Mimi computes constants that no checkpoint stores from its kernel sizes.
     encoder = CodecEncoder(config.encoder_config)
     load_weights(
         encoder,

@@ -1,6 +1,7 @@
 """Codes -> latent: split residual vector quantisation (the decoding half).
 
-Group 0 is the semantic quantiser's only codebook; groups 1..G-1 are the acoustic quantiser's, which add up.
+Group 0 is the only codebook of the semantic quantiser. Groups 1..G-1 are those of the acoustic one, whose entries are
+added.
 """
 
 import torch
@@ -25,7 +26,7 @@ class Codebook(nn.Module):
 
 
 class CodebookHolder(nn.Module):
-    """Puts the codebook where the checkpoint has it: layers.N._codebook."""
+    """Gives the codebook its name in the checkpoint: layers.N._codebook."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class CodebookHolder(nn.Module):
 
 
 class CodebookStack(nn.Module):
-    """The codebooks of one quantiser, summed."""
+    """The codebooks of one quantiser, whose entries are summed."""
 
     def __init__(self, count: int, size: int, width: int) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class CodebookStack(nn.Module):
 
 
 class ResidualQuantizer(nn.Module):
-    """A codebook stack between two 1x1 convolutions; decoding uses the second."""
+    """A codebook stack between two 1x1 convolutions. Decoding uses only the second one."""
 
     def __init__(self, count: int, size: int, width: int, outputs: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""DecoderState: the pool of every running stream's decoder state, allocated once, one slot per stream."""
+"""DecoderState: the pool of decoder states, allocated once, with one slot per running stream."""
 
 import heapq
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from qwen_tts.codec.decoder import CodecDecoder
 
 
 class DecoderState:
-    """`slots` rows of everything a stream carries (about 5 MiB each in float32 at the released size).
+    """`slots` rows with the state of a stream each (about 5 MiB in float32 at the released size).
 
     A slot belongs to one stream from `lease` to `release`.
     """
@@ -19,7 +19,7 @@ class DecoderState:
     def __init__(self, decoder: CodecDecoder, slots: int) -> None:
         weight = decoder.pre_conv.conv.weight
         with torch.inference_mode():
-            # One frame through the decoder, to learn the tensors a stream carries.
+            # Decode one frame, to find the tensors of a stream and their shapes.
             probe = Carry()
             decoder(torch.zeros((1, 1, decoder.config.num_quantizers), dtype=torch.int64, device=weight.device), probe)
         self.tensors = [
@@ -33,7 +33,7 @@ class DecoderState:
         return self.slots - len(self._free)
 
     def lease(self) -> int | None:
-        """A slot at the start of a stream (all zero), or None when every slot is taken."""
+        """Return a slot in the state of a stream's start (all zero), or None when no slot is free."""
         if not self._free:
             return None
         slot = heapq.heappop(self._free)

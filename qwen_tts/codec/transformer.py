@@ -1,4 +1,4 @@
-"""The decoder's causal transformer with a sliding window, carrying the keys and values still in reach."""
+"""The decoder's causal transformer with a sliding window. It carries the keys and values inside the window."""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ class LayerScale(nn.Module):
 
 
 class WindowedAttention(nn.Module):
-    """Attention over the last `sliding_window` frames, this one included; carries window - 1 keys and values."""
+    """Attention over the current frame and the window - 1 frames before it, whose keys and values it carries."""
 
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class WindowedAttention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm attention and MLP, each branch with its LayerScale."""
+    """Pre-norm attention and MLP, with a LayerScale on each branch."""
 
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class DecoderLayer(nn.Module):
 
 
 class DecoderTransformer(nn.Module):
-    """latent -> hidden -> latent. Carries how many frames each stream has seen, and every layer's window."""
+    """latent -> hidden -> latent. It carries the number of frames of each stream, and the window of every layer."""
 
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class DecoderTransformer(nn.Module):
         return out
 
     def _mask(self, positions: Tensor) -> Tensor:
-        """Which of the carried and new frames each new frame may see: [B, 1, F, window - 1 + F], True = visible."""
+        """Return which carried and new frames each new frame sees: [B, 1, F, window - 1 + F], True = visible."""
         window = self.config.sliding_window
         first, frames = positions[:, :1], positions.shape[1]
         keys = first - (window - 1) + torch.arange(window - 1 + frames, device=positions.device)  # [B, L]

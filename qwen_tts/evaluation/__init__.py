@@ -1,3 +1,3 @@
-"""Listen to a checkpoint, a service or recordings, and put figures on what is heard. All audio is at RATE_HZ."""
+"""Evaluate the speech of a checkpoint, a service or recordings. All audio is at RATE_HZ."""
 
 RATE_HZ = 24000

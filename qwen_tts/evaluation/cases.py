@@ -1,4 +1,4 @@
-"""What is to be spoken: a text a line, or a Seed-TTS list with a reference recording for every text."""
+"""The texts to speak: one per line, or a Seed-TTS list with a reference recording for every text."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ import click
 
 @dataclass(frozen=True)
 class Case:
-    """`reference` and `reference_text` are the recording to clone and its words, in Seed-TTS lists."""
+    """A text to speak. In Seed-TTS lists `reference` is the recording to clone and `reference_text` its words."""
 
     name: str
     text: str
@@ -17,8 +17,8 @@ class Case:
 
 
 def read_cases(file: Path, limit: int | None = None) -> list[Case]:
-    """Lines of text, or of `name|reference text|reference wav|text` (the meta.lst of seed-tts-eval, whose wav paths
-    are relative to the list). Raises click.ClickException naming the line that is neither.
+    """Read lines of text, or of `name|reference text|reference wav|text` (the meta.lst of seed-tts-eval, whose wav
+    paths are relative to the list). Raises click.ClickException that names a malformed line.
     """
     lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     cases = [_case(file, number, line) for number, line in enumerate(lines, start=1) if line]
@@ -31,8 +31,10 @@ def _case(file: Path, number: int, line: str) -> Case:
     parts = line.split("|")
     if len(parts) == 1:
         return Case(f"{number:04}", line)
-    if len(parts) not in (4, 5):  # seed-tts-eval's fifth part is the true recording
-        raise click.ClickException(f"{file}:{number} has {len(parts)} parts; name|reference text|reference wav|text")
+    if len(parts) not in (4, 5):  # the fifth part of seed-tts-eval is the original recording
+        raise click.ClickException(
+            f"{file}:{number} has {len(parts)} parts; give name|reference text|reference wav|text"
+        )
     name, reference_text, wav, text = parts[:4]
     reference = file.parent / wav
     if not reference.is_file():

@@ -1,4 +1,4 @@
-"""Judges of how speech sounds: whose voice it is, and how natural."""
+"""Models that judge speech: speaker similarity and naturalness."""
 
 import importlib
 import sys
@@ -16,7 +16,7 @@ _JUDGE_HZ = 16000
 
 
 class VoiceJudge:
-    """Resemblyzer's speaker embeddings (arXiv:1710.10467): the same person is about 0.9, another about 0.6."""
+    """Resemblyzer's speaker embeddings (arXiv:1710.10467). The cosine is about 0.9 for one person, 0.6 for two."""
 
     def __init__(self) -> None:
         from resemblyzer import VoiceEncoder
@@ -49,8 +49,10 @@ class MosJudge:
 
 
 def _without_torchaudio() -> ModuleType:
-    """The package distillmos. It imports torchaudio, which needs a build for this very torch, and only its own command
-    line ever uses it, so an empty module will do."""
+    """Import the package distillmos with an empty module in place of torchaudio.
+
+    torchaudio must match the build of torch exactly, and only the command line of distillmos uses it.
+    """
     empty = ModuleType("torchaudio")
     empty.__spec__ = ModuleSpec("torchaudio", None)
     sys.modules["torchaudio"] = empty

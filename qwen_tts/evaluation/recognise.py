@@ -1,4 +1,4 @@
-"""Listen: what words a recording holds, according to recognisers whose weights come with their packages."""
+"""Speech recognisers whose weights are part of their packages."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 from qwen_tts.evaluation import RATE_HZ
 
 _RECOGNISER_HZ = 16000
-_MARGIN_S = 0.25  # silence around a clip, which recognisers expect
+_MARGIN_S = 0.25  # silence around a clip, as recognisers expect
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -24,7 +24,7 @@ class Recogniser(Protocol):
 
 
 class Moonshine:
-    """moonshine-voice's tiny English model (arXiv:2410.15608): any words."""
+    """The tiny English model of moonshine-voice (arXiv:2410.15608). It recognises any words."""
 
     def __init__(self) -> None:
         import moonshine_voice
@@ -40,7 +40,7 @@ class Moonshine:
 
 
 class WordGrammar:
-    """pocketsphinx with a grammar of some words in any order: hears nothing else."""
+    """pocketsphinx with a grammar of given words in any order. It recognises no other words."""
 
     def __init__(self, vocabulary: Iterable[str]) -> None:
         """vocabulary: lower-case words of pocketsphinx's dictionary."""
@@ -48,8 +48,8 @@ class WordGrammar:
 
         set_loglevel("FATAL")
         grammar = f"#JSGF V1.0; grammar words; public <words> = ( {' | '.join(sorted(set(vocabulary)))} )+ ;"
-        # Searching the lattice again for a better path takes 30 times as long for 40 words, and is worth little: of
-        # sentences by the demo 28 and 41% wrong instead of 28 and 46, of digits as many.
+        # bestpath, a second search of the lattice, takes 30 times as long for 40 words and gains little: errors on
+        # sentences of the demo were 28 and 41% with it, 28 and 46% without, and equal on digits.
         self._decoder = Decoder(samprate=_RECOGNISER_HZ, lm=None, bestpath=False)
         self._decoder.add_jsgf_string("words", grammar)
         self._decoder.activate_search("words")
@@ -64,7 +64,7 @@ class WordGrammar:
 
 
 class DigitGrammar(WordGrammar):
-    """Hears strings of spoken digits."""
+    """Recognises strings of spoken digits."""
 
     def __init__(self) -> None:
         super().__init__(_DIGITS)
@@ -80,6 +80,6 @@ _normalise = EnglishTextNormalizer({})  # type: ignore[no-untyped-call]
 
 
 def words(text: str, *, digits: bool) -> list[str]:
-    """Words as Whisper's normaliser writes them (numbers as figures); with `digits` each figure is a word."""
+    """Split text into words as Whisper's normaliser does (numbers as figures); with `digits` each figure is a word."""
     normal = _normalise(text)
     return re.sub(r"(\d)", r" \1 ", normal).split() if digits else normal.split()

@@ -1,4 +1,4 @@
-"""A table, a JSON file and a plot of one evaluation."""
+"""Writes an evaluation as a table, a JSON file and a plot."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ _PLOTTED = {"wer": "word error rate", "mos": "DistillMOS", "rtf": "real-time fac
 
 
 def write_report(directory: Path, heard: Mapping[str, Sequence[Heard]], about: Mapping[str, object]) -> str:
-    """Write results.json, table.md and plot.png; returns the table."""
+    """Write results.json, table.md and plot.png; return the table."""
     directory.mkdir(parents=True, exist_ok=True)
     summaries = [summarise(speaker, rows) for speaker, rows in heard.items()]
     table = _table(summaries)

@@ -9,11 +9,11 @@ import click
 from qwen_tts.evaluation.cases import read_cases
 from qwen_tts.evaluation.speakers import CheckpointSpeaker, RecordedSpeaker, ServiceSpeaker, Speaker
 
-_INSTALL = 'this needs the evaluation packages: `make evaluation` or pip install -e ".[evaluation]"'
+_INSTALL = 'the evaluation packages are needed: `make evaluation` or pip install -e ".[evaluation]"'
 
 
 class EvaluationOptions(TypedDict):
-    """The command's options, by their names."""
+    """The options of the command."""
 
     server: str | None
     checkpoint: str | None
@@ -29,10 +29,10 @@ class EvaluationOptions(TypedDict):
 
 
 def evaluate(texts: Path, output: Path, **options: Unpack[EvaluationOptions]) -> str:
-    """Returns the table. Raises click.ClickException."""
+    """Run an evaluation and return its table. Raises click.ClickException."""
     speakers = [*map(_recorded, options["recordings"]), *_synthetic(options)]
     if not speakers:
-        raise click.ClickException("nothing to listen to: give --server, --checkpoint or --recordings")
+        raise click.ClickException("there is no speech to evaluate: give --server, --checkpoint or --recordings")
     cases = read_cases(texts, options["limit"])
     digits = options["digits"]
     try:
@@ -47,7 +47,7 @@ def evaluate(texts: Path, output: Path, **options: Unpack[EvaluationOptions]) ->
 
 
 def _synthetic(options: EvaluationOptions) -> Iterator[Speaker]:
-    """A speaker per voice, of the service or the checkpoint."""
+    """Yield one speaker per voice of the service or the checkpoint."""
     instructions = options["instructions"]
     for voice in options["voices"] or (None,):
         label = ": ".join(part for part in (voice, instructions) if part) or "clone"

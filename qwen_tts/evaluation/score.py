@@ -1,4 +1,4 @@
-"""From what was spoken and heard to figures."""
+"""Scores of speech: what was recognised, compared with what was to be spoken."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from qwen_tts.evaluation.judge import MosJudge, VoiceJudge
 from qwen_tts.evaluation.recognise import Recogniser, words
 from qwen_tts.evaluation.speakers import Speaker
 
-_CUT_WORDS = 2  # this many missing at the end is speech that ended early; one, recognisers drop by themselves
+_CUT_WORDS = 2  # missing words at the end that count as an early end; recognisers drop one by themselves
 
 
 @dataclass(frozen=True)
 class Heard:
-    """One case as one speaker spoke it. `cut_words` of the text's end are missing. Similarity is the cosine to the
-    case's reference; `nearest` names the speaker of this run whose voice is nearest."""
+    """One case, spoken by one speaker. `cut_words` counts the missing words at the end. Similarity is the cosine to
+    the case's reference. `nearest` is the speaker of this run with the nearest voice."""
 
     case: str
     text: str
@@ -39,7 +39,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Summary:
-    """One speaker. `wer` is all errors over all words; `rtf` the time to make the speech over its duration."""
+    """The scores of one speaker. `wer` is all errors over all words; `rtf` is generation time over duration."""
 
     speaker: str
     cases: int
@@ -58,7 +58,7 @@ class Summary:
 def listen(
     speakers: Sequence[Speaker], cases: Sequence[Case], recogniser: Recogniser, *, digits: bool, seed: int
 ) -> dict[str, list[Heard]]:
-    """Let every speaker speak every case, with seeds counting up from `seed`, and judge it."""
+    """Let every speaker speak every case, with seeds counted up from `seed`, and score the speech."""
     voices, mos = VoiceJudge(), MosJudge()
     heard: dict[str, list[Heard]] = {}
     embeddings: dict[str, NDArray[np.float32]] = {}
@@ -89,7 +89,7 @@ def listen(
 
 
 def word_errors(text: str, heard: str, *, digits: bool) -> tuple[int, int, int]:
-    """Errors, words of the text, and how many words are missing at its end."""
+    """Return the number of errors, of words in the text, and of words missing at its end."""
     wanted, got = words(text, digits=digits), words(heard, digits=digits)
     if not got:
         return len(wanted), len(wanted), len(wanted)
@@ -100,7 +100,7 @@ def word_errors(text: str, heard: str, *, digits: bool) -> tuple[int, int, int]:
 
 
 def with_nearest(heard: dict[str, list[Heard]], embeddings: dict[str, NDArray[np.float32]]) -> dict[str, list[Heard]]:
-    """Fill in whose other utterances each one sounds most like."""
+    """Fill in `nearest`: the speaker whose other utterances are most similar to the utterance."""
     judged: dict[str, list[Heard]] = {}
     for name, rows in heard.items():
         judged[name] = []

@@ -1,4 +1,4 @@
-"""Where the speech comes from: a running service, a checkpoint directory, or recordings made elsewhere."""
+"""Sources of speech: a running service, a checkpoint, or existing recordings."""
 
 import base64
 import time
@@ -24,7 +24,7 @@ _TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, eq=False)
 class Spoken:
-    """samples [S] at 24 kHz; `ended` False when the frame limit cut the speech off; `seconds` to make all of it."""
+    """samples [S] at 24 kHz. `ended` is False when the frame limit cut them off. `seconds` is the generation time."""
 
     samples: NDArray[np.float32]
     ended: bool
@@ -42,7 +42,7 @@ class Speaker(Protocol):
 
 @dataclass(frozen=True)
 class ServiceSpeaker:
-    """POST /v1/audio/speech. `fields` go into every request: model, voice, instructions, non_streaming_mode, ..."""
+    """Sends POST /v1/audio/speech. Every request has `fields`: model, voice, instructions, non_streaming_mode, ..."""
 
     name: str
     url: str
@@ -67,7 +67,7 @@ class ServiceSpeaker:
 
 
 class CheckpointSpeaker:
-    """A checkpoint in this process, by the library."""
+    """A checkpoint, run by the library in this process."""
 
     def __init__(
         self, name: str, checkpoint: str, voice: str | None, instructions: str, device: str, *, streaming_text: bool
@@ -101,7 +101,7 @@ class CheckpointSpeaker:
 
 @dataclass(frozen=True)
 class RecordedSpeaker:
-    """Recordings made elsewhere: `<case name>.wav` in a directory."""
+    """Existing recordings: `<case name>.wav` in a directory."""
 
     name: str
     directory: Path

@@ -1,10 +1,10 @@
-"""A data set on disk: clips of speech and what is known about them.
+"""A data set on disk: clips of speech and their descriptions.
 
-    clips.jsonl   one Clip a line, in the order of the audio
+    clips.jsonl   one Clip per line, in the order of the audio
     audio.i16     all samples one after the other, 24 kHz, little-endian int16
-    codes.npy     uint16 [all frames, G], made from the audio by a codec (absent until then)
+    codes.npy     uint16 [all frames, G], the audio encoded by a codec (absent before that)
 
-A clip is a whole number of codec frames long. Both arrays are mapped, not read: a data set may be larger than memory.
+A clip has a whole number of codec frames. Both arrays are memory-mapped, so a data set may be larger than memory.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ CLIPS, AUDIO, CODES = "clips.jsonl", "audio.i16", "codes.npy"
 
 @dataclass(frozen=True)
 class Clip:
-    """`voice` names who speaks: clips of one voice can stand as each other's reference. `speaker` is the built-in
-    voice it is an example of, `description` a designed voice; `instructions` go with `speaker`. `sounds` names the
-    phones being spoken, SOUNDS_PER_FRAME for every frame, separated by spaces; empty where nobody knows."""
+    """`voice` identifies the voice: clips of one voice can serve as each other's reference. `speaker` is the built-in
+    voice of which the clip is an example, `description` a designed voice; `instructions` belong to `speaker`. `sounds`
+    names the phones, SOUNDS_PER_FRAME for every frame, separated by spaces; it is empty where they are unknown."""
 
     text: str
     voice: str
@@ -39,7 +39,7 @@ class Clip:
 
 
 class ClipWriter:
-    """Appends clips to a data set; an interrupted append leaves whole clips behind."""
+    """Appends clips to a data set. After an interruption the data set holds whole clips."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -80,14 +80,14 @@ class ClipSet:
         return len(self.clips)
 
     def samples(self, index: int, first_frame: int = 0, frames: int | None = None) -> NDArray[np.float32]:
-        """Samples in [-1, 1] of `frames` frames of a clip from `first_frame` on (to its end when None)."""
+        """Return `frames` frames of a clip (with None: to its end), from `first_frame` on, as samples in [-1, 1]."""
         start = int(self.ends[index]) - self.clips[index].frames + first_frame
         end = int(self.ends[index]) if frames is None else start + frames
         pcm = self._audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
         return pcm.astype(np.float32) / np.float32(32768)
 
     def codes(self, index: int) -> NDArray[np.int64]:
-        """Codes [F, G] of a clip."""
+        """Return the codes [F, G] of a clip."""
         assert self._codes is not None, "the data set has not been encoded"
         end = int(self.ends[index])
         codes: NDArray[np.int64] = self._codes[end - self.clips[index].frames : end].astype(np.int64)
@@ -95,7 +95,7 @@ class ClipSet:
 
 
 def write_codes(directory: Path, codes: Iterable[NDArray[np.uint16]]) -> None:
-    """Store the codes [F, G] of all clips, in order; the file appears complete or not at all."""
+    """Store the codes [F, G] of all clips, in order. The file appears complete or not at all."""
     partial = directory / "codes.partial.npy"
     np.save(partial, np.concatenate(list(codes)))
     partial.rename(directory / CODES)

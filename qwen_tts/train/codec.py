@@ -1,12 +1,12 @@
 """Train a codec in three stages.
 
-`autoencoder`: quantisers and the decoder up to 50 Hz learn to carry a mel spectrogram. The waveform stack is left out,
-which is most of the cost and teaches the codes little, and so is the encoder, for which a MelEncoder stands in. Codes
-are fixed from here on. `encoder`: the checkpoint's encoder learns to give them. `waveform`: the decoder learns to make
-samples of them. The last two start from the first one's result, train separate weights and can run side by side; what
-they end with is put together afterwards.
+`autoencoder`: the quantisers and the decoder up to 50 Hz learn to carry a mel spectrogram. The waveform stack is left
+out: it is most of the cost and improves the codes little. A MelEncoder takes the place of the encoder. The codes are
+fixed after this stage. `encoder`: the checkpoint's encoder learns to produce these codes. `waveform`: the decoder
+learns to produce samples from them. The last two stages start from the result of the first one, train separate weights
+and can run side by side; their results are joined afterwards.
 
-All read crops of a data set. There is no adversary: loud and clear comes before pretty.
+All stages read crops of a data set. There is no adversarial loss: intelligible speech is the aim, not high fidelity.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ _WAVEFORM_WEIGHTS = {"mel": 1.0, "contrast": 0.5, "samples": 0.5}
 
 @dataclass(frozen=True)
 class AutoencoderStage:
-    """The codes begin after `free_steps` without quantisation."""
+    """The first `free_steps` run without quantisation."""
 
     crops: Crops
     schedule: Schedule
@@ -59,8 +59,8 @@ class EncoderStage:
 
 @dataclass(frozen=True)
 class WaveformStage:
-    """Of every crop the transformer reads all frames, and `slice_frames` become samples; the loss leaves out the first
-    `warm_frames` of these, whose convolutions see no past."""
+    """The transformer reads all frames of a crop, and `slice_frames` of them become samples. The loss skips the first
+    `warm_frames` of these, because their convolutions see no past."""
 
     crops: Crops
     slice_frames: int
@@ -70,8 +70,8 @@ class WaveformStage:
 
 
 class CodecTrainee(nn.Module):
-    """Encoder, decoder, learning quantisers, and what is thrown away: the mel encoder, and heads that read mels off
-    the decoder's latents."""
+    """Encoder, decoder, learning quantisers, and parts for training only: the mel encoder, and heads that predict mels
+    from the decoder's latents."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -91,8 +91,8 @@ class CodecTrainee(nn.Module):
         initialise_decoder(self.decoder)
 
     def latents(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """By the checkpoint's encoder: samples [B, S], S whole frames -> what the semantic and acoustic codebooks
-        read, [B, d, F] each."""
+        """Run the checkpoint's encoder: samples [B, S], S whole frames -> the input of the semantic and of the acoustic
+        codebooks, [B, d, F] each."""
         encoder = self.encoder
         features = samples[:, None]
         for layer in encoder.encoder.layers:
@@ -112,13 +112,13 @@ class CodecTrainee(nn.Module):
         return semantic, acoustic
 
     def embedded(self, semantic: Tensor, acoustic: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantised vectors [B, d, F] -> the semantic part alone and the sum, [B, codebook_dim, F] each."""
+        """Quantised vectors [B, d, F] -> the semantic part and the sum of both, [B, codebook_dim, F] each."""
         quantizer = self.decoder.quantizer
         first = quantizer.rvq_first.output_proj(semantic)
         return first, first + quantizer.rvq_rest.output_proj(acoustic)
 
     def autoencoder_losses(self, samples: Tensor, *, quantise: bool) -> dict[str, Tensor]:
-        """samples [B, S] -> `mel` (decoder's), `latent`, `semantic` (read off the codes alone), `commitment`."""
+        """samples [B, S] -> `mel` (from the decoder), `latent`, `semantic` (from the codes alone), `commitment`."""
         semantic, acoustic = self.mel_encoder(samples)
         commitment = torch.zeros(())
         if quantise:
@@ -139,8 +139,8 @@ class CodecTrainee(nn.Module):
         }
 
     def encoder_losses(self, samples: Tensor) -> dict[str, Tensor]:
-        """samples [B, S] -> squared distance of the encoder's latents to the mel encoder's as part of their variance,
-        `semantic` and `acoustic`; and how many codes are the same."""
+        """samples [B, S] -> `semantic` and `acoustic`, the squared distance between the encoder's and the mel encoder's
+        latents relative to their variance; and the share of equal codes."""
         with torch.no_grad():
             wanted = self.mel_encoder(samples)
         with torch.autocast("cpu", torch.bfloat16):
@@ -159,7 +159,7 @@ class CodecTrainee(nn.Module):
 
     @torch.no_grad()
     def codes(self, samples: Tensor) -> Tensor:
-        """By the mel encoder: samples [B, S] -> codes [B, F, G]."""
+        """Run the mel encoder: samples [B, S] -> codes [B, F, G]."""
         return self._coded(*self.mel_encoder(samples))
 
     def _coded(self, semantic: Tensor, acoustic: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class CodecTrainee(nn.Module):
     def waveform_losses(self, codes: Tensor, wanted: Tensor, stage: WaveformStage, starts: Tensor) -> dict[str, Tensor]:
         """codes [B, F, G] and their samples [B, F * 1920]; starts [B] is the first frame of each row's slice.
 
-        Returns `mel`, `contrast` (see spectral.py) and `samples`, the L1 between waveforms.
+        Returns `mel`, `contrast` (see spectral.py) and `samples`, the L1 distance between waveforms.
         """
         decoder, carry = self.decoder, Carry()
         width, warm = stage.slice_frames, stage.warm_frames
@@ -185,32 +185,32 @@ class CodecTrainee(nn.Module):
 
     @torch.no_grad()
     def initialise_codebooks(self, samples: Tensor) -> None:
-        """k-means over the latents of samples [B, S]."""
+        """Initialise the codebooks by k-means over the latents of samples [B, S]."""
         semantic, acoustic = self.mel_encoder(samples)
         self.semantic.initialise(semantic.transpose(1, 2).flatten(0, 1))
         self.acoustic.initialise(acoustic.transpose(1, 2).flatten(0, 1))
 
     @torch.no_grad()
     def codebooks_to_checkpoint(self) -> None:
-        """Copy the learning codebooks to where the checkpoint has them, twice: to encode and to decode."""
+        """Copy the learning codebooks to their two places in the checkpoint: for encoding and for decoding."""
         stored = self.state_dict()  # shares memory with the modules
         for learning, encoding, decoding in (
             (self.semantic, "encoder.quantizer.semantic_residual_vector_quantizer", "decoder.quantizer.rvq_first"),
             (self.acoustic, "encoder.quantizer.acoustic_residual_vector_quantizer", "decoder.quantizer.rvq_rest"),
         ):
             for index, book in enumerate(learning.books):
-                entries = book.entries().half().float()  # as 16-bit files hold them: codes made and read stay the same
+                entries = book.entries().half().float()  # rounded as in a 16-bit file, so encoding and decoding agree
                 to_encode, to_decode = f"{encoding}.layers.{index}.codebook", f"{decoding}.vq.layers.{index}._codebook"
                 stored[f"{to_encode}.embed_sum"].copy_(entries)
                 stored[f"{to_decode}.embedding_sum"].copy_(entries)
                 for name in (f"{to_encode}.cluster_usage", f"{to_encode}.initialized", f"{to_decode}.cluster_usage"):
                     stored[name].fill_(1.0)
-            # Half of a decoder that the encoder's class has and nothing uses.
+            # The encoder's class has an output projection that nothing uses.
             stored[f"{encoding}.output_proj.weight"].zero_()
 
 
 def train_autoencoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: AutoencoderStage) -> None:
-    """Run the first stage, or what is left of it; the codec ends with averaged weights and finished codebooks."""
+    """Run the first stage, or the rest of it. The codec ends with averaged weights and finished codebooks."""
     _train_only(codec, codec.mel_encoder, codec.decoder, codec.mel_head, codec.latent_head, codec.semantic_head)
     codec.decoder.decoder.requires_grad_(False)  # the waveform stack
     reader, trainee = CropReader(clips), Trainee(codec, stage.schedule)
@@ -235,7 +235,7 @@ def train_autoencoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stag
 
 
 def train_encoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: EncoderStage) -> None:
-    """Run the second stage, or what is left of it; the encoder ends with averaged weights."""
+    """Run the second stage, or the rest of it. The encoder ends with averaged weights."""
     _train_only(codec, codec.encoder)
     reader, trainee = CropReader(clips), Trainee(codec, stage.schedule)
     trainee.resume(directory)
@@ -253,12 +253,12 @@ def train_encoder(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: E
 
 
 def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: WaveformStage) -> None:
-    """Run the third stage, or what is left of it; the decoder ends with averaged weights."""
+    """Run the third stage, or the rest of it. The decoder ends with averaged weights."""
     _train_only(codec, codec.decoder)
     codec.decoder.quantizer.requires_grad_(False)
     for module in codec.decoder.modules():
         if isinstance(module, SnakeBeta):
-            module.compile(dynamic=True)  # in one kernel: their sines were half of a step's time
+            module.compile(dynamic=True)  # fused into one kernel: their sines took half of a step's time
     reader, trainee = CropReader(clips), Trainee(codec, stage.schedule)
     trainee.resume(directory)
     codec.train()
@@ -282,7 +282,7 @@ def train_waveform(codec: CodecTrainee, clips: ClipSet, directory: Path, stage: 
 
 
 def _train_only(codec: CodecTrainee, *parts: nn.Module) -> None:
-    """Of all parameters but the codebooks, which are sums and learn without a gradient."""
+    """Enable gradients for `parts` only. Codebooks are running sums and learn without gradients."""
     codec.requires_grad_(False)
     for part in parts:
         for name, parameter in part.named_parameters():
@@ -290,7 +290,7 @@ def _train_only(codec: CodecTrainee, *parts: nn.Module) -> None:
 
 
 def _miscomputed_in_bfloat16(layer: nn.Module) -> bool:
-    """Whether oneDNN's bfloat16 AMX kernel gives wrong results: strided, and channels no multiple of 32
+    """Whether oneDNN's bfloat16 AMX kernel gives wrong results: strided, with channels that are no multiple of 32
     (https://github.com/pytorch/pytorch/issues/169688; seen with torch 2.13.0)."""
     convolution = getattr(layer, "conv", None)
     return isinstance(convolution, nn.Conv1d) and convolution.stride[0] > 1 and convolution.in_channels % 32 != 0

@@ -1,4 +1,4 @@
-"""Random crops of a data set's sound, which the codec's stages learn from."""
+"""Random crops of a data set's audio, for the stages of codec training."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ _GAIN_DB = (-4.0, 3.0)
 
 @dataclass(frozen=True)
 class Crops:
-    """How much of the data a step sees: `clips` crops of `frames` frames."""
+    """The data of a step: `clips` crops of `frames` frames."""
 
     clips: int
     frames: int
 
 
 class CropReader:
-    """Random crops of a data set, every frame of it as likely as another; the last clips of it are held out."""
+    """Draws random crops of a data set; every frame is equally likely. The last clips are held out."""
 
     def __init__(self, clips: ClipSet) -> None:
         self.clips = clips
@@ -33,9 +33,9 @@ class CropReader:
     def draw(
         self, crops: Crops, step: int, *, seed: int, gain_db: tuple[float, float] = _GAIN_DB
     ) -> tuple[Tensor, list[tuple[int, int]]]:
-        """Samples [B, frames * 1920] at random gains, and each crop's (clip, first frame); the end may be silence.
+        """Draw samples [B, frames * 1920] at random gains, and the (clip, first frame) of each; the end may be silence.
 
-        Of processes that train together each has its share of the crops.
+        Processes that train together share the crops.
         """
         number_here, processes = share()
         assert crops.clips % processes == 0, f"{crops.clips} crops cannot be shared evenly by {processes} processes"
@@ -54,12 +54,12 @@ class CropReader:
         return torch.from_numpy(np.stack(rows)), places
 
     def held_out(self, frames: int) -> Tensor:
-        """The first `frames` frames of the held-out clips: [B, frames * 1920]."""
+        """Return the first `frames` frames of the held-out clips: [B, frames * 1920]."""
         indices = range(self.training, len(self.clips))
         return torch.from_numpy(np.stack([self._crop(index, 0, frames) for index in indices]))
 
     def codes(self, places: list[tuple[int, int]], frames: int) -> Tensor:
-        """Codes [B, frames, G] of crops at (clip, first frame); after a clip's end those of its last frame."""
+        """Return codes [B, frames, G] of crops at (clip, first frame); past a clip's end its last frame repeats."""
         rows = []
         for index, first in places:
             codes = self.clips.codes(index)[first : first + frames]

@@ -1,4 +1,4 @@
-"""Give a data set its codes."""
+"""Encode the clips of a data set."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +16,9 @@ _AT_ONCE = 16
 
 
 def encode_clips(data: Path, encode: Callable[[Tensor], Tensor], workers: int) -> None:
-    """Encode every clip of the data set. `encode` makes codes [F, G] of samples [S].
+    """Encode every clip of the data set. `encode` turns samples [S] into codes [F, G].
 
-    One clip's tensors are too small to share among cores, so `workers` threads take clips each.
+    The tensors of one clip are too small to share among cores, so each of `workers` threads encodes whole clips.
     """
     clips = ClipSet(data)
 

@@ -1,7 +1,7 @@
-"""Weights to start training from.
+"""Initial weights for training.
 
-The released configs' own starting values (layer scales of 0.01, ConvNeXt factors of 1e-6, framework defaults for
-convolutions) leave the signal of a small codec without variation for thousands of steps; these keep its scale.
+With the released configs' initial values (layer scales of 0.01, ConvNeXt factors of 1e-6, framework defaults for
+convolutions) the signal of a small codec has no variation for thousands of steps. These values keep its scale.
 """
 
 import math
@@ -68,7 +68,7 @@ def initialise_decoder(decoder: CodecDecoder) -> None:
 
 @torch.no_grad()
 def initialise_talker(talker: Talker) -> None:
-    """Text and codes reach the first layer at one scale; with the framework's 0.02 the text would be lost in them."""
+    """Bring text and codes to the first layer at one scale; with the framework's 0.02 the text would be too weak."""
     for module in talker.modules():
         match module:
             case nn.Linear():

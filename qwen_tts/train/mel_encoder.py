@@ -1,7 +1,7 @@
-"""The encoder that a codec is trained with, and that is thrown away: it reads a mel spectrogram, not the waveform.
+"""The encoder that is used while a codec is trained: it reads a mel spectrogram, and no checkpoint contains it.
 
-What the codes should say of the sound is learned from the spectrogram within minutes; the checkpoint's encoder, which
-must find its own filters first, would take hours on a CPU. That one learns afterwards to give the same latents.
+From the spectrogram the codes are learned within minutes. The checkpoint's encoder, which reads the waveform and has to
+find its filters first, would need hours on a CPU. It learns afterwards to produce the same latents.
 """
 
 import torch.nn.functional as F
@@ -12,15 +12,15 @@ from qwen_tts.train.spectral import log_mel
 
 _FFT, _HOP, _BANDS = 1024, 240, 80
 _MELS_PER_FRAME = SAMPLES_PER_FRAME // _HOP
-_MEAN, _SCALE = -4.0, 2.0  # about those of the log mels of speech
+_MEAN, _SCALE = -4.0, 2.0  # approximate mean and deviation of the log mels of speech
 _WIDTH, _BLOCKS, _KERNEL = 384, 3, 3
 
 
 class MelEncoder(nn.Module):
-    """Causal (but for half a window less a hop, 11 ms), so that the checkpoint's encoder, which is, can follow it."""
+    """Causal except for half a window less a hop (11 ms), so that the checkpoint's causal encoder can imitate it."""
 
     def __init__(self, width: int) -> None:
-        """width: of the vectors that the codebooks quantise."""
+        """width: the width of the vectors that the codebooks quantise."""
         super().__init__()
         self.enter = nn.Linear(_MELS_PER_FRAME * _BANDS, _WIDTH)
         self.blocks = nn.Sequential(*(_Block() for _ in range(_BLOCKS)))
@@ -29,7 +29,7 @@ class MelEncoder(nn.Module):
         self.acoustic = nn.Linear(_WIDTH, width)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples [B, S], S whole frames -> what the semantic and acoustic codebooks read, [B, width, F] each."""
+        """Samples [B, S], S whole frames -> the input of semantic and acoustic codebooks, [B, width, F] each."""
         mels = log_mel(samples, _FFT, _HOP, _BANDS)[:, :, :-1].transpose(1, 2)
         frames = ((mels - _MEAN) / _SCALE).reshape(len(samples), -1, _MELS_PER_FRAME * _BANDS)
         hidden = self.norm(self.blocks(self.enter(frames)))
@@ -37,7 +37,7 @@ class MelEncoder(nn.Module):
 
 
 class _Block(nn.Module):
-    """Residual: this frame and the two before it."""
+    """A residual block over the current frame and the two before it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Loss curves of a run as a picture."""
+"""Draws the loss curves of a run."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 
 def draw_report(history: Path, picture: Path, title: str) -> None:
-    """One panel per figure of history.jsonl, training and held-out values together."""
+    """Draw one panel per figure of history.jsonl, with training and held-out values together."""
     with history.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}

@@ -10,12 +10,12 @@ from qwen_tts.train.clips import RATE_HZ
 
 _RESOLUTIONS = ((2048, 80), (1024, 80), (512, 60), (256, 30), (128, 16))  # FFT size, mel bands
 _TOP_HZ = 9500.0
-_FLOOR = 2e-3  # added before logarithms: about -54 dB, where nothing is heard
+_FLOOR = 2e-3  # added before logarithms: about -54 dB, which is inaudible
 
 
 @cache
 def mel_filters(fft_size: int, bands: int) -> Tensor:
-    """Triangular filters [bands, fft_size // 2 + 1], evenly spaced on the mel scale up to 9.5 kHz."""
+    """Return triangular filters [bands, fft_size // 2 + 1], evenly spaced on the mel scale up to 9.5 kHz."""
     top = 2595.0 * math.log10(1.0 + _TOP_HZ / 700.0)
     edges = 700.0 * (10.0 ** (torch.linspace(0.0, top, bands + 2) / 2595.0) - 1.0)  # [bands + 2]
     bins = torch.linspace(0.0, RATE_HZ / 2, fft_size // 2 + 1)
@@ -31,7 +31,7 @@ def _window(size: int) -> Tensor:
 
 
 def magnitudes(samples: Tensor, fft_size: int, hop: int) -> Tensor:
-    """Samples [B, S] -> magnitudes [B, fft_size // 2 + 1, 1 + S // hop], a full-scale sine being about sqrt(n) / 4."""
+    """Samples [B, S] -> magnitudes [B, fft_size // 2 + 1, 1 + S // hop], a full-scale sine is about sqrt(n) / 4."""
     spectrum = torch.stft(samples, fft_size, hop, window=_window(fft_size), return_complex=True)
     return torch.view_as_real(spectrum).square().sum(-1).add(1e-9).sqrt() / math.sqrt(fft_size)
 
@@ -42,7 +42,7 @@ def log_mel(samples: Tensor, fft_size: int, hop: int, bands: int) -> Tensor:
 
 
 def spectral_losses(made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-    """`mel`: mean L1 between log mels; `contrast`: summed L1 between magnitudes over their sum. Both [B, S]."""
+    """Compare waveforms [B, S]. `mel`: mean L1 between log mels; `contrast`: L1 between magnitudes over their sum."""
     mel = contrast = torch.zeros(())
     for fft_size, bands in _RESOLUTIONS:
         hop = fft_size // 4

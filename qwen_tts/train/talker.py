@@ -1,4 +1,4 @@
-"""Train the talker with its code predictor, and the speaker encoder along with them."""
+"""Train the talker, its code predictor and the speaker encoder together."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -21,17 +21,19 @@ from qwen_tts.train.talker_batch import NO_LABEL, Corruption, Example, TalkerBat
 from qwen_tts.train.tasks import TaskSource
 from qwen_tts.train.training import Figures, Losses, Schedule, Trainee, share, train
 
-# A mean over many groups, of which the first few are as audible as group 0, weighs more than one.
+# `other_groups` is a mean over many groups. The first few are as audible as group 0, so it weighs more.
 _WEIGHTS = {"group_0": 1.0, "other_groups": 2.0, "sounds": 0.5}
 _HELD_OUT_CLIPS = 192
-_POOL = 12  # batches drawn together and sorted by length, so that little is padding
-_REFERENCE_FRAMES = (16, 40)  # how much of a reference the speaker encoder hears
+_POOL = 12  # batches that are drawn together and sorted by length, to reduce padding
+_REFERENCE_FRAMES = (16, 40)  # the length of a reference for the speaker encoder
 
 
 @dataclass(frozen=True)
 class Growth:
-    """Short clips first: up to `frames` frames until step `hold`, then longer ones, at step `end` all of them. What is
-    near in the text is near in the speech then, and where to look is learned in minutes; `clips` of these make a step.
+    """Short clips come first: at most `frames` frames until step `hold`, then longer ones, from step `end` all.
+
+    In short clips text and speech are close together, so attention to the right place is learned in minutes. A step has
+    `clips` of the short clips.
     """
 
     frames: int
@@ -42,8 +44,8 @@ class Growth:
 
 @dataclass(frozen=True)
 class TalkerStage:
-    """`clips` make a step (of all processes together), of any length once `growth` is over. `predicted_share` of the
-    frames train the code predictor, which otherwise costs more than the talker."""
+    """A step has `clips` clips (all processes together), of any length after `growth`. Only `predicted_share` of the
+    frames train the code predictor, which would otherwise cost more than the talker."""
 
     clips: int
     schedule: Schedule
@@ -55,15 +57,15 @@ class TalkerStage:
 
 
 class TalkerTrainee(nn.Module):
-    """A Base model: talker, code predictor and speaker encoder. The other types are it without the last.
+    """A Base model: talker, code predictor and speaker encoder. The other types lack the speaker encoder.
 
-    Where the data says which phones are spoken when, a head that is thrown away names them from the hidden state, to
-    teach it where in the text the speech has come to (as in arXiv:2406.07855).
+    Where the data has phones, a head for training only predicts them from the hidden state. It teaches the hidden state
+    the position of the speech in the text (as in arXiv:2406.07855).
     """
 
     def __init__(self, config: ModelConfig, dropout: float, sounds: int = 0, *, in_bfloat16: bool = True) -> None:
-        """sounds: how many phones there are. in_bfloat16: matrix products are; sums, norms and the weights themselves
-        stay float32."""
+        """sounds: the number of phones. in_bfloat16: matrix products are in bfloat16; sums, norms and the weights stay
+        float32."""
         super().__init__()
         assert config.speaker_encoder_config is not None, "train as a model of type base"
         self.model = Qwen3TTS(config, matmul_attention)
@@ -82,7 +84,7 @@ class TalkerTrainee(nn.Module):
         return F.dropout(output, self.dropout, self.training)
 
     def hidden_matrices(self) -> list[str]:
-        """Names of the matrices inside the layers of both transformers."""
+        """Return the names of the matrices inside the layers of both transformers."""
         return [
             f"{at}.{name}"
             for at, block in self.named_modules()
@@ -92,9 +94,9 @@ class TalkerTrainee(nn.Module):
         ]
 
     def losses(self, batch: TalkerBatch, predicted: Tensor) -> dict[str, Tensor]:
-        """Mean cross-entropies of `group_0` (end of speech included), `other_groups` and `sounds`, and accuracies.
+        """Return mean cross-entropies of `group_0` (with end of speech), `other_groups` and `sounds`, and accuracies.
 
-        predicted [n] picks the frames whose other groups count.
+        predicted [n] selects the frames whose other groups count.
         """
         talker = self.model.talker
         with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bfloat16):
@@ -119,7 +121,7 @@ class TalkerTrainee(nn.Module):
         }
 
     def _sound_loss(self, hidden: Tensor, sounds: Tensor) -> tuple[Tensor, Tensor]:
-        """hidden [N, D] that predicted the frames, their sounds [N, SOUNDS_PER_FRAME] -> cross-entropy, accuracy."""
+        """hidden [N, D] of the predicting rows, sounds [N, SOUNDS_PER_FRAME] -> cross-entropy, accuracy."""
         known = (sounds != NO_LABEL).all(dim=1)
         if self.sound_head is None or not known.any():
             return torch.zeros(()), torch.zeros(())
@@ -136,7 +138,7 @@ class TalkerTrainee(nn.Module):
         return embeddings
 
     def _predictor_logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """hidden [n, D] that predicted the frames, their codes [n, G] -> logits [n, G - 1, V] of groups 1.."""
+        """hidden [n, D] of the predicting rows, codes [n, G] of the frames -> logits [n, G - 1, V] of groups 1.."""
         predictor = self.model.talker.code_predictor
         inputs = [hidden, self.model.talker.embed_code(codes[:, 0])]
         inputs += [predictor.embed(group, codes[:, group]) for group in range(1, codes.shape[1] - 1)]
@@ -146,8 +148,8 @@ class TalkerTrainee(nn.Module):
 
 
 def matmul_attention(q: Tensor, kv: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-    """Causal attention in plain products. On a CPU the fused kernel's backward pass is several times slower at these
-    lengths (at most some 150 rows, and the code predictor's few)."""
+    """Compute causal attention with plain products. On a CPU the backward pass of the fused kernel is several times
+    slower at these lengths (about 150 rows at most, and the few of the code predictor)."""
     keys, values = kv.transpose(2, 3)  # [B, K, T, d] each
     batch, length, heads, width = q.shape
     kv_heads = keys.shape[1]
@@ -161,13 +163,13 @@ def matmul_attention(q: Tensor, kv: Tensor, positions: Tensor, mask: Tensor | No
 
 
 def _whole_pass(transformer: nn.Module, rows: Tensor) -> Tensor:
-    """All rows [B, T, D] at once, causally -> hidden [B, T, D]. Padding must stand behind."""
+    """Run all rows [B, T, D] at once, causally -> hidden [B, T, D]. Padding must be at the end."""
     config = transformer.config
     assert isinstance(config, TransformerConfig)
     batch, length = rows.shape[:2]
     positions = torch.arange(length).expand(batch, -1)
     shape = (2, batch, length, config.num_key_value_heads, config.head_dim)
-    # A tensor per layer: autograd must not see one layer's keys overwritten by the next one's.
+    # One tensor per layer, because for autograd no layer may overwrite the keys of another.
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else rows.dtype
     kv = [torch.zeros(shape, dtype=dtype) for _ in range(config.num_hidden_layers)]
     hidden: Tensor = transformer(rows, positions, kv, None)
@@ -175,7 +177,7 @@ def _whole_pass(transformer: nn.Module, rows: Tensor) -> Tensor:
 
 
 def train_talker(trainee: TalkerTrainee, tasks: TaskSource, directory: Path, stage: TalkerStage) -> None:
-    """Run the training, or what is left of it."""
+    """Run the training, or the rest of it."""
     state = Trainee(trainee, stage.schedule, trainee.hidden_matrices())
     state.resume(directory)
     trainee.train()
@@ -216,7 +218,7 @@ def _batches(tasks: TaskSource, config: ModelConfig, stage: TalkerStage, first_s
 
 
 def _allowed(stage: TalkerStage, step: int, longest: int) -> tuple[int, int]:
-    """The most frames a clip may have at this step, and how many clips make a batch."""
+    """Return the most frames of a clip at this step, and the number of clips in a batch."""
     growth = stage.growth
     grown = min(1.0, max(0, step - growth.hold) / (growth.end - growth.hold))
     return round(growth.frames + grown * (longest - growth.frames)), round(
@@ -225,7 +227,7 @@ def _allowed(stage: TalkerStage, step: int, longest: int) -> tuple[int, int]:
 
 
 def _cut(example: Example, samples: int, rng: np.random.Generator) -> Example:
-    """With a reference of exactly `samples`: a part of it, or it over and over."""
+    """Return the example with a reference of exactly `samples`: a part of it, or repetitions of it."""
     if example.reference is None:
         return example
     start = int(rng.integers(max(1, len(example.reference) - samples + 1)))
@@ -233,7 +235,7 @@ def _cut(example: Example, samples: int, rng: np.random.Generator) -> Example:
 
 
 def _held_out(trainee: TalkerTrainee, tasks: TaskSource, stage: TalkerStage, layout: TextLayout) -> dict[str, float]:
-    """Losses on the clips kept aside, read without faults."""
+    """Return the losses on the held-out clips, whose codes are read without corruption."""
     rng = np.random.default_rng(0)
     sums: dict[str, float] = {}
     indices = range(len(tasks.clips) - _HELD_OUT_CLIPS, len(tasks.clips))

@@ -1,10 +1,11 @@
-"""Examples for the talker: a prompt as prompt.py lays it out, continued by the frames it is to be answered with.
+"""Examples for the talker: a prompt, as prompt.py lays it out, and the frames of its answer.
 
     rows     prompt row 0 … prompt's last row | frame 0 … frame F-1
     label                       c0 of frame 0 | c0 of frame 1 … end of speech
 
-The hidden state of the row whose label is frame t's group 0 is also what the code predictor reads to predict frame t's
-other groups. (The reference's fine-tuning shifts its labels once more in the loss; see docs/decisions.)
+The row whose label is group 0 of frame t is the predicting row of frame t: from its hidden state the code predictor
+predicts the other groups of frame t. (The reference's fine-tuning shifts its labels once more in the loss; see
+docs/decisions.)
 """
 
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ NO_LABEL = -100
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """`codes` [F, G] answer the prompt; `reference` is the recording [S] its speaker embedding is to be made of;
-    `sounds` [F, SOUNDS_PER_FRAME] numbers the phones being spoken, if known."""
+    """`codes` [F, G] answer the prompt. The speaker embedding is computed from the recording `reference` [S].
+    `sounds` [F, SOUNDS_PER_FRAME] numbers the phones, where they are known."""
 
     layout: PromptLayout
     codes: NDArray[np.int64]
@@ -39,8 +40,8 @@ class Example:
 
 @dataclass(frozen=True)
 class Corruption:
-    """Codes the talker reads may be wrong, as its own will be: in `share` of the examples each code is replaced with a
-    probability up to `codes`, and every frame forgotten (all its codes replaced) with one up to `frames`."""
+    """Errors in the codes that the talker reads, as it will make at inference. In `share` of the examples each code is
+    replaced with a probability up to `codes`, and all codes of a frame are replaced with one up to `frames`."""
 
     share: float = 0.8
     codes: float = 0.2
@@ -49,10 +50,10 @@ class Corruption:
 
 @dataclass(frozen=True, eq=False)
 class TalkerBatch:
-    """B examples, padded to T rows. N frames in all, R rows that read a frame (reference's ones included)."""
+    """B examples, padded to T rows, with N frames in total. R rows read a frame, those of references included."""
 
     text_ids: Tensor  # [B, T] int64
-    codec_ids: Tensor  # [B, T] int64, or what stands in place of an id
+    codec_ids: Tensor  # [B, T] int64: ids, or the values of prompt.py in their place
     frames_read: Tensor  # [R, G] int64, corrupted
     references: list[Tensor]  # samples [S] per SPEAKER_EMBEDDING row, in row order
     labels: Tensor  # [B, T] int64

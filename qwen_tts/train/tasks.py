@@ -1,4 +1,4 @@
-"""What the talker practises: which kind of model answers for a clip, and how the request is put."""
+"""Draws the tasks of training: the model type that a clip is an example for, and the form of the request."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from qwen_tts.train.clips import SOUNDS_PER_FRAME, Clip, ClipSet
 from qwen_tts.train.talker_batch import Example
 from qwen_tts.voice import VoicePrompt
 
-_CLONED = 0.2  # of the clips that have another use too
-_CONTINUED = 0.5  # of the clones read the reference's codes and words, the others hear its voice alone
+_CLONED = 0.2  # share of the clips that also have a speaker or a description
+_CONTINUED = 0.5  # share of the clones with the reference's codes and words; the others have its embedding alone
 _STREAMING = 0.35
 _AUTO_LANGUAGE = 0.15
 _LONGEST_REFERENCE_FRAMES = 50
 
 
 class TaskSource:
-    """Draws examples from a data set for models of every type at once, which share all but their prompts."""
+    """Draws examples for all model types from one data set. The types differ in their prompts only."""
 
     def __init__(self, clips: ClipSet, models: Mapping[ModelType, ModelConfig], tokenizer: TextTokenizer) -> None:
         self.clips = clips
@@ -62,14 +62,14 @@ class TaskSource:
         return Example(prompt, self.clips.codes(index), reference, self._spoken(clip))
 
     def _spoken(self, clip: Clip) -> NDArray[np.int64] | None:
-        """Numbers of a clip's sounds, [F, SOUNDS_PER_FRAME]."""
+        """Return the numbers of a clip's sounds, [F, SOUNDS_PER_FRAME]."""
         if not clip.sounds:
             return None
         numbers = np.array([self._sound_numbers[sound] for sound in clip.sounds.split()])
         return numbers.reshape(clip.frames, SOUNDS_PER_FRAME)
 
     def _voice_prompt(self, index: int, rng: np.random.Generator) -> VoicePrompt:
-        """The speaker embedding is left for the trainer to fill in."""
+        """Return a prompt without its speaker embedding, which the trainer fills in."""
         unknown = np.zeros(self.models["base"].talker_config.hidden_size, np.float32)
         if rng.random() >= _CONTINUED:
             return VoicePrompt(unknown)

@@ -1,10 +1,10 @@
-"""One way to train: a loop with a schedule, averaged weights, states to resume from, and a report with curves.
+"""The training loop: a schedule, averaged weights, states to resume from, and a report with curves.
 
 A run directory holds config.toml (a copy), history.jsonl (losses), report.png (their curves) and state.safetensors
-(weights, their averages and the optimiser's moments, of the last save).
+(the last saved weights, their averages and the optimisers' moments).
 
-Processes that torchrun starts train one module together: each has its share of every batch, gradients are averaged, the
-first one writes. On a CPU two of them with a thread each are faster than one with two.
+Processes started by torchrun train one module together: they share every batch, gradients are averaged, and the first
+process writes. On a CPU two processes with one thread each are faster than one with two.
 """
 
 import json
@@ -26,10 +26,10 @@ from qwen_tts.train.report import draw_report
 STATE, HISTORY, REPORT = "state.safetensors", "history.jsonl", "report.png"
 _MAX_GRADIENT_NORM = 1.0
 _BETAS = (0.9, 0.98)
-# Times the step that torch's "match_rms_adamw" takes (arXiv:2502.16982, section 2.2), and the decay with it: found
-# better on the demo's talker (docs/LOG.md).
+# A factor on the step of torch's "match_rms_adamw" (arXiv:2502.16982, section 2.2), and on its decay. It was better for
+# the demo's talker (docs/LOG.md).
 _MUON_SCALE = 2.5
-_MOMENTS = (("exp_avg", "exp_avg_sq", "step"), ("momentum_buffer",))  # that AdamW and Muon keep
+_MOMENTS = (("exp_avg", "exp_avg_sq", "step"), ("momentum_buffer",))  # the state of AdamW and of Muon
 
 Losses = Mapping[str, Tensor]  # scalars by name
 Figures = Mapping[str, float]
@@ -37,8 +37,8 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate: linear warm-up, then a cosine down to `floor` times the peak. `average` is the decay of the
-    averaged weights; `log_every`, `check_every` and `save_every` are steps."""
+    """The learning rate: linear warm-up, then a cosine down to `floor` times the peak. `average` is the decay of the
+    averaged weights; `log_every`, `check_every` and `save_every` count steps."""
 
     steps: int
     peak: float
@@ -58,13 +58,13 @@ class Schedule:
 
 
 def share() -> tuple[int, int]:
-    """The number of this process and how many train together."""
+    """Return the number of this process, and the number of processes that train together."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def _average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     parameters = list(parameters)
-    for parameter in parameters:  # a process whose examples did not use one takes part all the same
+    for parameter in parameters:  # all processes take part, also those whose examples do not use a parameter
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -76,10 +76,10 @@ def _average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 class Trainee:
-    """A module being trained, with everything a resumed run needs.
+    """A module being trained, with the state that a resumed run needs.
 
     `hidden` names the matrices inside its layers, which Muon updates (https://kellerjordan.github.io/posts/muon); AdamW
-    updates all else.
+    updates all other parameters.
     """
 
     def __init__(self, module: nn.Module, schedule: Schedule, hidden: Collection[str] = ()) -> None:
@@ -100,7 +100,7 @@ class Trainee:
         self.step = 0
 
     def update(self, loss: Tensor) -> float:
-        """One optimiser step; returns the gradient's norm before clipping."""
+        """Do one optimiser step; return the norm of the gradient before clipping."""
         for parameter in self.parameters.values():
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
@@ -119,7 +119,7 @@ class Trainee:
         return norm
 
     def averaged_state(self) -> dict[str, Tensor]:
-        """The module's state with averaged weights in place of the newest."""
+        """Return the module's state with averaged weights."""
         return {**self.module.state_dict(), **self.average}
 
     def save(self, directory: Path) -> None:
@@ -134,7 +134,7 @@ class Trainee:
         partial.rename(directory / STATE)
 
     def resume(self, directory: Path) -> bool:
-        """Go on from the last save in `directory`; False when there is none."""
+        """Load the last save in `directory`; return False when there is none."""
         if not (directory / STATE).exists():
             return False
         with safe_open(directory / STATE, framework="pt") as stored:
@@ -150,7 +150,7 @@ class Trainee:
 
 
 def averaged_weights(directory: Path) -> dict[str, Tensor]:
-    """The state dict of the module trained in `directory`, as last saved, averages in place of what was trained."""
+    """Return the last saved state dict of the module trained in `directory`, with averaged weights."""
     weights = {}
     with safe_open(directory / STATE, framework="pt") as stored:
         for name in sorted(stored.keys(), reverse=True):  # module/ before average/
@@ -168,7 +168,7 @@ def train(
     check: Callable[[], Figures],
     title: str,
 ) -> None:
-    """Step until the schedule ends. Of `losses(step)` those with a weight are added up, the others only reported;
+    """Step until the schedule ends. Those of `losses(step)` that have a weight are summed, the others only reported.
     `check()` measures held-out data."""
     schedule = trainee.schedule
     first = share()[0] == 0
@@ -182,7 +182,7 @@ def train(
             range(trainee.step, schedule.steps), title, initial=trainee.step, total=schedule.steps, disable=not first
         )
     ):
-        torch.manual_seed(step)  # so that a resumed run draws what an unbroken one does
+        torch.manual_seed(step)  # a resumed run draws the same numbers as an uninterrupted one
         found = losses(step)
         norm = trainee.update(sum((weight * found[name] for name, weight in weights.items()), torch.zeros(())))
         if not first:

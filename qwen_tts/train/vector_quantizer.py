@@ -1,4 +1,4 @@
-"""Codebooks that learn: running averages of the vectors they stand for (arXiv:1711.00937, appendix A.1)."""
+"""Codebooks that learn as running averages of the vectors assigned to them (arXiv:1711.00937, appendix A.1)."""
 
 import torch
 import torch.distributed as dist
@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _DECAY = 0.98
-_DEAD = 0.03  # a code used less than this part of the mean is moved to where vectors are
+_DEAD = 0.03  # a code with less than this share of the mean usage is moved to a current vector
 _KMEANS_ROUNDS = 15
 
 
 class LearningCodebook(nn.Module):
-    """Entries are sums / usage, as in a checkpoint. Vectors [N, d]."""
+    """A codebook whose entries are sums / usage, as in a checkpoint. Vectors are [N, d]."""
 
     usage: Tensor
     sums: Tensor
@@ -25,11 +25,11 @@ class LearningCodebook(nn.Module):
         return self.sums / self.usage.clamp(min=1e-5)[:, None]
 
     def nearest(self, vectors: Tensor) -> Tensor:
-        """Codes [N]."""
+        """Return the codes [N] of the nearest entries."""
         return torch.cdist(vectors[None], self.entries()[None])[0].argmin(dim=1)
 
     def initialise(self, vectors: Tensor) -> None:
-        """k-means."""
+        """Set the entries by k-means."""
         picked = torch.randperm(len(vectors))[: len(self.usage)]
         self.sums.copy_(vectors[picked])
         self.usage.fill_(1.0)
@@ -57,7 +57,7 @@ class LearningCodebook(nn.Module):
 
 
 class LearningQuantizer(nn.Module):
-    """Residual codebooks, straight-through."""
+    """Residual codebooks with a straight-through gradient."""
 
     def __init__(self, count: int, size: int, width: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class LearningQuantizer(nn.Module):
 
     @torch.no_grad()
     def initialise(self, vectors: Tensor) -> None:
-        """vectors [N, d]: k-means, codebook after codebook on what those before leave over."""
+        """Initialise with vectors [N, d]: k-means for one codebook after the other, each on the residual so far."""
         residual = _of_all_processes(vectors)
         for book in self.books:
             book.initialise(residual)
@@ -73,7 +73,7 @@ class LearningQuantizer(nn.Module):
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
-        """x [B, d, F] -> codes [B, F, count]; nothing is learned."""
+        """x [B, d, F] -> codes [B, F, count], without learning."""
         residual, codes = x.float().transpose(1, 2).flatten(0, 1), []
         for book in self.books:
             codes.append(book.nearest(residual))
@@ -101,7 +101,7 @@ class LearningQuantizer(nn.Module):
 
 
 def _of_all_processes(vectors: Tensor) -> Tensor:
-    """Of those that train together: their codebooks see the same vectors and stay the same."""
+    """Gather the vectors of all processes that train together, so that their codebooks stay equal."""
     if not dist.is_initialized():
         return vectors
     gathered = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]

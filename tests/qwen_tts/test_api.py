@@ -123,7 +123,7 @@ def test_one_value_serves_every_text(model: Qwen3TTSModel) -> None:
 @pytest.mark.parametrize("name", ["speaker", "language", "instruct", "seed"])
 def test_a_list_of_another_length_is_named(model: Qwen3TTSModel, name: str) -> None:
     arguments: dict[str, object] = {"speaker": "ryan", name: ["ryan", "ryan"] if name != "seed" else [1, 2]}
-    with pytest.raises(InvalidRequest, match=f"{name} has 2 entries where 3 are needed") as caught:
+    with pytest.raises(InvalidRequest, match=f"{name} has 2 entries; give 3") as caught:
         model.generate_custom_voice(["a", "b", "c"], **arguments)  # type: ignore[arg-type]
     assert caught.value.param == name
 

@@ -15,9 +15,9 @@ from qwen_tts import CheckpointError, Qwen3TTSModel, UnsupportedError
 @pytest.mark.parametrize(
     ("from_pretrained", "says"),
     [
-        (lambda path: Qwen3TTSModel.from_pretrained(path, device_map="warp"), "'warp' is not offered; choose 'cpu'"),
-        (lambda path: Qwen3TTSModel.from_pretrained(path, dtype="int8"), "'int8' is not offered; choose float32"),
-        (lambda path: Qwen3TTSModel.from_pretrained(path, dtype=torch.float64), "float64 is not offered"),
+        (lambda path: Qwen3TTSModel.from_pretrained(path, device_map="warp"), "'warp' is not supported; choose 'cpu'"),
+        (lambda path: Qwen3TTSModel.from_pretrained(path, dtype="int8"), "'int8' is not supported; choose float32"),
+        (lambda path: Qwen3TTSModel.from_pretrained(path, dtype=torch.float64), "float64 is not supported"),
         (
             lambda path: Qwen3TTSModel.from_pretrained(path, attn_implementation="eager"),
             "'eager' is unknown; choose 'sdpa' or 'flash_attention_2'",

@@ -185,7 +185,7 @@ def test_an_upload_opens_no_file_of_this_machine(tmp_path: Path, monkeypatch: py
     with av.open(io.BytesIO(playlist), mode="r") as file:
         assert file.format.name == "concat"
         assert next(file.decode(audio=0)).samples, "FFmpeg itself does"
-    with pytest.raises(InvalidRequest, match="is not an audio file"):
+    with pytest.raises(InvalidRequest, match="is not a readable audio file"):
         decode_audio(playlist)
 
 

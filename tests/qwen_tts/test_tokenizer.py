@@ -136,5 +136,5 @@ def test_no_frames_are_no_samples(tokenizer: Qwen3TTSTokenizer) -> None:
 
 
 def test_what_this_machine_cannot_do(base: Path) -> None:
-    with pytest.raises(UnsupportedError, match="'warp' is not offered"):
+    with pytest.raises(UnsupportedError, match="'warp' is not supported"):
         Qwen3TTSTokenizer.from_pretrained(str(base), device_map="warp")
