@@ -74,7 +74,7 @@ def test_a_vocabulary_beyond_the_embedding_is_named(custom_voice: Path, tmp_path
     vocabulary = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
     vocabulary["zebra"] = 10**6
     (directory / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    with pytest.raises(CheckpointError, match="has id 1000000, beyond text_vocab_size"):
+    with pytest.raises(CheckpointError, match="has id 1000000, above text_vocab_size"):
         Qwen3TTSModel.from_pretrained(str(directory))
 
 

@@ -187,7 +187,7 @@ def test_a_hub_name_that_cannot_be_had(error: Exception, monkeypatch: pytest.Mon
         raise error
 
     monkeypatch.setattr(checkpoint, "snapshot_download", fails)
-    with pytest.raises(CheckpointError, match="'someone/model' is neither a directory nor a hub repository"):
+    with pytest.raises(CheckpointError, match="'someone/model' is not a directory, and downloading"):
         resolve_checkpoint("someone/model")
 
 
@@ -213,5 +213,5 @@ def test_a_hub_name_without_a_network_fails_at_once(tmp_path: Path, monkeypatch:
     """The real client, offline with an empty cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(CheckpointError, match="'someone/model' is neither"):
+    with pytest.raises(CheckpointError, match="'someone/model' is not a directory"):
         resolve_checkpoint("someone/model")
