@@ -1,4 +1,4 @@
-"""Where a service can be reached: its Service in the cluster; load balancer, Ingress and routes from outside."""
+"""The addresses of a service: its Service inside the cluster; load balancer, Ingress and HTTPRoutes from outside."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Addresses:
-    """service: name of the Kubernetes Service; inside: its URL for pods; outside: URLs for everyone else."""
+    """The URLs of one service.
+
+    service: the name of the Kubernetes Service; inside: its URL for pods; outside: the URLs for all other clients.
+    """
 
     service: str
     port: int
@@ -31,14 +34,17 @@ class Addresses:
 
 
 def addresses(api: Api, snapshot: Snapshot) -> Addresses:
-    """Raises ClusterError while there is no Service: KubeRay makes it when the applications run."""
+    """Return the addresses of the service.
+
+    Raises ClusterError while there is no Service: KubeRay creates it when the applications run.
+    """
     given = snapshot.service["spec"].get("serveService", {}).get("metadata", {}).get("name")
     name = given or f"{snapshot.name}-serve-svc"
     try:
         service = api.get(Service, SERVICES, name)
     except NotFound:
         raise ClusterError(
-            f"RayService {snapshot.name} has no Service {name} yet; KubeRay makes it when the applications run. "
+            f"RayService {snapshot.name} has no Service {name} yet; KubeRay creates it when the applications run. "
             "See `qwen-tts cluster status`."
         ) from None
     spec = service.get("spec", {})
@@ -51,6 +57,7 @@ def addresses(api: Api, snapshot: Snapshot) -> Addresses:
 
 
 def _of_ingresses(api: Api, backends: set[str]) -> Iterator[str]:
+    """Yield the URLs of every Ingress path whose backend is one of the Services `backends`."""
     for ingress in api.find(Ingress, INGRESSES):
         spec = ingress.get("spec", {})
         encrypted = {host for tls in spec.get("tls") or [] for host in tls.get("hosts") or []}
@@ -65,6 +72,7 @@ def _of_ingresses(api: Api, backends: set[str]) -> Iterator[str]:
 
 
 def _of_routes(api: Api, backends: set[str]) -> Iterator[str]:
+    """Yield the URLs of every HTTPRoute that leads to one of the Services `backends`."""
     try:
         routes = api.find(HttpRoute, HTTP_ROUTES)
     except NotFound:  # the cluster has no Gateway API

@@ -1,6 +1,7 @@
-"""The Kubernetes API over the `kubernetes` client's connection: JSON in and out, a timeout on every call.
+"""The Kubernetes API over the connection of the `kubernetes` client: JSON in and out.
 
-Errors are ClusterErrors that name the verb and the resource. Nothing is retried here.
+Connecting to the server always has a timeout; so has reading, except when a log is followed. Errors are ClusterErrors
+that name the verb and the resource. No request is retried here.
 """
 
 import json
@@ -59,7 +60,7 @@ class _ServedResources(TypedDict):
 
 
 class Api:
-    """One API server, as one context of a kubeconfig sees it."""
+    """A client of one API server, with the credentials of one kubeconfig context."""
 
     def __init__(self, connection: client.ApiClient, namespace: str) -> None:
         self._connection = connection
@@ -71,15 +72,16 @@ class Api:
         self._connection.close()
 
     def within(self, namespace: str) -> "Api":
+        """Return a client of the same server whose default namespace is `namespace`."""
         return Api(self._connection, namespace)
 
     def get(self, shape: type[_Shape], resource: Resource, name: str, namespace: str | None = None) -> _Shape:
-        """The object. Raises NotFound."""
+        """Return one object. Raises NotFound."""
         path = resource.path(namespace or self.namespace, name)
         return cast(_Shape, self._json("GET", path, _Doing("get", resource, self._where(resource, namespace), name)))
 
     def find(self, shape: type[_Shape], resource: Resource, labels: str = "", fields: str = "") -> list[_Shape]:
-        """The objects of the namespace that both selectors take, in the server's order."""
+        """Return the objects of the namespace that match both selectors, in the server's order."""
         query = {"labelSelector": labels, "fieldSelector": fields, "limit": "500"}
         found: list[_Shape] = []
         while True:
@@ -93,7 +95,7 @@ class Api:
     def apply(
         self, resource: Resource, body: Mapping[str, object], name: str, namespace: str, force: bool, dry_run: bool
     ) -> Object:
-        """Server-side apply; the object as it then is. Raises Conflict."""
+        """Apply `body` on the server (server-side apply) and return the resulting object. Raises Conflict."""
         query = {
             "fieldManager": FIELD_MANAGER,
             "force": "true" if force else "false",
@@ -105,19 +107,22 @@ class Api:
         return cast(Object, self._json("PATCH", path, doing, query, body, "application/apply-patch+yaml"))
 
     def merge(self, resource: Resource, name: str, patch: Mapping[str, object], field_manager: str) -> None:
-        """JSON merge patch (RFC 7386)."""
+        """Send a JSON merge patch (RFC 7386)."""
         doing = _Doing("patch", resource, self.namespace, name)
         query = {"fieldManager": field_manager, "fieldValidation": "Strict"}
         path = resource.path(self.namespace, name)
         self._json("PATCH", path, doing, query, patch, "application/merge-patch+json")
 
     def delete(self, resource: Resource, name: str) -> None:
-        """Ask for its deletion; what it owns goes after it. Raises NotFound."""
+        """Request the deletion of an object; Kubernetes then deletes the objects it owns. Raises NotFound."""
         doing = _Doing("delete", resource, self.namespace, name)
         self._json("DELETE", resource.path(self.namespace, name), doing, {"propagationPolicy": "Background"})
 
     def wait_for_change(self, resource: Resource, seen: Object, timeout_s: int) -> None:
-        """Return at the first change of the object after `seen`, or after `timeout_s`; the caller reads anew."""
+        """Return at the first change of the object after version `seen`, or after `timeout_s`.
+
+        The change itself is not returned: the caller reads the object again.
+        """
         query = {
             "watch": "true",
             "fieldSelector": f"metadata.name={seen['metadata']['name']}",
@@ -132,7 +137,10 @@ class Api:
     def pod_log(
         self, pod: str, container: str, tail: int, follow: bool = False, previous: bool = False
     ) -> Iterator[str]:
-        """Lines of a container, without their ends. With `follow` until it stops, however long that takes."""
+        """Yield the log lines of a container, without line ends.
+
+        With `follow` the lines continue until the container stops, and reading has no timeout.
+        """
         query = {
             "container": container,
             "tailLines": str(tail),
@@ -145,12 +153,12 @@ class Api:
                 yield line.decode("utf-8", "replace").rstrip("\r\n")
 
     def resource_of(self, api_version: str, kind: str) -> Resource | None:
-        """How the server serves a kind; None if it does not."""
+        """Return the resource under which the server offers `kind`, or None if the server does not know the kind."""
         if api_version not in self._served:
             path = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-            what = Resource(api_version, kind, f"the kinds of {api_version}", namespaced=False)
+            kinds = Resource(api_version, kind, f"the kinds of {api_version}", namespaced=False)
             try:
-                served = cast(_ServedResources, self._json("GET", path, _Doing("list", what, "")))
+                served = cast(_ServedResources, self._json("GET", path, _Doing("list", kinds, "")))
             except NotFound:
                 served = {"resources": []}
             self._served[api_version] = served["resources"]
@@ -170,12 +178,12 @@ class Api:
         query: dict[str, str] | None = None,
         body: Mapping[str, object] | None = None,
         content_type: str | None = None,
-    ) -> Any:  # noqa: ANN401  # any JSON: the callers name its shape
+    ) -> Any:  # noqa: ANN401  # any JSON: each caller names the shape
         with self._open(method, path, doing, query or {}, body, content_type) as answer:
             try:
                 return json.loads(answer.read())
             except ValueError:
-                raise Unreachable(f"{self.host} answered {doing} with something that is not JSON") from None
+                raise Unreachable(f"The answer of {self.host} is not JSON, for the request to {doing}") from None
 
     @contextmanager
     def _open(
@@ -188,7 +196,11 @@ class Api:
         content_type: str | None = None,
         read_s: float | None = _READ_S,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """The answer's body. Raises ApiError, Unreachable, also when it breaks off while it is read."""
+        """Yield the response, whose body is read by the caller.
+
+        Raises ApiError for an error status, Unreachable without a response or when the connection breaks while the
+        body is read.
+        """
         headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if content_type else {})
         path += "?" + urlencode({name: value for name, value in query.items() if value})
         try:
@@ -219,9 +231,7 @@ class Api:
             found, detail = {}, body[:200].decode("utf-8", "replace")
         detail = detail or "no reason given"
         if status == 401:
-            return ApiError(
-                f"{self.host} does not accept these credentials (401), to {doing}: {detail}", status, detail
-            )
+            return ApiError(f"{self.host} does not accept these credentials (401) to {doing}: {detail}", status, detail)
         if status == 403:
             return ApiError(f"Not allowed to {doing} (403): {detail}", status, detail)
         if status == 404:
@@ -235,7 +245,7 @@ class Api:
 
 @dataclass(frozen=True)
 class _Doing:
-    """A request in words."""
+    """A request as error messages name it: "list pods in namespace default"."""
 
     verb: str
     resource: Resource
@@ -250,7 +260,7 @@ class _Doing:
 
 
 def connect(kubeconfig: Path | None, context: str | None, namespace: str | None) -> Api:
-    """The API server of a kubeconfig's context. Nothing is sent yet. Raises ClusterError."""
+    """Return a client for the API server of a kubeconfig context; no request is sent yet. Raises ClusterError."""
     settings = client.Configuration()
     settings.retries = False
     file = str(kubeconfig) if kubeconfig else None
@@ -263,12 +273,13 @@ def connect(kubeconfig: Path | None, context: str | None, namespace: str | None)
         config.load_kube_config(file, context, client_configuration=settings)
     except (config.ConfigException, OSError, yaml.YAMLError) as error:
         raise ClusterError(f"The kubeconfig cannot be used: {' '.join(str(error).split())}") from None
-    except (TypeError, KeyError, AttributeError, ValueError):  # how the client fails on YAML of another shape
-        raise ClusterError("The kubeconfig cannot be used: it has not the shape of one") from None
+    except (TypeError, KeyError, AttributeError, ValueError):  # the client raises these for YAML of another structure
+        raise ClusterError("The kubeconfig cannot be used: its structure is not that of a kubeconfig") from None
     return Api(client.ApiClient(settings), namespace or chosen["context"].get("namespace") or "default")
 
 
 def operator_missing(host: str) -> ClusterError:
+    """Return the error for a server without RayServices, with the command that installs the operator."""
     return ClusterError(
         f"{host} does not know RayServices: the KubeRay operator is not installed. Install it with\n"
         f"  {INSTALL_OPERATOR}"

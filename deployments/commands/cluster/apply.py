@@ -1,4 +1,4 @@
-"""Server-side apply of a manifest's objects: everything is tried without effect first, then done."""
+"""Server-side apply of the objects of a manifest: first a dry run of all of them, then the real changes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from deployments.commands.cluster.resources import NAMESPACES, RAY_SERVICES, Res
 Outcome = Literal["created", "configured", "unchanged"]
 
 
-@dataclass(frozen=True, eq=False)  # one is itself only, whatever the bodies
+@dataclass(frozen=True, eq=False)  # compared by identity: a target is a key of a dict, and its body cannot be hashed
 class Target:
-    """A document and where it goes."""
+    """A document with the resource and the namespace it is applied to."""
 
     document: Document
     resource: Resource
@@ -26,7 +26,10 @@ class Target:
 
 
 def targets_of(api: Api, documents: list[Document], source: str, namespace_given: bool) -> list[Target]:
-    """Where each document goes. Raises ClusterError: a kind the server does not have, another namespace than -n."""
+    """Return the target of each document.
+
+    Raises ClusterError if the server does not know a kind, or if a document names another namespace than -n.
+    """
     targets: list[Target] = []
     faults: list[str] = []
     for document in documents:
@@ -38,8 +41,8 @@ def targets_of(api: Api, documents: list[Document], source: str, namespace_given
             kind = f"{document.kind} of {document.body['apiVersion']}"
             faults.append(f"{source}:{document.line}: {api.host} does not know the kind {kind}")
         elif resource.namespaced and namespace_given and own not in (None, api.namespace):
-            what = f"{document.kind} {document.name}"
-            faults.append(f"{source}:{document.line}: {what} is for namespace {own}, not for {api.namespace}")
+            named = f"{document.kind} {document.name}"
+            faults.append(f"{source}:{document.line}: {named} is for namespace {own}, not for {api.namespace}")
         else:
             targets.append(Target(document, resource, own or api.namespace))
     if faults:
@@ -48,10 +51,10 @@ def targets_of(api: Api, documents: list[Document], source: str, namespace_given
 
 
 def apply(api: Api, targets: list[Target], force_conflicts: bool) -> Iterator[tuple[Target, Outcome]]:
-    """Apply all, in order. Nothing is changed if the server refuses any of them in a dry run.
+    """Apply all targets in order and yield the outcome of each. If a dry run of any target fails, nothing is changed.
 
-    Only what belongs into a namespace that these very targets create cannot be tried before.
-    Raises ClusterError; Conflicts are explained, all of them at once.
+    Targets in a namespace that the same call creates are applied without a dry run: the namespace does not exist yet.
+    Raises ClusterError. One error lists all conflicts.
     """
     before = {target: _existing(api, target) for target in targets}
     new = {target.document.name for target in targets if target.resource == NAMESPACES and before[target] is None}
@@ -62,14 +65,14 @@ def apply(api: Api, targets: list[Target], force_conflicts: bool) -> Iterator[tu
             _patch(api, target, force_conflicts, dry_run=True)
         except Conflict as error:
             conflicts += [f"{target}: {field}: {message}" for field, message in error.owned]
-        except NotFound as error:  # an apply makes what is not there, except for the namespace
+        except NotFound as error:  # apply creates a missing object, but not its namespace
             hint = f"kubectl create namespace {target.namespace}"
-            raise ClusterError(f"{target} cannot be made: {error.detail}. To make the namespace: {hint}") from None
+            raise ClusterError(f"{target} cannot be created: {error.detail}. Create the namespace: {hint}") from None
     if conflicts:
         raise ClusterError(
-            "Others manage fields that this would change (nothing was changed):\n  "
+            "Other field managers own fields that the file sets (nothing was changed):\n  "
             + "\n  ".join(conflicts)
-            + "\nLeave those fields out of the file, or take them over with --force-conflicts."
+            + "\nRemove those fields from the file, or take them over with --force-conflicts."
         )
     for target in targets:
         old, now = before[target], _patch(api, target, force_conflicts, dry_run=False)

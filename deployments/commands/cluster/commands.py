@@ -32,26 +32,26 @@ _Command = Callable[..., None]
 
 @dataclass(frozen=True)
 class Where:
-    """The cluster and namespace that a command is for; None: as the kubeconfig says."""
+    """The kubeconfig, context and namespace of a command. None stands for the default of kubectl or of the context."""
 
     kubeconfig: Path | None
     context: str | None
     namespace: str | None
 
     def connect(self) -> Api:
-        """Until the command ends."""
+        """Return a client of the API server, which is closed when the command ends. Raises ClusterError."""
         api = connect(self.kubeconfig, self.context, self.namespace)
         click.get_current_context().call_on_close(api.close)
         return api
 
     def kubectl(self, namespace: str) -> str:
-        """How a kubectl command for the same place begins."""
+        """Return the beginning of a kubectl command for the same cluster and for `namespace`."""
         chosen = {"--kubeconfig": self.kubeconfig, "--context": self.context, "--namespace": namespace}
         return shlex.join(["kubectl", *(f"{option}={value}" for option, value in chosen.items() if value)])
 
 
 def _for_cluster(command: Callable[Concatenate[Where, _Rest], None]) -> _Command:
-    """Add the options of Where, and say ClusterErrors in a line."""
+    """Add the options of Where, and turn ClusterErrors into error messages without a traceback."""
 
     @click.option("-n", "--namespace", help="Default: that of the kubeconfig's context.")
     @click.option("--context", help="Default: the kubeconfig's current one.")
@@ -78,7 +78,7 @@ def _patient(command: _Command) -> _Command:
             default=300.0,
             show_default=True,
             type=click.FloatRange(min=0),
-            help="Give up when one cause (no such image, no free GPU, ...) has stood for so many seconds. "
+            help="Give up when one cause (no such image, no free GPU, ...) has lasted this many seconds. "
             "An autoscaler may need minutes to add a node.",
         ),
         click.option("--timeout", default=1800.0, show_default=True, type=click.FloatRange(min=0), help="Seconds."),
@@ -89,13 +89,13 @@ def _patient(command: _Command) -> _Command:
 
 @click.group()
 def cluster() -> None:
-    """The commands of `qwen-tts cluster`. The help of the group itself is in deployments/commands/main.py."""
+    """Group the commands of `qwen-tts cluster`. The help text of the group is in deployments/commands/main.py."""
 
 
 @cluster.command("apply")
 @click.argument("file", type=click.File("rb"))
-@click.option("--wait", is_flag=True, help="Then wait until the service is ready.")
-@click.option("--force-conflicts", is_flag=True, help="Take over fields that others manage.")
+@click.option("--wait", is_flag=True, help="Wait afterwards until the service is ready.")
+@click.option("--force-conflicts", is_flag=True, help="Take over fields that other field managers own.")
 @_patient
 @_for_cluster
 def apply_command(
@@ -103,8 +103,9 @@ def apply_command(
 ) -> None:
     """Apply all objects of a manifest FILE (- is standard input).
 
-    Takes what `helm template` prints and the files in k8s/. Objects are read, and tried on the server without effect,
-    before the first one is changed; what is the same already stays as it is. Helm hooks (tests) are left out.
+    Accepts the output of `helm template` and the files in k8s/. All objects are read, and checked by a dry run on the
+    server, before the first one is changed. Objects that are already equal stay as they are. Helm hooks (tests) are
+    left out.
     """
     source = getattr(file, "name", "standard input")
     try:
@@ -128,7 +129,7 @@ def apply_command(
 @click.argument("name", required=False)
 @_for_cluster
 def status(where: Where, name: str | None) -> None:
-    """Conditions, clusters, applications, deployments and pods, and what is wrong with them."""
+    """Show conditions, clusters, applications, deployments and pods, and what is wrong with them."""
     api = where.connect()
     snapshot = read(api, choose(api, name))
     click.echo(status_text(snapshot))
@@ -141,7 +142,7 @@ def status(where: Where, name: str | None) -> None:
 @_patient
 @_for_cluster
 def wait(where: Where, name: str | None, timeout: float, stuck_after: float) -> None:
-    """Wait until the service serves what was last applied; fail with the reason when it will not."""
+    """Wait until the service serves what was last applied; fail with the reason if waiting will not help."""
     api = where.connect()
     _wait(api, choose(api, name), Patience(timeout, stuck_after))
 
@@ -149,14 +150,14 @@ def wait(where: Where, name: str | None, timeout: float, stuck_after: float) -> 
 @cluster.command()
 @click.argument("name", required=False)
 @click.option("--group", default=ALL, show_default=True, help="head, a worker group (talker, codec, encoder), or all.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as lines come, until Ctrl-C.")
-@click.option("--tail", default=200, show_default=True, type=click.IntRange(min=0), help="Lines of each pod.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines as they are written, until Ctrl-C.")
+@click.option("--tail", default=200, show_default=True, type=click.IntRange(min=0), help="Last lines of each pod.")
 @_for_cluster
 def logs(where: Where, name: str | None, group: str, follow: bool, tail: int) -> None:
-    """What the pods write to their standard output, each line with its pod.
+    """Print the standard output of the pods, each line with the name of its pod.
 
-    Ray keeps the logs of Serve's replicas in files of the pod (/tmp/ray/session_latest/logs/serve) unless the pods have
-    RAY_LOG_TO_STDERR=1 in their environment.
+    Ray writes the logs of Serve's replicas to files in the pod (/tmp/ray/session_latest/logs/serve), unless the
+    environment of the pods has RAY_LOG_TO_STDERR=1.
     """
     api = where.connect()
     pods = pods_of_group(read(api, choose(api, name)), group)
@@ -170,7 +171,7 @@ def logs(where: Where, name: str | None, group: str, follow: bool, tail: int) ->
 @click.argument("name", required=False)
 @_for_cluster
 def url(where: Where, name: str | None) -> None:
-    """Where the service can be reached; without a way from outside, the command that makes one."""
+    """Print the addresses of the service; if none leads in from outside, print the command that forwards a port."""
     api = where.connect()
     found = addresses(api, read(api, choose(api, name)))
     click.echo(f"In the cluster: {found.inside}")
@@ -183,13 +184,13 @@ def url(where: Where, name: str | None) -> None:
 
 @cluster.command()
 @click.argument("name", required=False)
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Follow until the new cluster serves.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the new cluster serves.")
 @_patient
 @_for_cluster
 def rollout(where: Where, name: str | None, wait: bool, timeout: float, stuck_after: float) -> None:
-    """Restart everything without a gap: a new cluster of the same specification takes over when it is ready.
+    """Restart everything without downtime: a new cluster of the same specification takes over when it is ready.
 
-    While both clusters run they need their pods, and their GPUs, twice.
+    While both clusters run, the service needs twice its pods and GPUs.
     """
     api = where.connect()
     chosen = choose(api, name)
@@ -201,12 +202,12 @@ def rollout(where: Where, name: str | None, wait: bool, timeout: float, stuck_af
 
 @cluster.command()
 @click.argument("name", required=False)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--wait", is_flag=True, help="Until its pods are gone.")
+@click.option("-y", "--yes", is_flag=True, help="Delete without a confirmation.")
+@click.option("--wait", is_flag=True, help="Wait until its pods are gone.")
 @click.option("--timeout", default=600.0, show_default=True, type=click.FloatRange(min=0), help="Seconds, with --wait.")
 @_for_cluster
 def delete(where: Where, name: str | None, yes: bool, wait: bool, timeout: float) -> None:
-    """Delete the service and all that has its label app.kubernetes.io/instance, but no volume claims."""
+    """Delete the service and all objects with its label app.kubernetes.io/instance, except volume claims."""
     api = where.connect()
     chosen = choose(api, name)
     removal = plan_removal(api, chosen)

@@ -1,6 +1,6 @@
-"""Why a RayService is not ready: what its status, its pods and the warnings about them say, with what to do about it.
+"""The reasons why a RayService is not ready, each with advice: from its status, its pods and the warnings about them.
 
-Everything here is judged from one Snapshot; whether a cause lasts is for the one who waits.
+Every cause is derived from one Snapshot. Whether a cause lasts is decided in waiting.py.
 """
 
 import re
@@ -22,13 +22,13 @@ _IMAGE = {
     "RegistryUnavailable",
 }
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-_RESTARTS = 3  # a container that has failed as often is crashing, also while it runs once more
+_RESTARTS = 3  # a container with this many restarts counts as crashing, even while it runs again
 _LOG_LINES = 15
-# Who still fails has said so since: kubelets repeat themselves every two minutes, the operator sooner at first. A
-# warning given once (the dashboard was not up yet, say) is forgotten before anyone gives up because of it.
+# Older warnings are ignored. A lasting failure repeats its warning: kubelets every two minutes, the operator more often
+# at first. A warning that came once (for example, the dashboard was not up yet) expires before a wait gives up on it.
 _EVENT_AGE = timedelta(minutes=3)
 _FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
-# Ray Serve's words for replicas that no node has room for (serve/_private/deployment_state.py, Ray 2.60).
+# Part of Ray Serve's message about replicas that fit on no node (serve/_private/deployment_state.py, Ray 2.60).
 _NO_ROOM = "to be scheduled"
 
 _FIND_OPERATOR = "kubectl get pods --all-namespaces -l app.kubernetes.io/name=kuberay-operator"
@@ -36,7 +36,7 @@ _FIND_OPERATOR = "kubectl get pods --all-namespaces -l app.kubernetes.io/name=ku
 
 @dataclass(frozen=True)
 class Cause:
-    """One reason. key: the same for the same trouble in later snapshots; log: (pod, container) that has last words."""
+    """One reason. key: equal for the same trouble in later snapshots; log: (pod, container) whose last lines help."""
 
     key: str
     text: str
@@ -48,7 +48,10 @@ class Cause:
 
 
 def diagnose(snapshot: Snapshot, now: datetime) -> list[Cause]:
-    """All causes, the most telling first; of pods of one group that share one, a single cause. now: with time zone."""
+    """Return all causes, the most specific first. Pods of one group with the same trouble give one cause.
+
+    now: a time with its time zone.
+    """
     warnings = [event for event in snapshot.warnings if now - datetime.fromisoformat(last_seen(event)) < _EVENT_AGE]
     found: dict[str, Cause] = {}
     for cause in (
@@ -62,7 +65,7 @@ def diagnose(snapshot: Snapshot, now: datetime) -> list[Cause]:
 
 
 def explain(api: Api, causes: list[Cause]) -> str:
-    """Causes as text, with the last lines of those that have a log."""
+    """Return the causes as text, each with the last lines of its log if it has one."""
     parts = []
     for cause in causes:
         lines = _last_words(api, *cause.log) if cause.log else []
@@ -71,11 +74,11 @@ def explain(api: Api, causes: list[Cause]) -> str:
 
 
 def _last_words(api: Api, pod: str, container: str) -> list[str]:
-    """Of the container's last life, or of this one if it has no other."""
+    """Return the last log lines of the container's previous run, or of the present run if there is no previous one."""
     for previous in (True, False):
         try:
             return list(api.pod_log(pod, container, _LOG_LINES, previous=previous))
-        except ClusterError:  # there is none, or the pod has been replaced meanwhile
+        except ClusterError:  # there is no such log, or the pod has been replaced meanwhile
             continue
     return []
 
@@ -83,26 +86,33 @@ def _last_words(api: Api, pod: str, container: str) -> list[str]:
 def _of_service(snapshot: Snapshot) -> Iterator[Cause]:
     ready = snapshot.condition("Ready")
     if snapshot.service["metadata"].get("deletionTimestamp"):
-        yield Cause("deleted", "It is being deleted.")
+        yield Cause("deleted", "The RayService is being deleted.")
     elif snapshot.service.get("spec", {}).get("suspend"):
-        yield Cause("suspended", "It is suspended (spec.suspend is true).", "Set spec.suspend to false and apply.")
+        yield Cause(
+            "suspended", "The RayService is suspended (spec.suspend is true).", "Set spec.suspend to false and apply."
+        )
     elif ready.get("reason") == "ValidationFailed":
-        yield Cause("invalid", f"KubeRay refuses it: {ready['message']}")
+        yield Cause("invalid", f"KubeRay refuses the RayService: {ready['message']}")
     elif ready.get("reason") == "InitializingTimeout":
-        yield Cause("gave up", f"KubeRay has given up on it: {ready['message']}", "Delete it and apply it again.")
+        yield Cause(
+            "gave up",
+            f"KubeRay has given up on the RayService: {ready['message']}",
+            "Delete the RayService and apply it again.",
+        )
     elif not snapshot.is_observed:
         generation = snapshot.service["metadata"]["generation"]
         seen = snapshot.status.get("observedGeneration", 0)
         yield Cause(
             "operator",
-            f"The KubeRay operator has not acted on it yet (generation {generation}, last seen {seen or 'none'}).",
-            f"See whether it runs and watches this namespace: {_FIND_OPERATOR}",
+            f"The KubeRay operator has not acted on the RayService yet "
+            f"(generation {generation}, last seen {seen or 'none'}).",
+            f"Check that the operator runs and watches this namespace: {_FIND_OPERATOR}",
         )
 
 
 def _of_pods(snapshot: Snapshot, warnings: list[Event]) -> Iterator[Cause]:
     for pod in snapshot.pods:
-        if pod["metadata"].get("deletionTimestamp"):  # it ends because it is told to
+        if pod["metadata"].get("deletionTimestamp"):  # Kubernetes is deleting the pod, so its end is no failure
             continue
         causes = [*_scheduling(snapshot, pod), *_containers(pod)]
         status = pod.get("status", {})
@@ -124,19 +134,19 @@ def _scheduling(snapshot: Snapshot, pod: Pod) -> Iterator[Cause]:
     advice: list[str] = []
     if "nvidia.com/gpu" in message and "Insufficient" in message:
         advice.append(
-            "No node has a GPU free for it: add GPU nodes, or ask for fewer replicas. (A node has nvidia.com/gpu only "
-            "where NVIDIA's device plugin runs: kubectl describe nodes.)"
+            "No node has a GPU free for this pod: add GPU nodes, or request fewer replicas. (A node offers "
+            "nvidia.com/gpu only if NVIDIA's device plugin runs on it: kubectl describe nodes.)"
         )
         if snapshot.active and pod["metadata"].get("labels", {}).get("ray.io/cluster") == snapshot.pending:
             advice.append(
-                "The new cluster runs beside the old one until traffic moves, so it needs its GPUs once more."
+                "The new cluster runs beside the old one until traffic moves, so the service needs its GPUs twice."
             )
     if taints := sorted(set(re.findall(r"untolerated taint(?:\(s\))? \{([^}]*)\}", message))):
-        advice.append(f"Give the group a toleration for the taint {', '.join(taints)}, or let it run elsewhere.")
+        advice.append(f"Give the group a toleration for the taint {', '.join(taints)}, or other nodes.")
     if "persistentvolumeclaim" in message.lower():
         volumes = pod.get("spec", {}).get("volumes") or []
         claims = sorted(claim for v in volumes if (claim := v.get("persistentVolumeClaim", {}).get("claimName")))
-        advice.append(f"See why the claim is not bound: kubectl describe pvc {' '.join(claims)}")
+        advice.append(f"Find out why the claim is not bound: kubectl describe pvc {' '.join(claims)}")
     yield Cause(f"unschedulable {group_of(pod)}", f"{_title(pod)} fits on no node: {message}", "\n  ".join(advice))
 
 
@@ -150,7 +160,7 @@ def _containers(pod: Pod) -> Iterator[Cause]:
             yield Cause(
                 f"image {group_of(pod)} {name}",
                 f"{_title(pod)} cannot get the image {container.get('image')} ({reason}): {message}",
-                "Check the image's name and tag, and imagePullSecrets if its registry asks for credentials.",
+                "Check the image's name and tag, and imagePullSecrets if its registry needs credentials.",
             )
         elif reason in _CONFIG:
             text = f"{_title(pod)} cannot start its container {name} ({reason}): {message}"
@@ -161,7 +171,7 @@ def _containers(pod: Pod) -> Iterator[Cause]:
 
 
 def _crash(container: ContainerStatus, pod_is_ready: bool) -> str | None:
-    """How it ended, if it keeps crashing."""
+    """Return how the container ended, or None if it does not keep crashing."""
     state, restarts = container.get("state", {}), container.get("restartCount", 0)
     ended = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
     failed_now = bool(state.get("terminated")) and ended.get("exitCode") != 0
@@ -176,26 +186,26 @@ def _crash(container: ContainerStatus, pod_is_ready: bool) -> str | None:
 
 def _of_serve(snapshot: Snapshot) -> Iterator[Cause]:
     for name, application in snapshot.applications.items():
-        told = False
+        reported = False
         for deployment, state in (application.get("serveDeploymentStatuses") or {}).items():
             status, message = state.get("status"), state.get("message", "")
             no_room = status == "UPDATING" and _NO_ROOM in message and _has_its_nodes(snapshot)
             if status in _FAILED or no_room:
-                told = True
+                reported = True
                 yield Cause(f"deployment {name} {deployment}", f"Deployment {deployment} is {status}: {message}")
-        if application.get("status") in _FAILED and not told:
+        if application.get("status") in _FAILED and not reported:
             text = f"Application {name} is {application['status']}: {application.get('message') or 'no message'}"
             yield Cause(f"application {name}", text)
 
 
 def _has_its_nodes(snapshot: Snapshot) -> bool:
-    """Whether all pods run that the clusters are to have: no more room will come by waiting for them."""
+    """Return whether all desired pods run. If they do, waiting for pods will not make room for more replicas."""
     desired = sum(group.desired or 0 for group in snapshot.groups)
     return len(snapshot.pods) >= desired and all(p.get("status", {}).get("phase") == "Running" for p in snapshot.pods)
 
 
 def _of_warnings(snapshot: Snapshot, warnings: list[Event]) -> Iterator[Cause]:
-    """What the operator could not do: quotas, admission webhooks, pod security."""
+    """Yield what the operator could not do, because of quotas, admission webhooks or pod security, for example."""
     for event in [] if snapshot.is_ready else reversed(warnings):
         kind = event["involvedObject"].get("kind", "")
         if kind in ("RayService", "RayCluster"):

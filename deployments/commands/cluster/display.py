@@ -1,4 +1,4 @@
-"""How a wait looks: bars on a terminal, a line per change elsewhere. All of it on stderr."""
+"""The display of a wait: progress bars on a terminal, one line per change elsewhere. All output goes to stderr."""
 
 from types import TracebackType
 from typing import Self
@@ -12,13 +12,13 @@ from deployments.commands.cluster.report import awaited_groups, deployments, pro
 
 
 class WaitDisplay:
-    """Shows Snapshots while it is entered; a cause is told once, when it first turns up."""
+    """A context manager that shows Snapshots. Each cause is printed once, when it first appears."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         self._bars: Progress | None = None
         self._line = ""
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -34,6 +34,7 @@ class WaitDisplay:
             self._bars.stop()
 
     def show(self, snapshot: Snapshot, causes: list[Cause]) -> None:
+        """Update the bars, and print the progress line and the causes that are new."""
         line = progress_line(snapshot)
         if line != self._line:
             self._console.print(line)
@@ -46,6 +47,6 @@ class WaitDisplay:
             healthy = sum(state.get("status") == "HEALTHY" for state in states)
             self._bars.update(self._deployments, completed=healthy, total=len(states) or None)
         for cause in causes:
-            if cause.key not in self._told:
-                self._told.add(cause.key)
+            if cause.key not in self._shown:
+                self._shown.add(cause.key)
                 self._console.print(f"- {cause}")

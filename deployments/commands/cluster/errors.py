@@ -1,17 +1,17 @@
-"""What `qwen-tts cluster` says instead of a traceback.
+"""The errors of `qwen-tts cluster`; the user sees their text instead of a traceback.
 
 ClusterError
-├── ApiError          the API server refused (status, message)
+├── ApiError          the API server answered with an error (status, message)
 │   ├── Conflict      fields belong to other field managers
 │   └── NotFound
-├── Unreachable       it did not answer
-├── BadManifest       a file that cannot be applied, with its line
-└── Stuck             the service will not become ready by waiting
+├── Unreachable       the API server did not answer
+├── BadManifest       a file that cannot be applied, with line numbers
+└── Stuck             waiting will not make the service ready
 """
 
 
 class ClusterError(Exception):
-    """Base of all; its text is one for the user."""
+    """The base class. Its text is written for the user."""
 
 
 class ApiError(ClusterError):
@@ -31,7 +31,7 @@ class NotFound(ApiError):
 
 
 class Conflict(ApiError):
-    """409 of a server-side apply. owned: (field, what the server says of its manager)."""
+    """409 of a server-side apply. owned: (field, the server's message about its manager)."""
 
     def __init__(self, message: str, status: int, detail: str, owned: list[tuple[str, str]]) -> None:
         super().__init__(message, status, detail)
@@ -39,7 +39,7 @@ class Conflict(ApiError):
 
 
 class Unreachable(ClusterError):
-    """No answer: refused, timed out, reset, not TLS, or not a Kubernetes API."""
+    """No usable answer: connection refused, timed out or reset, no TLS, or not a Kubernetes API."""
 
 
 class BadManifest(ClusterError):
@@ -47,4 +47,4 @@ class BadManifest(ClusterError):
 
 
 class Stuck(ClusterError):
-    """The service is not ready, and why."""
+    """The service is not ready (or not gone); the text gives the causes."""

@@ -1,4 +1,4 @@
-"""Logs of a service's pods, each line with its pod."""
+"""The logs of a service's pods; each line begins with the name of its pod."""
 
 import queue
 import threading
@@ -15,23 +15,26 @@ Write = Callable[[str], None]
 
 
 def pods_of_group(snapshot: Snapshot, group: str) -> list[Pod]:
-    """The pods of a group (`head`, a worker group, `all`). Raises ClusterError naming the groups there are."""
+    """Return the pods of a group (`head`, a worker group, `all`).
+
+    Raises ClusterError, which names the existing groups, if there are no such pods.
+    """
     chosen = [pod for pod in snapshot.pods if group in (ALL, group_of(pod))]
     if not chosen:
         groups = sorted({group_of(pod) for pod in snapshot.pods})
-        there = f"; there are pods of: {', '.join(groups)}" if groups else ""
-        raise ClusterError(f"RayService {snapshot.name} has no pods of {group}{there}")
+        existing = f"; there are pods of: {', '.join(groups)}" if groups else ""
+        raise ClusterError(f"RayService {snapshot.name} has no pods of {group}{existing}")
     return chosen
 
 
 def write_logs(api: Api, pods: list[Pod], tail: int, write: Write) -> None:
-    """The last `tail` lines of each pod, one pod after the other."""
+    """Write the last `tail` lines of each pod, one pod after the other."""
     for pod in pods:
         _write_log(api, pod, tail, False, write)
 
 
 def follow_logs(api: Api, pods: list[Pod], tail: int, write: Write) -> None:
-    """Lines of all the pods as they come, until all of them have ended."""
+    """Write the lines of all pods as they arrive, until every log has ended."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def follow(pod: Pod) -> None:
@@ -52,7 +55,7 @@ def follow_logs(api: Api, pods: list[Pod], tail: int, write: Write) -> None:
 
 
 def _write_log(api: Api, pod: Pod, tail: int, follow: bool, write: Write) -> None:
-    """Of the first container, which is Ray's; that there is no log is a line as well."""
+    """Write the log of the first container, which is Ray's. If the log cannot be read, the error is written instead."""
     name = pod["metadata"]["name"]
     try:
         for line in api.pod_log(name, pod["spec"]["containers"][0]["name"], tail, follow):

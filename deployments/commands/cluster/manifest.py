@@ -1,4 +1,4 @@
-"""Reads a manifest file: its objects with the lines they start at, or all of its faults at once."""
+"""The reader of manifest files: the objects with their first lines, or one error with all faults."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _HOOK = "helm.sh/hook"
 
 @dataclass(frozen=True)
 class Document:
-    """One object of a file; `line` counts from 1."""
+    """One object of a file. line: the first line of the object, counted from 1."""
 
     body: Object
     line: int
@@ -29,12 +29,12 @@ class Document:
 
     @property
     def hook(self) -> str | None:
-        """What Helm would run it for (a test, say); it is no part of the release's objects."""
+        """The event that Helm runs this object for (for example `test`), or None. A hook is not part of a release."""
         return self.body["metadata"].get("annotations", {}).get(_HOOK)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: a date stays text."""
+    """A YAML loader that, like Kubernetes, keeps a date as text."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -44,9 +44,9 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def read_manifest(text: str, source: str) -> list[Document]:
-    """The objects of all documents, namespaces first and RayServices last, otherwise in the file's order.
+    """Return the objects of all documents: namespaces first, RayServices last, otherwise in the order of the file.
 
-    source: what to call the file in messages. Raises BadManifest, which lists every fault.
+    source: the name of the file in messages. Raises BadManifest, which lists every fault.
     """
     faults: list[str] = []
     documents: list[Document] = []
@@ -65,7 +65,7 @@ def read_manifest(text: str, source: str) -> list[Document]:
 
 
 def _documents(text: str, source: str) -> Iterator[tuple[yaml.Node, object]]:
-    """Every document that is not empty. Raises BadManifest at what is no YAML."""
+    """Yield every document that is not empty. Raises BadManifest if the text is not YAML."""
     try:
         loader = _Loader(text)
         while loader.check_node():
@@ -78,13 +78,14 @@ def _documents(text: str, source: str) -> Iterator[tuple[yaml.Node, object]]:
         mark = error.problem_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         raise BadManifest(f"{source}{where}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:  # characters that YAML does not have
+    except yaml.YAMLError as error:  # characters that YAML does not allow
         raise BadManifest(f"{source}: not YAML: {' '.join(str(error).split())}") from None
 
 
 def _faults(value: object, line: int) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of every fault of one object."""
     if not isinstance(value, dict):
-        yield line, f"an object is a mapping, this is a {type(value).__name__}"
+        yield line, f"an object is a mapping, but this is a {type(value).__name__}"
         return
     for field in ("apiVersion", "kind"):
         if not _is_text(value.get(field)):
@@ -104,7 +105,7 @@ def _faults(value: object, line: int) -> Iterator[tuple[int, str]]:
 
 
 def _serve_config_faults(service: RayService, line: int) -> Iterator[tuple[int, str]]:
-    """serveConfigV2 is text to Kubernetes, and YAML only to Ray, which would say so much later."""
+    """Yield faults of serveConfigV2: Kubernetes sees only text there, and Ray would report broken YAML much later."""
     try:
         config = yaml.safe_load(str(service["spec"].get("serveConfigV2", "{}")))
     except yaml.YAMLError as error:
@@ -115,7 +116,7 @@ def _serve_config_faults(service: RayService, line: int) -> Iterator[tuple[int, 
 
 
 def _repeated_keys(node: yaml.Node) -> Iterator[tuple[int, str]]:
-    """Keys given twice in one mapping, of which YAML would silently take the last."""
+    """Yield keys that appear twice in one mapping: YAML would silently keep the last one."""
     if isinstance(node, yaml.MappingNode):
         keys: set[str] = set()
         for key, value in node.value:
@@ -129,6 +130,7 @@ def _repeated_keys(node: yaml.Node) -> Iterator[tuple[int, str]]:
 
 
 def _twice(documents: list[Document], source: str) -> Iterator[str]:
+    """Yield a fault for every object that the file holds a second time."""
     seen: dict[tuple[str, str, str], int] = {}
     for document in documents:
         key = (document.kind, document.body["metadata"].get("namespace", ""), document.name)

@@ -1,4 +1,4 @@
-"""The parts of Kubernetes objects that are read here, as they come over the wire (all of them may be absent).
+"""The parts of Kubernetes objects that `qwen-tts cluster` reads, as JSON has them. Every key may be absent.
 
 Kubernetes API reference v1.35; KubeRay `ray.io/v1` (ray-operator/apis/ray/v1). Times are RFC 3339 strings.
 """
@@ -26,7 +26,7 @@ class Metadata(TypedDict, total=False):
 
 
 class Object(TypedDict, total=False):
-    """Any object; what else it has is passed on unread."""
+    """Any object. Its other fields are passed on unread."""
 
     apiVersion: str
     kind: str
@@ -52,7 +52,7 @@ class ApplicationStatus(TypedDict, total=False):
 
 
 class ServiceStatus(TypedDict, total=False):
-    """Of one of a RayService's two clusters."""
+    """The status of one of the two clusters of a RayService."""
 
     rayClusterName: str
     applicationStatuses: dict[str, ApplicationStatus]

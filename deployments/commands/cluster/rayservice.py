@@ -1,4 +1,4 @@
-"""A RayService, its clusters and their pods as they are at one moment."""
+"""A RayService with its clusters and pods at one moment."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ _CLUSTER, _GROUP, _NODE_TYPE = "ray.io/cluster", "ray.io/group", "ray.io/node-ty
 
 @dataclass(frozen=True)
 class GroupPods:
-    """Pods of one group of one cluster. desired: None while the cluster's own object is not there."""
+    """The pods of one group of one cluster. desired: None while the RayCluster object does not exist."""
 
     cluster: str
     group: str
@@ -33,7 +33,10 @@ class GroupPods:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What the API server tells of a RayService. pods: of both clusters; warnings: events of all that belongs to it."""
+    """The state of a RayService as the API server reports it.
+
+    groups, pods: of both clusters; warnings: events about the RayService, its clusters and its pods.
+    """
 
     service: RayService
     groups: list[GroupPods]
@@ -58,12 +61,12 @@ class Snapshot:
 
     @property
     def is_observed(self) -> bool:
-        """Whether the operator has acted on what was last applied."""
+        """Whether the operator has acted on the specification that was last applied."""
         return self.status.get("observedGeneration", 0) >= self.service["metadata"]["generation"]
 
     @property
     def is_ready(self) -> bool:
-        """Serving what was last applied: traffic has moved, every application runs."""
+        """Whether the last applied specification is served: traffic has moved, and every application runs."""
         applications = self.applications
         return (
             self.is_observed
@@ -75,12 +78,12 @@ class Snapshot:
 
     @property
     def applications(self) -> dict[str, ApplicationStatus]:
-        """Of the pending cluster if there is one: those are what an upgrade waits for."""
+        """The applications of the pending cluster, which an upgrade waits for; without one, of the active cluster."""
         which = self._pending_status if self.pending else self._active_status
         return which.get("applicationStatuses") or {}
 
     def condition(self, kind: str) -> Condition:
-        """Empty if the operator has not set it."""
+        """Return the condition of type `kind`; empty if the operator has not set it."""
         for condition in self.status.get("conditions") or []:
             if condition["type"] == kind:
                 return condition
@@ -96,7 +99,7 @@ class Snapshot:
 
 
 def group_of(pod: Pod) -> str:
-    """`head`, or the worker group's name."""
+    """Return `head`, or the name of the worker group."""
     labels = pod["metadata"].get("labels", {})
     return HEAD if labels.get(_NODE_TYPE) == HEAD else labels.get(_GROUP, "")
 
@@ -107,7 +110,7 @@ def is_ready(pod: Pod) -> bool:
 
 
 def choose(api: Api, name: str | None) -> str:
-    """The RayService that is meant: `name`, or the only one of the namespace. Raises ClusterError."""
+    """Return `name`, or without it the name of the only RayService in the namespace. Raises ClusterError."""
     try:
         names = sorted(found["metadata"]["name"] for found in api.find(RayService, RAY_SERVICES))
     except NotFound:
@@ -119,7 +122,7 @@ def choose(api: Api, name: str | None) -> str:
             api.get(Object, NAMESPACES, api.namespace)
         except NotFound:
             raise ClusterError(f"There is no namespace {api.namespace}") from None
-        except ApiError:  # not everyone may look at namespaces
+        except ApiError:  # the user may lack the right to read namespaces
             pass
         raise ClusterError(f"There is no RayService in namespace {api.namespace}")
     has = f"namespace {api.namespace} has: {', '.join(names)}"
@@ -129,7 +132,7 @@ def choose(api: Api, name: str | None) -> str:
 
 
 def read(api: Api, name: str) -> Snapshot:
-    """Raises NotFound, ClusterError."""
+    """Read the present state of a RayService. Raises NotFound, ClusterError."""
     service = api.get(RayService, RAY_SERVICES, name)
     bare = Snapshot(service, [], [], [])
     clusters = [cluster for cluster in (bare.active, bare.pending) if cluster]
@@ -148,7 +151,7 @@ def _groups(api: Api, cluster: str, pods: list[Pod]) -> list[GroupPods]:
         desired[HEAD] = 1
         for group in spec.get("workerGroupSpecs") or []:
             desired[group["groupName"]] = group.get("replicas", 0) * group.get("numOfHosts", 1)
-    except NotFound:  # it is not made yet, or just gone
+    except NotFound:  # the RayCluster does not exist yet, or is already gone
         pass
     own = [pod for pod in pods if pod["metadata"].get("labels", {}).get(_CLUSTER) == cluster]
     names = dict.fromkeys([*desired, *map(group_of, own)])
@@ -159,13 +162,13 @@ def _groups(api: Api, cluster: str, pods: list[Pod]) -> list[GroupPods]:
 
 
 def _warnings(api: Api, names: set[str]) -> list[Event]:
-    """Warnings about objects of these names, oldest first."""
+    """Return the warnings about objects of these names, oldest first."""
     events = api.find(Event, EVENTS, fields="type=Warning")
     return sorted((event for event in events if event.get("involvedObject", {}).get("name") in names), key=last_seen)
 
 
 def last_seen(event: Event) -> str:
-    """RFC 3339, UTC; events of the old and of the new API keep it in different places."""
+    """Return when an event was last seen (RFC 3339, UTC). The old and the new events API keep it in other fields."""
     return (
         (event.get("series") or {}).get("lastObservedTime")
         or event.get("lastTimestamp")

@@ -1,4 +1,4 @@
-"""Deletes a RayService with what belongs to it: all that carries its label app.kubernetes.io/instance."""
+"""The deletion of a RayService and of all objects with its label app.kubernetes.io/instance."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from deployments.commands.cluster.resources import RAY_SERVICES, Resource
 
 _INSTANCE = "app.kubernetes.io/instance"
 _HELM_RELEASE = "meta.helm.sh/release-name"
-# What a release may hold, where the server has it.
+# Kinds that a release may contain. Kinds that the server does not know are skipped.
 _KINDS = (
     ("v1", "ConfigMap"),
     ("v1", "Secret"),
@@ -32,6 +32,8 @@ _CLAIM = ("v1", "PersistentVolumeClaim")
 
 @dataclass(frozen=True)
 class Belonging:
+    """One object of the service."""
+
     resource: Resource
     name: str
 
@@ -41,14 +43,17 @@ class Belonging:
 
 @dataclass(frozen=True)
 class Removal:
-    """goes: to be deleted, in that order; stays: volume claims, whose data nothing could bring back."""
+    """The plan of a deletion.
+
+    goes: the objects to delete, in this order; stays: volume claims, because their data could not be restored.
+    """
 
     goes: list[Belonging]
     stays: list[Belonging]
 
 
 def plan_removal(api: Api, name: str) -> Removal:
-    """What `remove` would delete. Raises ClusterError, also if Helm keeps account of these objects."""
+    """Return what `remove` would delete. Raises ClusterError, also if the service is a Helm release."""
     service = api.get(Object, RAY_SERVICES, name)["metadata"]
     if release := service.get("annotations", {}).get(_HELM_RELEASE):
         raise ClusterError(f"Helm installed this; delete it with: helm uninstall {release} -n {api.namespace}")
@@ -62,15 +67,16 @@ def plan_removal(api: Api, name: str) -> Removal:
 
 
 def remove(api: Api, removal: Removal) -> None:
+    """Delete all objects of the plan. Raises ClusterError."""
     for belonging in removal.goes:
         try:
             api.delete(belonging.resource, belonging.name)
-        except NotFound:  # gone with another of them
+        except NotFound:  # already deleted together with its owner
             continue
 
 
 def _labelled(api: Api, api_version: str, kind: str, instance: str) -> list[Belonging]:
-    """Objects of a kind with the label, without those that another object owns and takes along."""
+    """Return the objects of a kind with the label. Objects with an owner are left out: they go with their owner."""
     resource = api.resource_of(api_version, kind)
     if resource is None:
         return []

@@ -1,26 +1,26 @@
-"""A Snapshot in words: one line for those who wait, some more for `status`."""
+"""A Snapshot as text: one line during a wait, several lines for `status`."""
 
 from deployments.commands.cluster.objects import DeploymentStatus
 from deployments.commands.cluster.rayservice import GroupPods, Snapshot
 
 
 def headline(snapshot: Snapshot) -> str:
-    """Whether it serves what was last applied, and what KubeRay says of it."""
+    """Return one line: whether the service serves what was last applied, and KubeRay's message about it."""
     ready = snapshot.condition("Ready")
-    told = ready.get("message") or "the operator has said nothing yet"
+    message = ready.get("message") or "the operator has reported nothing yet"
     if snapshot.is_ready:
         state = "ready"
     elif ready.get("status") == "True" and snapshot.active and snapshot.pending:
-        state, told = "serving, being upgraded", f"cluster {snapshot.pending} is to replace {snapshot.active}"
+        state, message = "serving, being upgraded", f"cluster {snapshot.pending} is to replace {snapshot.active}"
     elif ready.get("status") == "True":
-        state, told = "serving", "what was last applied is not in place yet"
+        state, message = "serving", "the last applied specification is not in place yet"
     else:
         state = "not ready"
-    return f"RayService {snapshot.name}: {state} ({told})"
+    return f"RayService {snapshot.name}: {state} ({message})"
 
 
 def progress_line(snapshot: Snapshot) -> str:
-    """Pods and deployments so far, of the cluster that is waited for."""
+    """Return one line with the ready pods and healthy deployments of the cluster that is waited for."""
     parts = [f"pods {', '.join(map(_count, awaited_groups(snapshot))) or 'none yet'}"]
     for name, application in snapshot.applications.items():
         states = deployments(snapshot, name).values()
@@ -31,7 +31,7 @@ def progress_line(snapshot: Snapshot) -> str:
 
 
 def status_text(snapshot: Snapshot) -> str:
-    """Several lines: conditions, clusters, applications, pods, endpoints."""
+    """Return several lines: conditions, clusters, endpoints, applications, deployments, pods."""
     lines = [headline(snapshot)]
     for condition in snapshot.status.get("conditions") or []:
         lines.append(
@@ -50,10 +50,12 @@ def status_text(snapshot: Snapshot) -> str:
 
 
 def awaited_groups(snapshot: Snapshot) -> list[GroupPods]:
+    """Return the groups of the pending cluster, or of the active one if no cluster is pending."""
     return [group for group in snapshot.groups if group.cluster == (snapshot.pending or snapshot.active)]
 
 
 def deployments(snapshot: Snapshot, application: str) -> dict[str, DeploymentStatus]:
+    """Return the deployments of an application of the snapshot, by name."""
     return snapshot.applications[application].get("serveDeploymentStatuses") or {}
 
 

@@ -1,4 +1,4 @@
-"""Kinds of the Kubernetes API, and where their objects are."""
+"""The kinds of the Kubernetes API that `qwen-tts cluster` uses, and the URL paths of their objects."""
 
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 @dataclass(frozen=True)
 class Resource:
-    """A kind as the server serves it: `plural` of `api_version`."""
+    """A kind as the server offers it: `plural` in `api_version`."""
 
     api_version: str
     kind: str
@@ -14,6 +14,7 @@ class Resource:
     namespaced: bool = True
 
     def path(self, namespace: str, name: str = "") -> str:
+        """Return the path of one object, or without `name` of the collection."""
         root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
         scope = f"/namespaces/{quote(namespace)}" if self.namespaced else ""
         return f"{root}{scope}/{self.plural}" + (f"/{quote(name)}" if name else "")

@@ -1,4 +1,4 @@
-"""A new cluster for the same specification, which takes over without a gap: a restart of everything."""
+"""A restart without downtime: a new cluster of the same specification takes over from the present one."""
 
 from datetime import UTC, datetime
 
@@ -8,28 +8,28 @@ from deployments.commands.cluster.rayservice import read
 from deployments.commands.cluster.resources import RAY_SERVICES
 
 _ANNOTATION = "qwen-tts/restarted-at"
-# Another manager than that of `apply`, so that the next apply neither removes the annotation nor argues about it.
+# Not the field manager of `apply`: the next apply must neither remove the annotation nor conflict with it.
 _FIELD_MANAGER = "qwen-tts-rollout"
 
 
 def restart(api: Api, name: str) -> str:
-    """Ask for a new cluster; the name of the one that is to be replaced.
+    """Request a new cluster, and return the name of the cluster that it is to replace.
 
-    KubeRay prepares a new cluster when the specification of the present one changes, which an annotation of the head's
-    pods does. Raises ClusterError when it would not, or when there is nothing to replace.
+    KubeRay prepares a new cluster when the specification changes. A new annotation on the head's pods is such a change.
+    Raises ClusterError if no cluster is active, if an upgrade is under way, or if KubeRay's upgrade strategy is None.
     """
     snapshot = read(api, name)
     if snapshot.active is None:
         raise ClusterError(
-            f"RayService {name} serves nothing yet that could be replaced: see `qwen-tts cluster status`"
+            f"RayService {name} serves nothing yet, so there is no cluster to replace: see `qwen-tts cluster status`"
         )
     if snapshot.pending:
         raise ClusterError(
-            f"RayService {name} is being upgraded already: cluster {snapshot.pending} is to replace {snapshot.active}"
+            f"RayService {name} is already being upgraded: cluster {snapshot.pending} is to replace {snapshot.active}"
         )
     if snapshot.service["spec"].get("upgradeStrategy", {}).get("type") == "None":
         raise ClusterError(
-            f"RayService {name} has spec.upgradeStrategy.type None: KubeRay would not make a new cluster"
+            f"RayService {name} has spec.upgradeStrategy.type None, so KubeRay would not create a new cluster"
         )
     annotations = {_ANNOTATION: datetime.now(UTC).isoformat(timespec="microseconds")}
     template = {"metadata": {"annotations": annotations}}

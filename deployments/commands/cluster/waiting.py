@@ -1,4 +1,4 @@
-"""Waits for a RayService, shows how far it is, and gives up with the reason when waiting will not help."""
+"""Waiting for a RayService: shows the progress, and gives up with the reason when waiting will not help."""
 
 import time
 from collections.abc import Callable
@@ -12,25 +12,26 @@ from deployments.commands.cluster.rayservice import Snapshot, read
 from deployments.commands.cluster.report import progress_line
 from deployments.commands.cluster.resources import RAY_SERVICES
 
-_WATCH_S = 2  # pods are read anew at least as often, and at once when the RayService changes
-_BREATH_S = 0.2  # between two readings, however often it changes
-_TELL_AFTER_S = 5  # what passes sooner is how every start looks
+_WATCH_S = 2  # the longest time between two reads; a change of the RayService causes a read at once
+_BREATH_S = 0.2  # the shortest time between two reads
+_TELL_AFTER_S = 5  # a cause is shown when it has lasted this long: shorter ones occur at every start
 
 Show = Callable[[Snapshot, list[Cause]], None]
 
 
 @dataclass(frozen=True)
 class Patience:
-    """timeout_s: for the whole wait; stuck_after_s: how long one and the same cause may stand."""
+    """The limits of a wait. timeout_s: of the whole wait; stuck_after_s: how long one cause may last."""
 
     timeout_s: float
     stuck_after_s: float
 
 
 def wait_ready(api: Api, name: str, patience: Patience, show: Show, replaced: str | None = None) -> Snapshot:
-    """Until the service serves what was last applied, from another cluster than `replaced`.
+    """Wait until the service serves what was last applied, from another cluster than `replaced`.
 
-    A silent API server counts as a cause like others, once it has answered. Raises Stuck, ClusterError.
+    If the API server stops answering during the wait, its silence is a cause like any other. Raises Stuck at a limit
+    of `patience`, and ClusterError.
     """
     start = time.monotonic()
     standing = _Standing()
@@ -41,8 +42,8 @@ def wait_ready(api: Api, name: str, patience: Patience, show: Show, replaced: st
         standing.note(causes)
         show(snapshot, standing.lasting(_TELL_AFTER_S))
         if standing.lasting(patience.stuck_after_s):
-            how = f"is not ready, and for {patience.stuck_after_s:g} s nothing has changed about this"
-            raise Stuck(f"RayService {name} {how}:\n{explain(api, causes)}")
+            state = f"is not ready, and for {patience.stuck_after_s:g} s nothing has changed about this"
+            raise Stuck(f"RayService {name} {state}:\n{explain(api, causes)}")
         if time.monotonic() - start >= patience.timeout_s:
             reasons = explain(api, causes) or f"- {progress_line(snapshot)}"
             raise Stuck(f"RayService {name} is not ready after {patience.timeout_s:g} s:\n{reasons}")
@@ -60,32 +61,37 @@ def wait_ready(api: Api, name: str, patience: Patience, show: Show, replaced: st
 
 
 def _causes(snapshot: Snapshot) -> list[Cause]:
-    """Of a service that is waited for."""
+    """Return the causes why the wait goes on."""
     causes = diagnose(snapshot, datetime.now(UTC))
-    if snapshot.is_ready:  # but not from another cluster
-        causes.append(Cause("no new cluster", "KubeRay makes no new cluster. Is its ENABLE_ZERO_DOWNTIME false?"))
+    if snapshot.is_ready:  # ready, but the wait is for another cluster
+        causes.append(Cause("no new cluster", "KubeRay creates no new cluster. Is its ENABLE_ZERO_DOWNTIME false?"))
     return causes
 
 
 class _Standing:
-    """For how long each cause has been seen without a break."""
+    """The time since when each cause has been seen without a break."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
         self._causes: list[Cause] = []
 
     def note(self, causes: list[Cause]) -> None:
+        """Record the causes of one read. A cause that is not among them starts from zero if it comes back."""
         now = time.monotonic()
         self._since = {cause.key: self._since.get(cause.key, now) for cause in causes}
         self._causes = causes
 
     def lasting(self, least_s: float) -> list[Cause]:
+        """Return the present causes that have lasted at least `least_s` seconds."""
         now = time.monotonic()
         return [cause for cause in self._causes if now - self._since[cause.key] >= least_s]
 
 
 def wait_gone(api: Api, name: str, timeout_s: float) -> None:
-    """Until the RayService and its pods are gone. Raises Stuck, ClusterError."""
+    """Wait until the RayService is gone, which its finalizer delays until its clusters are gone.
+
+    Raises Stuck, ClusterError.
+    """
     deadline = time.monotonic() + timeout_s
     pods = -1
     while time.monotonic() < deadline:
@@ -97,8 +103,8 @@ def wait_gone(api: Api, name: str, timeout_s: float) -> None:
         api.wait_for_change(RAY_SERVICES, snapshot.service, _WATCH_S)
         time.sleep(_BREATH_S)
     raise Stuck(
-        f"RayService {name} is not gone after {timeout_s:g} s: {pods} pods are left. The KubeRay operator takes its "
-        "finalizer off when its clusters are gone, and must be running for that."
+        f"RayService {name} is not gone after {timeout_s:g} s: {pods} pods are left. The KubeRay operator removes the "
+        "finalizer when the clusters are gone. Check that the operator runs."
     )
 
 

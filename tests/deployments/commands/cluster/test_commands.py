@@ -73,7 +73,7 @@ def test_rollout_refuses_what_would_not_happen(run: Run, server: ApiServer, acti
 
 def test_rollout_says_when_no_new_cluster_is_made(run: Run, server: ApiServer, active: str, operator: Operator) -> None:
     operator.replaces = False
-    assert_refused(run("rollout", "--stuck-after", "0.5"), "KubeRay makes no new cluster", "ENABLE_ZERO_DOWNTIME")
+    assert_refused(run("rollout", "--stuck-after", "0.5"), "KubeRay creates no new cluster", "ENABLE_ZERO_DOWNTIME")
     assert active_cluster(server) == active
 
 

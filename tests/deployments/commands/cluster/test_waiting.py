@@ -80,7 +80,7 @@ def test_an_operator_that_does_nothing_is_named(run: Run, operator: Operator) ->
     operator.stopped = True
     result = run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
     assert_refused(
-        result, "The KubeRay operator has not acted on it yet (generation 1, last seen none)", "kubectl get pods"
+        result, "The KubeRay operator has not acted on the RayService yet (generation 1, last seen none)", "kubectl get pods"
     )
 
 
@@ -99,7 +99,7 @@ def test_an_upgrade_that_finds_no_gpu_says_that_it_needs_them_twice(run: Run, op
     run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
     operator.start = Start.NO_GPU
     result = run("rollout", *SOON)
-    assert_refused(result, "No node has a GPU free", "needs its GPUs once more")
+    assert_refused(result, "No node has a GPU free", "needs its GPUs twice")
     assert_said(run("status"), "serving, being upgraded")
 
 
