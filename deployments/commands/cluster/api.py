@@ -63,6 +63,7 @@ class Api:
     """A client of one API server, with the credentials of one kubeconfig context."""
 
     def __init__(self, connection: client.ApiClient, namespace: str) -> None:
+        assert namespace, "without a namespace, requests would be for all namespaces"
         self._connection = connection
         self.namespace = namespace
         self.host: str = connection.configuration.host
@@ -96,6 +97,7 @@ class Api:
         self, resource: Resource, body: Mapping[str, object], name: str, namespace: str, force: bool, dry_run: bool
     ) -> Object:
         """Apply `body` on the server (server-side apply) and return the resulting object. Raises Conflict."""
+        assert body.get("kind") == resource.kind, f"a {body.get('kind')} is applied as a {resource.kind}"
         query = {
             "fieldManager": FIELD_MANAGER,
             "force": "true" if force else "false",
@@ -123,6 +125,8 @@ class Api:
 
         The change itself is not returned: the caller reads the object again.
         """
+        assert timeout_s >= 1, "the API server reads 0 as its own, far longer limit"
+        assert seen["metadata"].get("resourceVersion"), "without a version, a watch begins with the present object"
         query = {
             "watch": "true",
             "fieldSelector": f"metadata.name={seen['metadata']['name']}",
@@ -141,6 +145,8 @@ class Api:
 
         With `follow` the lines continue until the container stops, and reading has no timeout.
         """
+        assert tail >= 0, "a negative tail is an error of the API server, or the whole log"
+        assert not (follow and previous), "a container's previous run has ended: there is nothing to follow"
         query = {
             "container": container,
             "tailLines": str(tail),
@@ -201,6 +207,7 @@ class Api:
         Raises ApiError for an error status, Unreachable without a response or when the connection breaks while the
         body is read.
         """
+        assert (body is None) == (content_type is None), "a body is sent without its content type, or the reverse"
         headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if content_type else {})
         path += "?" + urlencode({name: value for name, value in query.items() if value})
         try:

@@ -47,6 +47,7 @@ def targets_of(api: Api, documents: list[Document], source: str, namespace_given
             targets.append(Target(document, resource, own or api.namespace))
     if faults:
         raise BadManifest("\n".join(faults))
+    assert len(targets) == len(documents), "a document has neither a target nor a fault"
     return targets
 
 
@@ -57,6 +58,7 @@ def apply(api: Api, targets: list[Target], force_conflicts: bool) -> Iterator[tu
     Raises ClusterError. One error lists all conflicts.
     """
     before = {target: _existing(api, target) for target in targets}
+    assert len(before) == len(targets), "a target is listed twice"
     new = {target.document.name for target in targets if target.resource == NAMESPACES and before[target] is None}
     tried = [target for target in targets if not (target.resource.namespaced and target.namespace in new)]
     conflicts: list[str] = []
@@ -76,6 +78,7 @@ def apply(api: Api, targets: list[Target], force_conflicts: bool) -> Iterator[tu
         )
     for target in targets:
         old, now = before[target], _patch(api, target, force_conflicts, dry_run=False)
+        assert now["metadata"].get("resourceVersion"), f"{target} has no version, so a change could not be seen"
         if old is None:
             yield target, "created"
         else:

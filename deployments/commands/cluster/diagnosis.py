@@ -43,6 +43,10 @@ class Cause:
     advice: str = ""
     log: tuple[str, str] | None = None
 
+    def __post_init__(self) -> None:
+        assert self.key, f"without a key, the age of a cause cannot be counted: {self.text}"
+        assert self.text, f"the cause {self.key} has no text"
+
     def __str__(self) -> str:
         return self.text + (f"\n  {self.advice}" if self.advice else "")
 
@@ -52,6 +56,7 @@ def diagnose(snapshot: Snapshot, now: datetime) -> list[Cause]:
 
     now: a time with its time zone.
     """
+    assert now.tzinfo is not None, "a time without a zone cannot be compared with the times of events"
     warnings = [event for event in snapshot.warnings if now - datetime.fromisoformat(last_seen(event)) < _EVENT_AGE]
     found: dict[str, Cause] = {}
     for cause in (

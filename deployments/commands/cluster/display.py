@@ -21,6 +21,7 @@ class WaitDisplay:
         self._shown: set[str] = set()
 
     def __enter__(self) -> Self:
+        assert self._bars is None, "the display is entered twice"
         if self._console.is_terminal:
             columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             self._bars = Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True)

@@ -21,6 +21,7 @@ class ApiError(ClusterError):
     """
 
     def __init__(self, message: str, status: int, detail: str) -> None:
+        assert status >= 400, f"HTTP status {status} is not an error"
         super().__init__(message)
         self.status = status
         self.detail = detail
@@ -34,6 +35,7 @@ class Conflict(ApiError):
     """409 of a server-side apply. owned: (field, the server's message about its manager)."""
 
     def __init__(self, message: str, status: int, detail: str, owned: list[tuple[str, str]]) -> None:
+        assert owned, "a conflict that names no field cannot be explained"
         super().__init__(message, status, detail)
         self.owned = owned
 

@@ -52,6 +52,7 @@ def follow_logs(api: Api, pods: list[Pod], tail: int, write: Write) -> None:
             ended += 1
         else:
             write(line)
+    assert lines.empty(), "a line came after the end of its log"
 
 
 def _write_log(api: Api, pod: Pod, tail: int, follow: bool, write: Write) -> None:

@@ -19,6 +19,11 @@ class Document:
     body: Object
     line: int
 
+    def __post_init__(self) -> None:
+        assert self.line >= 1, f"lines count from 1, but this object is in line {self.line}"
+        assert self.kind, f"the object in line {self.line} passed the checks without a kind"
+        assert self.name, f"the object in line {self.line} passed the checks without a name"
+
     @property
     def kind(self) -> str:
         return self.body["kind"]
@@ -30,7 +35,7 @@ class Document:
     @property
     def hook(self) -> str | None:
         """The event that Helm runs this object for (for example `test`), or None. A hook is not part of a release."""
-        return self.body["metadata"].get("annotations", {}).get(_HOOK)
+        return (self.body["metadata"].get("annotations") or {}).get(_HOOK)  # an empty `annotations:` is null
 
 
 class _Loader(yaml.SafeLoader):

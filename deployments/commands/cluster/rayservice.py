@@ -135,11 +135,12 @@ def read(api: Api, name: str) -> Snapshot:
     """Read the present state of a RayService. Raises NotFound, ClusterError."""
     service = api.get(RayService, RAY_SERVICES, name)
     bare = Snapshot(service, [], [], [])
-    clusters = [cluster for cluster in (bare.active, bare.pending) if cluster]
+    clusters = [cluster for cluster in dict.fromkeys((bare.active, bare.pending)) if cluster]
     if not clusters:
         return Snapshot(service, [], [], _warnings(api, {name}))
     pods = api.find(Pod, PODS, labels=f"{_CLUSTER} in ({','.join(clusters)})")
     groups = [group for cluster in clusters for group in _groups(api, cluster, pods)]
+    assert sum(group.ready for group in groups) == sum(map(is_ready, pods)), "a ready pod is in no group, or in two"
     names = {name, *clusters, *(pod["metadata"]["name"] for pod in pods)}
     return Snapshot(service, groups, pods, _warnings(api, names))
 

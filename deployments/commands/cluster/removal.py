@@ -51,6 +51,11 @@ class Removal:
     goes: list[Belonging]
     stays: list[Belonging]
 
+    def __post_init__(self) -> None:
+        assert self.goes[:1] == [one for one in self.goes if one.resource == RAY_SERVICES], "the RayService goes first"
+        kinds = {belonging.resource.kind for belonging in self.goes}
+        assert _CLAIM[1] not in kinds, "a volume claim would be deleted with its data"
+
 
 def plan_removal(api: Api, name: str) -> Removal:
     """Return what `remove` would delete. Raises ClusterError, also if the service is a Helm release."""
@@ -80,5 +85,6 @@ def _labelled(api: Api, api_version: str, kind: str, instance: str) -> list[Belo
     resource = api.resource_of(api_version, kind)
     if resource is None:
         return []
+    assert resource.namespaced, f"{kind} belongs to the whole cluster: its objects are not this namespace's to delete"
     found = [item["metadata"] for item in api.find(Object, resource, labels=f"{_INSTANCE}={instance}")]
     return [Belonging(resource, item["name"]) for item in found if not item.get("ownerReferences")]

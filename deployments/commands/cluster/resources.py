@@ -15,6 +15,7 @@ class Resource:
 
     def path(self, namespace: str, name: str = "") -> str:
         """Return the path of one object, or without `name` of the collection."""
+        assert namespace or not self.namespaced, f"the path of {self.kind} {name} lacks its namespace"
         root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
         scope = f"/namespaces/{quote(namespace)}" if self.namespaced else ""
         return f"{root}{scope}/{self.plural}" + (f"/{quote(name)}" if name else "")

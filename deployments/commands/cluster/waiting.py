@@ -26,6 +26,10 @@ class Patience:
     timeout_s: float
     stuck_after_s: float
 
+    def __post_init__(self) -> None:
+        assert self.timeout_s >= 0, f"the whole wait has {self.timeout_s} s"
+        assert self.stuck_after_s >= 0, f"a cause may last {self.stuck_after_s} s"
+
 
 def wait_ready(api: Api, name: str, patience: Patience, show: Show, replaced: str | None = None) -> Snapshot:
     """Wait until the service serves what was last applied, from another cluster than `replaced`.
@@ -79,6 +83,7 @@ class _Standing:
         """Record the causes of one read. A cause that is not among them starts from zero if it comes back."""
         now = time.monotonic()
         self._since = {cause.key: self._since.get(cause.key, now) for cause in causes}
+        assert len(self._since) == len(causes), "two causes share a key, so one would hide the age of the other"
         self._causes = causes
 
     def lasting(self, least_s: float) -> list[Cause]:
@@ -93,19 +98,18 @@ def wait_gone(api: Api, name: str, timeout_s: float) -> None:
     Raises Stuck, ClusterError.
     """
     deadline = time.monotonic() + timeout_s
-    pods = -1
-    while time.monotonic() < deadline:
+    while True:
         try:
             snapshot = read(api, name)
         except NotFound:
             return
-        pods = len(snapshot.pods)
+        if time.monotonic() >= deadline:
+            raise Stuck(
+                f"RayService {name} is not gone after {timeout_s:g} s: {len(snapshot.pods)} pods are left. The KubeRay "
+                "operator removes the finalizer when the clusters are gone. Check that the operator runs."
+            )
         api.wait_for_change(RAY_SERVICES, snapshot.service, _WATCH_S)
         time.sleep(_BREATH_S)
-    raise Stuck(
-        f"RayService {name} is not gone after {timeout_s:g} s: {pods} pods are left. The KubeRay operator removes the "
-        "finalizer when the clusters are gone. Check that the operator runs."
-    )
 
 
 def _read(api: Api, name: str) -> Snapshot:

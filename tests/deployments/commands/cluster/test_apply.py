@@ -153,6 +153,11 @@ def test_dates_stay_text(run: Run, server: ApiServer) -> None:
     assert server.find("ConfigMap", "a")["metadata"]["annotations"] == {"made": "2026-11-25"}
 
 
+def test_empty_annotations_and_labels_are_accepted(run: Run, server: ApiServer) -> None:
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, annotations: , labels: }\n"
+    assert_said(run("apply", "-", input=text), "ConfigMap a created")
+
+
 @pytest.mark.parametrize("kuberay", [False])
 def test_without_the_operator_the_way_to_install_it_is_said(run: Run, server: ApiServer) -> None:
     assert_refused(run("apply", "-", input=text_of(settings(), ray_service())), INSTALL_OPERATOR)

@@ -100,7 +100,8 @@ def test_a_service_is_applied_looked_at_and_deleted(kubeconfig: Path) -> None:
     changed = text_of(settings(text="b"), ray_service(replicas=3))
     assert_said(run(kubeconfig, "apply", "-", text=changed), "qwen-tts-settings configured", "qwen-tts configured")
     assert_said(
-        run(kubeconfig, "status"), "The KubeRay operator has not acted on the RayService yet (generation 2, last seen none)"
+        run(kubeconfig, "status"),
+        "The KubeRay operator has not acted on the RayService yet (generation 2, last seen none)",
     )
     wait = run(kubeconfig, "wait", "--stuck-after", "1")
     assert_refused(wait, "The KubeRay operator has not acted on the RayService yet")

@@ -80,7 +80,9 @@ def test_an_operator_that_does_nothing_is_named(run: Run, operator: Operator) ->
     operator.stopped = True
     result = run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
     assert_refused(
-        result, "The KubeRay operator has not acted on the RayService yet (generation 1, last seen none)", "kubectl get pods"
+        result,
+        "The KubeRay operator has not acted on the RayService yet (generation 1, last seen none)",
+        "kubectl get pods",
     )
 
 
