@@ -10,7 +10,7 @@ from typing import Unpack
 import click
 
 from loadtest.arrivals import OPEN_LOOPS
-from loadtest.bench import invalid, measure, orders_for, summed_up
+from loadtest.bench import invalid, measure, requests_for, summed_up
 from loadtest.compare import compare, table
 from loadtest.kept_audio import write_audio
 from loadtest.merge import Samples, merge, read_samples, write_samples
@@ -75,7 +75,7 @@ def run(
     with at(url) as address:
         bench = replace(bench_of(address, options, users), shard=_shard(shard), start_at=start_at, keep=keep)
         conditions = conditions_of(bench, label or f"{bench.scenario}, {bench.load}", rate)
-        with orders_for(bench) as make:
+        with requests_for(bench) as make:
             generated = [
                 measure(bench, make, rate, seed=bench.seed + number, description=f"run {number + 1} of {repeat}")
                 for number in range(repeat)

@@ -15,7 +15,7 @@ from loadtest.client import Target, connected
 from loadtest.generate import Generated, Planned, generate
 from loadtest.knee import Judge, Promise, Trial
 from loadtest.record import Record
-from loadtest.scenarios import Asked, Maker, Scenario, ServerRefused, staged
+from loadtest.scenarios import Maker, RequestOptions, Scenario, ServerRefused, staged
 from loadtest.summary import Run, summarise
 
 
@@ -25,7 +25,7 @@ class Bench:
     loop, and None otherwise. Of `keep` requests the audio is kept. The generator itself may be `allowed_ms` late."""
 
     target: Target
-    asked: Asked
+    options: RequestOptions
     scenario: Scenario
     load: Load
     requests: int
@@ -39,14 +39,14 @@ class Bench:
 
 
 @contextmanager
-def orders_for(bench: Bench) -> Iterator[Maker]:
+def requests_for(bench: Bench) -> Iterator[Maker]:
     """The server is ready for the scenario's orders. Raises click.ClickException."""
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
 
         async def stage() -> Maker:
             http = await stack.enter_async_context(connected(bench.target))
-            return await stack.enter_async_context(staged(http, bench.scenario, bench.asked))
+            return await stack.enter_async_context(staged(http, bench.scenario, bench.options))
 
         try:
             make = runner.run(stage())
@@ -62,15 +62,15 @@ def orders_for(bench: Bench) -> Iterator[Maker]:
 def plan(bench: Bench, make: Maker, rate: float | None, seed: int) -> list[Planned]:
     """What this shard sends. The same seed asks for the same, at the same moments, in every shard."""
     rng = np.random.default_rng([seed, 1])
-    orders = [make(rng) for _ in range(bench.requests)]
+    requests = [make(rng) for _ in range(bench.requests)]
     moments: list[float] | list[None] = [None] * bench.requests
     if bench.load != "closed":
         assert rate is not None, "an open loop has a rate"
         moments = offsets_s(bench.load, rate, bench.requests, seed)
     every = max(bench.requests // bench.keep, 1) if bench.keep else bench.requests + 1
     planned = [
-        Planned(index, order, moment, keep=(index + 1) % every == 0)
-        for index, (order, moment) in enumerate(zip(orders, moments, strict=True))
+        Planned(index, request, moment, keep=(index + 1) % every == 0)
+        for index, (request, moment) in enumerate(zip(requests, moments, strict=True))
     ]
     share, shares = bench.shard
     return planned[share::shares]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from loadtest.listener import Listener
+from loadtest.pcm_meter import PcmMeter
 from loadtest.record import Record, record_of
-from loadtest.scenarios import SPEECH, Call, Order
+from loadtest.scenarios import SPEECH, Call, Request
 
 _LIVE = "/v1/audio/speech/ws"
 _LIVE_PROTOCOL = "nari.speech.v1"
@@ -58,22 +58,22 @@ class Client:
     def now(self) -> float:
         return time.perf_counter() - self._origin
 
-    async def perform(self, index: int, order: Order, scheduled_s: float | None, *, keep: bool = False) -> Record:
+    async def perform(self, index: int, request: Request, scheduled_s: float | None, *, keep: bool = False) -> Record:
         """What came of `order`. Whatever goes wrong is in the record."""
-        listener = Listener(self._target.audible_rms)
+        meter = PcmMeter(self._target.audible_rms)
         finish_reason = error = None
         sent = self.now()
         try:
             async with asyncio.timeout(self._target.timeout_s):
-                for call in order.before:
+                for call in request.before:
                     await self._call(call)
-                finish_reason, end = await (self._live if order.live else self._speech)(order, listener)
+                finish_reason, end = await (self._live if request.live else self._speech)(request, meter)
         except (aiohttp.ClientError, OSError, _Failed, TimeoutError, ValueError, LookupError, TypeError) as failure:
             error, end = kind_of(failure), self.now()
-        for call in order.after:
+        for call in request.after:
             await self._forget(call)
         return record_of(
-            listener, index, order.scenario, order.text,
+            meter, index, request.scenario, request.text,
             times=(sent if scheduled_s is None else scheduled_s, sent, end),
             finish_reason=finish_reason, error=error, start_buffer_s=self._target.start_buffer_s, keep=keep,
         )  # fmt: skip
@@ -90,24 +90,24 @@ class Client:
         except (aiohttp.ClientError, OSError, TimeoutError):
             return
 
-    async def _speech(self, order: Order, listener: Listener) -> tuple[str | None, float]:
+    async def _speech(self, request: Request, meter: PcmMeter) -> tuple[str | None, float]:
         """Returns why it ended, if the server says so, and when."""
-        async with self._http.post(SPEECH, json={**order.fields, "input": order.text.words}) as answer:
+        async with self._http.post(SPEECH, json={**request.fields, "input": request.text.words}) as answer:
             answer.raise_for_status()
             if answer.content_type not in _PCM:
                 raise _Failed(f"not PCM: {answer.content_type}")
             async for data in answer.content.iter_any():
-                listener.receive(data, self.now())
+                meter.receive(data, self.now())
             return answer.headers.get("X-Finish-Reason"), self.now()
 
-    async def _live(self, order: Order, listener: Listener) -> tuple[str | None, float]:
+    async def _live(self, request: Request, meter: PcmMeter) -> tuple[str | None, float]:
         async with self._http.ws_connect(_LIVE, protocols=(_LIVE_PROTOCOL,), max_msg_size=0) as socket:
-            await socket.send_json({"type": "request.start", **order.fields})
-            writing = asyncio.create_task(_write(socket, order.text.words))
+            await socket.send_json({"type": "request.start", **request.fields})
+            writing = asyncio.create_task(_write(socket, request.text.words))
             try:
                 async for message in socket:
                     if message.type == aiohttp.WSMsgType.BINARY:
-                        listener.receive(message.data, self.now())
+                        meter.receive(message.data, self.now())
                     elif message.type == aiohttp.WSMsgType.TEXT:
                         event = json.loads(message.data)
                         if event["type"] == "error":

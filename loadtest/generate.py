@@ -15,7 +15,7 @@ import psutil
 
 from loadtest.client import Client, Target, connected
 from loadtest.record import Record
-from loadtest.scenarios import Order
+from loadtest.scenarios import Request
 
 _TICK_S = 0.01
 
@@ -25,7 +25,7 @@ class Planned:
     """`scheduled_s` None: when a user of a closed loop comes to it."""
 
     index: int
-    order: Order
+    request: Request
     scheduled_s: float | None
     keep: bool = False
 
@@ -192,4 +192,4 @@ async def _user(client: Client, waiting: Iterator[Planned], put: Callable[[Recor
 
 
 async def _one(client: Client, plan: Planned, put: Callable[[Record], None]) -> None:
-    put(await client.perform(plan.index, plan.order, plan.scheduled_s, keep=plan.keep))
+    put(await client.perform(plan.index, plan.request, plan.scheduled_s, keep=plan.keep))

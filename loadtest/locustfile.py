@@ -13,7 +13,7 @@ import time
 import numpy as np
 from locust import HttpUser, between, events, task
 
-from loadtest.listener import Listener
+from loadtest.pcm_meter import PcmMeter
 from loadtest.texts import LANGUAGES, draw
 
 _SPEECH = "/v1/audio/speech"
@@ -29,20 +29,20 @@ class Caller(HttpUser):  # type: ignore[misc]  # locust is not installed where t
     @task  # type: ignore[untyped-decorator]  # of locust, as above
     def speak(self) -> None:
         body = {"model": "tts-1", "voice": self.voice, "response_format": "pcm"}
-        listener, started = Listener(0.01), time.perf_counter()
+        meter, started = PcmMeter(0.01), time.perf_counter()
         text = draw(self.rng, LANGUAGES).words
         sent = self.client.post(_SPEECH, json=body | {"input": text}, stream=True, name="headers", catch_response=True)
         with sent as answer:
             if not answer.ok:
                 return
             for data in answer.iter_content(chunk_size=None):
-                listener.receive(data, time.perf_counter() - started)
-        self._fire("whole", time.perf_counter() - started, listener)
-        if listener.audible is not None:
-            self._fire("first audible", listener.audible[0], listener)
+                meter.receive(data, time.perf_counter() - started)
+        self._fire("whole", time.perf_counter() - started, meter)
+        if meter.audible is not None:
+            self._fire("first audible", meter.audible[0], meter)
 
-    def _fire(self, name: str, seconds: float, listener: Listener) -> None:
+    def _fire(self, name: str, seconds: float, meter: PcmMeter) -> None:
         events.request.fire(
-            request_type="AUDIO", name=name, response_time=1000 * seconds, response_length=len(listener.pcm),
+            request_type="AUDIO", name=name, response_time=1000 * seconds, response_length=len(meter.pcm),
             exception=None, context={},
         )  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
@@ -13,7 +14,7 @@ from loadtest.arrivals import LOADS, Load
 from loadtest.bench import Bench
 from loadtest.client import Target
 from loadtest.knee import Promise
-from loadtest.scenarios import SCENARIOS, Asked, Scenario
+from loadtest.scenarios import SCENARIOS, RequestOptions, Scenario
 from loadtest.serving import ours
 from loadtest.texts import LANGUAGES
 
@@ -74,7 +75,7 @@ def load_options(command: Command) -> Command:
 
 def bench_of(url: str, options: LoadOptions, users: int | None = None) -> Bench:
     """Raises click.ClickException."""
-    asked = Asked(
+    chosen = RequestOptions(
         model=options["model"],
         voice=options["voice"],
         languages=options["languages"] or LANGUAGES,
@@ -83,9 +84,7 @@ def bench_of(url: str, options: LoadOptions, users: int | None = None) -> Bench:
     if options["reference"] is not None:
         if options["reference_text"] is None:
             raise click.ClickException("--reference needs --reference-text, the words in the recording")
-        asked = Asked(
-            asked.model, asked.voice, asked.languages, asked.fields, options["reference"], options["reference_text"]
-        )
+        chosen = replace(chosen, reference=options["reference"], reference_text=options["reference_text"])
     target = Target(
         url=url,
         api_key=options["api_key"],
@@ -95,7 +94,7 @@ def bench_of(url: str, options: LoadOptions, users: int | None = None) -> Bench:
     )
     return Bench(
         target=target,
-        asked=asked,
+        options=chosen,
         scenario=options["scenario"],
         load=options["load"],
         requests=options["requests"],

@@ -6,7 +6,7 @@ RATE_HZ = 24000
 _WINDOW_S = 0.02
 
 
-class Listener:
+class PcmMeter:
     """Of 16-bit mono PCM at RATE_HZ, or of a WAV file of it at any rate.
 
     Audible is the first 20 ms whose root mean square is above `audible_rms` (1 is full scale).

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loadtest.listener import Listener
+from loadtest.pcm_meter import PcmMeter
 from loadtest.player import play
 from loadtest.texts import Text
 
@@ -78,7 +78,7 @@ class Record(BaseModel):
 
 
 def record_of(
-    listener: Listener,
+    meter: PcmMeter,
     index: int,
     scenario: str,
     text: Text,
@@ -91,21 +91,21 @@ def record_of(
 ) -> Record:
     """`times` are those of the schedule, the sending and the end, on the listener's clock, whose zero is the run's."""
     scheduled, sent, end = times
-    if error is None and listener.audible is None:
-        error = "no audio" if not listener.pieces else "silent"
+    if error is None and meter.audible is None:
+        error = "no audio" if not meter.pieces else "silent"
     record = Record(
         index=index, scenario=scenario, language=text.language, characters=len(text.words),
-        scheduled_s=scheduled, sent_s=sent, end_s=end, chunks=listener.sizes, audio_s=listener.audio_s,
+        scheduled_s=scheduled, sent_s=sent, end_s=end, chunks=meter.sizes, audio_s=meter.audio_s,
         finish_reason=finish_reason, error=error, words=text.words,
     )  # fmt: skip
-    if listener.audible is None:
+    if meter.audible is None:
         return record
-    arrived, position = listener.audible
-    played = play(listener.pieces, start_buffer_s, end)
+    arrived, position = meter.audible
+    played = play(meter.pieces, start_buffer_s, end)
     heard = {
         "audible_s": arrived,
         "heard_s": played.heard_s(position),
         "underruns": played.underruns,
         "silence_s": played.silence_s,
     }
-    return record.model_copy(update=heard | ({"pcm": listener.pcm, "rate_hz": listener.rate_hz} if keep else {}))
+    return record.model_copy(update=heard | ({"pcm": meter.pcm, "rate_hz": meter.rate_hz} if keep else {}))

@@ -45,7 +45,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Order:
+class Request:
     """One caller's: `before` is done first and takes of his time, then `text` is spoken with `fields` (over the
     WebSocket, word by word, if `live`), `after` is done when he has gone."""
 
@@ -58,7 +58,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestOptions:
     """What the caller of this tool chooses of the requests. `fields` go into every one. `voice` None is the server's
     first; `reference` None is spoken by that voice."""
 
@@ -70,24 +70,24 @@ class Asked:
     reference_text: str = _SAMPLE
 
 
-Maker = Callable[[np.random.Generator], Order]
+Maker = Callable[[np.random.Generator], Request]
 
 
 @asynccontextmanager
-async def staged(http: aiohttp.ClientSession, scenario: Scenario, asked: Asked) -> AsyncIterator[Maker]:
+async def staged(http: aiohttp.ClientSession, scenario: Scenario, options: RequestOptions) -> AsyncIterator[Maker]:
     """Gives what makes an order with the draws it is handed. What was stored for it is deleted at the end. Raises
     ServerRefused, aiohttp.ClientError."""
     used = set(_MIXED) if scenario == "mixed" else {scenario}
-    voice = asked.voice or (await _first_voice(http) if used - {"design_then_clone"} else "")
+    voice = options.voice or (await _first_voice(http) if used - {"design_then_clone"} else "")
     stored, inline = f"load-{uuid.uuid4().hex[:8]}", dict[str, object]()
     if used & {"clone_stored", "clone_inline"}:
-        recording = asked.reference.read_bytes() if asked.reference else await _recorded(http, asked, voice)
-        inline = {"ref_audio": base64.b64encode(recording).decode(), "ref_text": asked.reference_text}
+        recording = options.reference.read_bytes() if options.reference else await _recorded(http, options, voice)
+        inline = {"ref_audio": base64.b64encode(recording).decode(), "ref_text": options.reference_text}
         if "clone_stored" in used:
-            form = aiohttp.FormData({"name": stored, "consent": "a load test", "ref_text": asked.reference_text})
+            form = aiohttp.FormData({"name": stored, "consent": "a load test", "ref_text": options.reference_text})
             form.add_field("audio_sample", recording, filename="reference.wav", content_type="audio/wav")
             await _answer(http, "POST", VOICES, data=form)
-    makers = _makers(asked, voice, stored, inline)
+    makers = _makers(options, voice, stored, inline)
     try:
         yield _mixed(makers) if scenario == "mixed" else makers[scenario]
     finally:
@@ -96,26 +96,26 @@ async def staged(http: aiohttp.ClientSession, scenario: Scenario, asked: Asked) 
                 await _answer(http, "DELETE", f"{VOICES}/{name}")
 
 
-def _makers(asked: Asked, voice: str, stored: str, inline: dict[str, object]) -> Mapping[Scenario, Maker]:
-    common: dict[str, object] = {"model": asked.model, "response_format": "pcm", **asked.fields}
+def _makers(options: RequestOptions, voice: str, stored: str, inline: dict[str, object]) -> Mapping[Scenario, Maker]:
+    common: dict[str, object] = {"model": options.model, "response_format": "pcm", **options.fields}
 
     def short(rng: np.random.Generator) -> Text:
-        return draw(rng, asked.languages)
+        return draw(rng, options.languages)
 
-    def design_then_clone(rng: np.random.Generator) -> Order:
+    def design_then_clone(rng: np.random.Generator) -> Request:
         name = f"{stored}-{rng.bytes(6).hex()}"
         design = Call("POST", f"{VOICES}/design", {"description": _DESCRIPTION, "input": _SAMPLE, "name": name})
         forget = Call("DELETE", f"{VOICES}/{name}")
         fields = common | {"voice": name}
-        return Order("design_then_clone", short(rng), fields, before=(design,), after=(forget,))
+        return Request("design_then_clone", short(rng), fields, before=(design,), after=(forget,))
 
     with_voice = common | {"voice": voice}
     return {
-        "custom_voice": lambda rng: Order("custom_voice", short(rng), with_voice),
-        "clone_stored": lambda rng: Order("clone_stored", short(rng), common | {"voice": stored}),
-        "clone_inline": lambda rng: Order("clone_inline", short(rng), common | inline),
-        "live_text": lambda rng: Order("live_text", short(rng), with_voice, live=True),
-        "long_form": lambda rng: Order("long_form", draw_long(rng, asked.languages, _LONG_CHARACTERS), with_voice),
+        "custom_voice": lambda rng: Request("custom_voice", short(rng), with_voice),
+        "clone_stored": lambda rng: Request("clone_stored", short(rng), common | {"voice": stored}),
+        "clone_inline": lambda rng: Request("clone_inline", short(rng), common | inline),
+        "live_text": lambda rng: Request("live_text", short(rng), with_voice, live=True),
+        "long_form": lambda rng: Request("long_form", draw_long(rng, options.languages, _LONG_CHARACTERS), with_voice),
         "design_then_clone": design_then_clone,
     }
 
@@ -140,9 +140,9 @@ async def _stored_voices(http: aiohttp.ClientSession, prefix: str) -> list[str]:
     return [str(voice["name"]) for voice in voices if str(voice["name"]).startswith(prefix)]
 
 
-async def _recorded(http: aiohttp.ClientSession, asked: Asked, voice: str) -> bytes:
+async def _recorded(http: aiohttp.ClientSession, options: RequestOptions, voice: str) -> bytes:
     """A WAV file of the reference's words, spoken by the server itself."""
-    fields = {"model": asked.model, "voice": voice, "input": asked.reference_text, "response_format": "wav"}
+    fields = {"model": options.model, "voice": voice, "input": options.reference_text, "response_format": "wav"}
     return await _answer(http, "POST", SPEECH, json=fields)
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from loadtest.bench import Bench, orders_for, try_rate
+from loadtest.bench import Bench, requests_for, try_rate
 from loadtest.knee import Knee, Promise, Trial, fewest_requests, find_knee
 from loadtest.result import Result, conditions_of
 
@@ -18,7 +18,7 @@ def search(bench: Bench, promise: Promise, lowest: float, highest: float, tolera
             err=True,
         )
     conditions = conditions_of(bench, label, None)
-    with orders_for(bench) as make:
+    with requests_for(bench) as make:
         knee = find_knee(
             lambda rate, attempt: try_rate(bench, make, promise, rate, attempt),
             promise, lowest=lowest, highest=highest, tolerance=tolerance, seen=_say,

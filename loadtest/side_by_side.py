@@ -10,7 +10,7 @@ from typing import Unpack
 import click
 import yaml
 
-from loadtest.bench import measure, orders_for, summed_up
+from loadtest.bench import measure, requests_for, summed_up
 from loadtest.knee import Promise
 from loadtest.options import LoadOptions, bench_of, load_options, promise_of
 from loadtest.report import write_report
@@ -71,7 +71,7 @@ def side_by_side(
         bench = replace(bench_of(url, options), requests=peer_requests)
         if ttfa_ms is None:
             alone = replace(bench, load="closed", users=1, requests=min(_IDLE_REQUESTS, peer_requests))
-            with orders_for(alone) as make:
+            with requests_for(alone) as make:
                 run = summed_up(alone, measure(alone, make, None, seed=alone.seed, description="peer, idle"))
             slowest = run.everything.heard_ms["p95"]
             if slowest is None:

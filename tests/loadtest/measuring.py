@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from loadtest.client import Target
 from loadtest.generate import Planned, send
 from loadtest.record import Record
-from loadtest.scenarios import Order
+from loadtest.scenarios import Request
 from loadtest.texts import Text
 
 TEXT = Text("english", "Yes, of course.")
-ORDER = Order("custom_voice", TEXT, {"response_format": "pcm"})
+REQUEST = Request("custom_voice", TEXT, {"response_format": "pcm"})
 
 
 async def sent(
-    target: Target, moments: Sequence[float | None], order: Order = ORDER, users: int | None = None
+    target: Target, moments: Sequence[float | None], request: Request = REQUEST, users: int | None = None
 ) -> tuple[list[Record], float]:
     """The records by index, and the moment of time.perf_counter from which they count."""
-    planned = [Planned(index, order, moment) for index, moment in enumerate(moments)]
+    planned = [Planned(index, request, moment) for index, moment in enumerate(moments)]
     records = list[Record]()
     origin = time.perf_counter()
     await send(target, planned, origin, records.append, users=users)

@@ -10,9 +10,9 @@ import pytest
 
 from loadtest.client import Target
 from loadtest.record import Record
-from loadtest.scenarios import Call, Order
+from loadtest.scenarios import Call, Request
 from tests.loadtest.fake_server import FakeServer, Step, running, silence, tone
-from tests.loadtest.measuring import ORDER, TEXT, sent
+from tests.loadtest.measuring import REQUEST, TEXT, sent
 
 _WITHIN_S = 0.005
 # The first audible sample comes with the second piece; without a buffer a player runs dry before the third and fourth.
@@ -110,9 +110,9 @@ async def test_nobody_is_there() -> None:
 
 
 async def test_live_text_arrives_whole_and_is_timed() -> None:
-    order = Order("live_text", TEXT, {"voice": "someone"}, live=True)
+    request = Request("live_text", TEXT, {"voice": "someone"}, live=True)
     async with running(FakeServer()) as server:
-        (record,), _ = await sent(Target(server.url), [0.0], order)
+        (record,), _ = await sent(Target(server.url), [0.0], request)
     assert server.bodies == [{"input": TEXT.words}]
     assert (record.error, record.finish_reason) == (None, "length")
     assert record.audio_s == pytest.approx(0.2)
@@ -121,17 +121,17 @@ async def test_live_text_arrives_whole_and_is_timed() -> None:
 
 @pytest.mark.parametrize(("fault", "kind"), [("event", "event broken"), ("short", "truncated"), ("odd", "protocol")])
 async def test_live_text_that_fails(fault: str, kind: str) -> None:
-    order = Order("live_text", TEXT, {}, live=True)
+    request = Request("live_text", TEXT, {}, live=True)
     async with running(FakeServer(fault=fault)) as server:
-        (record,), _ = await sent(Target(server.url), [0.0], order)
+        (record,), _ = await sent(Target(server.url), [0.0], request)
     assert record.error == kind
 
 
 async def test_what_is_done_before_the_speech_takes_of_the_callers_time() -> None:
     before = Call("POST", "/v1/audio/speech", {"input": "first"})
-    order = Order("design_then_clone", TEXT, {}, before=(before,))
+    request = Request("design_then_clone", TEXT, {}, before=(before,))
     async with running(FakeServer(lambda number: [Step(0.2 if number == 0 else 0.0, tone(0.1))])) as server:
-        (record,), _ = await sent(Target(server.url), [0.0], order)
+        (record,), _ = await sent(Target(server.url), [0.0], request)
     assert record.error is None
     assert record.ttfa_ms > 200
     assert [body["input"] for body in server.bodies] == ["first", TEXT.words]
@@ -151,7 +151,7 @@ async def test_the_key_is_sent_and_every_caller_is_a_new_one() -> None:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         target = Target(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", api_key="secret")
-        records, _ = await sent(target, [0.0, 0.05], ORDER)
+        records, _ = await sent(target, [0.0, 0.05], REQUEST)
     assert [record.error for record in records] == ["http 503"] * 2
     assert {key for key, _ in connections} == {"Authorization: Bearer secret"}
     assert len({port for _, port in connections}) == 2

@@ -15,7 +15,7 @@ from loadtest.generate import Planned, generate, watch
 from loadtest.record import Record
 from loadtest.summary import summarise
 from tests.loadtest.fake_server import FakeServer, Step, running, tone
-from tests.loadtest.measuring import ORDER, sent
+from tests.loadtest.measuring import REQUEST, sent
 
 _STALL_S = 2.0
 
@@ -79,7 +79,7 @@ async def test_a_request_that_is_sent_late_is_late_all_the_same() -> None:
 
 
 def test_processes_share_the_work_and_each_request_is_sent_once() -> None:
-    planned = [Planned(index, ORDER, 0.02 * index) for index in range(30)]
+    planned = [Planned(index, REQUEST, 0.02 * index) for index in range(30)]
     seen = list[int]()
 
     def enough(record: Record) -> bool:
@@ -98,7 +98,7 @@ def test_processes_share_the_work_and_each_request_is_sent_once() -> None:
 
 
 def test_a_run_ends_when_enough_is_seen() -> None:
-    planned = [Planned(index, ORDER, 0.05 * index) for index in range(1000)]
+    planned = [Planned(index, REQUEST, 0.05 * index) for index in range(1000)]
     with in_a_thread(FakeServer()) as server:
         generated = generate(Target(server.url), planned, enough=lambda record: record.index >= 4)
     assert generated.stopped
@@ -106,7 +106,7 @@ def test_a_run_ends_when_enough_is_seen() -> None:
 
 
 def test_users_of_a_closed_loop_send_one_after_the_other() -> None:
-    planned = [Planned(index, ORDER, None) for index in range(9)]
+    planned = [Planned(index, REQUEST, None) for index in range(9)]
     with in_a_thread(FakeServer(lambda _: [Step(0.05, tone(0.1))])) as server:
         generated = generate(Target(server.url), planned, processes=2, users=3)
     records = generated.records
@@ -136,7 +136,7 @@ async def test_a_blocked_event_loop_makes_a_run_invalid(block_s: float, valid: b
 
 
 def test_a_process_that_dies_is_not_waited_for(capfd: pytest.CaptureFixture[str]) -> None:
-    broken = Planned(0, ORDER, None)  # an open loop without a schedule
+    broken = Planned(0, REQUEST, None)  # an open loop without a schedule
     with pytest.raises(RuntimeError, match="died"):
         generate(Target("http://127.0.0.1:9"), [broken])
     assert "an open loop has a schedule" in capfd.readouterr().err

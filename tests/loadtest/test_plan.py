@@ -8,16 +8,16 @@ import pytest
 from loadtest.arrivals import BURST, OPEN_LOOPS, OpenLoop, offsets_s
 from loadtest.bench import Bench, plan
 from loadtest.client import Target
-from loadtest.scenarios import Asked, Order
+from loadtest.scenarios import Request, RequestOptions
 from loadtest.texts import LANGUAGES, draw, draw_long
 
 
-def _order(rng: np.random.Generator) -> Order:
-    return Order("custom_voice", draw(rng, LANGUAGES), {})
+def _request(rng: np.random.Generator) -> Request:
+    return Request("custom_voice", draw(rng, LANGUAGES), {})
 
 
 _BENCH = Bench(
-    Target("http://nowhere"), Asked(), "custom_voice", "poisson", requests=60, users=None, seed=1, processes=1,
+    Target("http://nowhere"), RequestOptions(), "custom_voice", "poisson", requests=60, users=None, seed=1, processes=1,
     allowed_ms=20,
 )  # fmt: skip
 
@@ -41,14 +41,14 @@ def test_bursts_come_together_and_independent_callers_do_not() -> None:
 
 
 def test_shards_of_one_seed_are_one_run() -> None:
-    whole = plan(_BENCH, _order, 3.0, seed=1)
-    parts = [plan(replace(_BENCH, shard=(share, 3)), _order, 3.0, seed=1) for share in range(3)]
+    whole = plan(_BENCH, _request, 3.0, seed=1)
+    parts = [plan(replace(_BENCH, shard=(share, 3)), _request, 3.0, seed=1) for share in range(3)]
     assert sorted((one for part in parts for one in part), key=lambda one: one.index) == whole
-    assert plan(_BENCH, _order, 3.0, seed=2) != whole
+    assert plan(_BENCH, _request, 3.0, seed=2) != whole
 
 
 def test_some_audio_is_kept() -> None:
-    kept = [one.index for one in plan(replace(_BENCH, keep=4), _order, 3.0, seed=1) if one.keep]
+    kept = [one.index for one in plan(replace(_BENCH, keep=4), _request, 3.0, seed=1) if one.keep]
     assert len(kept) == 4
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.listener import Listener
 from loadtest.merge import Samples, merge, read_samples, write_samples
+from loadtest.pcm_meter import PcmMeter
 from loadtest.player import play
 from loadtest.result import Conditions
 from loadtest.summary import QUANTILES, distribution, summarise
@@ -119,14 +119,14 @@ def test_a_wav_header_is_no_audio_in_whatever_pieces_it_comes(rate_hz: int) -> N
     header = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0" + rate_hz.to_bytes(4, "little")
     header += (2 * rate_hz).to_bytes(4, "little") + b"\x02\0\x10\0" + b"data\xff\xff\xff\xff"
     samples = silence(0.1) + tone(0.3)
-    listener = Listener(0.01)
+    meter = PcmMeter(0.01)
     for number, at in enumerate(range(0, len(header + samples), 7)):
-        listener.receive((header + samples)[at : at + 7], float(number))
-    assert listener.rate_hz == rate_hz
-    assert listener.pcm == samples
-    assert listener.audio_s == pytest.approx(0.4 * 24000 / rate_hz)
-    assert listener.audible is not None
-    assert listener.audible[1] == pytest.approx(0.1 * 24000 / rate_hz, abs=0.021)
+        meter.receive((header + samples)[at : at + 7], float(number))
+    assert meter.rate_hz == rate_hz
+    assert meter.pcm == samples
+    assert meter.audio_s == pytest.approx(0.4 * 24000 / rate_hz)
+    assert meter.audible is not None
+    assert meter.audible[1] == pytest.approx(0.1 * 24000 / rate_hz, abs=0.021)
 
 
 @given(
