@@ -1,4 +1,4 @@
-"""python -m loadtest: load tests of any server with OpenAI's speech route."""
+"""`python -m loadtest`: load tests for any server with OpenAI's speech route."""
 
 import signal
 import sys
@@ -26,28 +26,34 @@ from loadtest.tables import GROUP_HEADS, TRIAL_HEADS, group_rows, knee_said, mar
 
 _RESULT = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.option("--out", default="loadtest-report", type=click.Path(file_okay=False, path_type=Path))
-_URL = click.option("--url", help="Of the server; without, ours is started with its default settings.")
+_URL = click.option("--url", help="URL of the server; without it, our service is started with its default settings.")
 _TTFA = (
     "Limit of the TTFA's 95th percentile, from the moment a request is due until its first audible sample is played."
 )
 _SPOILED = click.option(
-    "--spoiled-percent", default=0.1, show_default=True, help="Of streams may underrun or fail, at most."
+    "--spoiled-percent", default=0.1, show_default=True, help="Highest share of streams that underrun or fail."
 )
 
 
 @click.group(help=__doc__)
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers started here end, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit by exception also ends the servers started here
 
 
 @main.command()
 @_URL
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests a second, of an open loop.")
-@click.option("--users", type=click.IntRange(1), help="Of a closed loop.")
-@click.option("--repeat", default=1, show_default=True, type=click.IntRange(1), help="Runs, whose spread is the noise.")
-@click.option("--shard", default="0/1", show_default=True, help="i/n: this machine's share of n, counted from 0.")
-@click.option("--start-at", type=float, help="Epoch second, the same on every machine: date -d '+30 sec' +%s")
-@click.option("--keep", default=0, show_default=True, help="So many requests' audio, for `qwen-tts evaluate`.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests a second in an open loop.")
+@click.option("--users", type=click.IntRange(1), help="Number of users in a closed loop.")
+@click.option(
+    "--repeat", default=1, show_default=True, type=click.IntRange(1), help="Number of runs; their spread is the noise."
+)
+@click.option("--shard", default="0/1", show_default=True, help="i/n: this machine sends shard i of n, from 0.")
+@click.option(
+    "--start-at", type=float, help="Start time, the same epoch second on every machine: date -d '+30 sec' +%s"
+)
+@click.option(
+    "--keep", default=0, show_default=True, help="Keep the audio of this many requests, for `qwen-tts evaluate`."
+)
 @click.option("--baseline", type=_RESULT, help="Fail on a regression against this result.")
 @click.option("--label", help="Title of the report.")
 @_OUT
@@ -65,13 +71,13 @@ def run(
     out: Path,
     **options: Unpack[LoadOptions],
 ) -> None:
-    """One load, measured: result.json, requests.csv, samples.json, report.html."""
+    """Measure one load; write result.json, requests.csv, samples.json and report.html."""
     wanted, other = ("rate", "users") if options["load"] in OPEN_LOOPS else ("users", "rate")
     given = {"rate": rate, "users": users}
     if given[wanted] is None or given[other] is not None:
-        raise click.UsageError(f"--load {options['load']} needs --{wanted} and has no --{other}")
+        raise click.UsageError(f"--load {options['load']} needs --{wanted} and does not accept --{other}")
     if repeat > 1 and _shard(shard) != (0, 1):
-        raise click.UsageError("shards are merged one run at a time: --shard has no --repeat")
+        raise click.UsageError("--shard does not accept --repeat: shards are merged one run at a time")
     with at(url) as address:
         bench = replace(bench_of(address, options, users), shard=_shard(shard), start_at=start_at, keep=keep)
         conditions = conditions_of(bench, label or f"{bench.scenario}, {bench.load}", rate)
@@ -98,9 +104,14 @@ def run(
 @_URL
 @click.option("--ttfa-ms", default=500.0, show_default=True, help=_TTFA)
 @_SPOILED
-@click.option("--lowest", default=0.25, show_default=True, help="Rate to begin with.")
-@click.option("--highest", default=64.0, show_default=True, help="Rate beyond which nothing is tried.")
-@click.option("--tolerance", default=0.15, show_default=True, help="Between the rates kept and broken at the end.")
+@click.option("--lowest", default=0.25, show_default=True, help="First rate to try, in requests a second.")
+@click.option("--highest", default=64.0, show_default=True, help="Highest rate to try.")
+@click.option(
+    "--tolerance",
+    default=0.15,
+    show_default=True,
+    help="The search ends when the lowest broken rate exceeds the highest kept rate by at most this share.",
+)
 @click.option("--label", help="Title of the report.")
 @_OUT
 @load_options
@@ -115,7 +126,7 @@ def knee(
     out: Path,
     **options: Unpack[LoadOptions],
 ) -> None:
-    """The highest rate at which TTFA and underruns keep their limits: result.json, report.html."""
+    """Find the highest rate at which TTFA and underruns keep their limits; write result.json and report.html."""
     with at(url) as address:
         bench = bench_of(address, options)
         promise = promise_of(ttfa_ms, spoiled_percent)
@@ -128,7 +139,7 @@ def knee(
 @click.argument("baseline", type=_RESULT)
 @click.argument("now", type=_RESULT)
 def compare_files(baseline: Path, now: Path) -> None:
-    """Is NOW worse than BASELINE, beyond noise? Exit code 1 if it is."""
+    """Compare NOW with BASELINE; the exit code is 1 if NOW is worse beyond noise."""
     _compare(baseline, read_result(now))
 
 
@@ -136,7 +147,7 @@ def compare_files(baseline: Path, now: Path) -> None:
 @click.argument("result", type=_RESULT)
 @click.argument("page", type=click.Path(dir_okay=False, path_type=Path))
 def report(result: Path, page: Path) -> None:
-    """RESULT as the HTML file PAGE."""
+    """Write RESULT as the HTML file PAGE."""
     write_report(read_result(result), page)
 
 
@@ -145,7 +156,7 @@ def report(result: Path, page: Path) -> None:
 @click.option("--allowed-lag-ms", default=20.0, show_default=True)
 @_OUT
 def merge_shards(samples: tuple[Path, ...], allowed_lag_ms: float, out: Path) -> None:
-    """The samples.json files of all shards of one run, as one result."""
+    """Merge the samples.json files of all shards of one run into one result."""
     result, records = merge([read_samples(file) for file in samples], allowed_lag_ms)
     _write(result, [records], out)
     _say(result)
@@ -167,19 +178,19 @@ main.add_command(side_by_side)
 @main.command("readme")
 @click.option("--check", is_flag=True, help="Change nothing; fail if it would.")
 def readme(check: bool) -> None:
-    """Write README.md's performance section from the result files in docs/benchmarks."""
+    """Write the performance section of README.md from the result files in docs/benchmarks."""
     file = Path("README.md")
     before = file.read_text(encoding="utf-8")
     after = rewritten(before, Path("docs/benchmarks"))
     if check and after != before:
-        raise click.ClickException("README.md does not say what the result files say; run `python -m loadtest readme`")
+        raise click.ClickException("README.md differs from the result files; run `python -m loadtest readme`")
     file.write_text(after, encoding="utf-8")
 
 
 def _shard(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise click.ClickException(f"--shard {text}: give i/n, with i from 0 to n - 1")
+        raise click.ClickException(f"--shard {text} is not i/n with i from 0 to n - 1")
     return int(index), int(count)
 
 
@@ -192,7 +203,7 @@ def _write(result: Result, runs: Sequence[Sequence[Record]], out: Path) -> None:
 
 
 def _say(result: Result) -> None:
-    """The figures. Raises click.ClickException where they are of no use."""
+    """Print the figures. Raises click.ClickException if the load generator did not keep up, so they mean nothing."""
     for run in result.runs:
         click.echo(markdown(GROUP_HEADS, group_rows(run)))
     if result.knee is not None:

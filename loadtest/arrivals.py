@@ -1,7 +1,8 @@
-"""When requests come. In an open loop (poisson, bursty) no caller waits until others are served.
+"""The arrival times of requests. In an open loop (poisson, bursty) callers arrive whether or not others are served.
 
-In a closed loop so many users each send their next request when the last one ended. It has no arrivals: a server that
-stalls stops its own callers, so the requests that would have come meanwhile are never measured (coordinated omission).
+In a closed loop a fixed number of users each send the next request when their last one has ended. Such a loop has no
+arrival times. A server that stalls stops its own callers, so the requests that would have come meanwhile are never
+measured (coordinated omission).
 """
 
 from typing import Literal, get_args
@@ -13,15 +14,15 @@ Load = Literal["poisson", "bursty", "closed"]
 OPEN_LOOPS: tuple[OpenLoop, ...] = get_args(OpenLoop)
 LOADS: tuple[Load, ...] = get_args(Load)
 
-# Callers of a burst, on average.
+# The average number of callers in a burst.
 BURST = 5
 
 
 def offsets_s(arrivals: OpenLoop, rate: float, count: int, seed: int) -> list[float]:
-    """Seconds from the start until each of `count` requests, `rate` a second on average.
+    """Return the arrival times of `count` requests in seconds from the start, `rate` a second on average.
 
-    poisson: independent callers. bursty: bursts of independent callers' friends, 1 to many (geometric, BURST on
-    average) at the same moment.
+    poisson: every caller arrives independently. bursty: bursts arrive independently; the callers of one burst arrive
+    at the same moment, and their number has a geometric distribution with mean BURST.
     """
     rng = np.random.default_rng(seed)
     if arrivals == "poisson":

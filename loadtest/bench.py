@@ -1,4 +1,4 @@
-"""One load on one server: everything that is chosen, planned, sent and summed up."""
+"""One load on one server: its options, its plan, sending it and the summary."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -21,8 +21,12 @@ from loadtest.summary import Run, summarise
 
 @dataclass(frozen=True)
 class Bench:
-    """`requests` of all shards together; `shard` (i, n) sends every n-th from the i-th on. `users` is for a closed
-    loop, and None otherwise. Of `keep` requests the audio is kept. The generator itself may be `allowed_ms` late."""
+    """The definition of a load.
+
+    requests: the number of requests of all shards together. users: of a closed loop; None in an open loop.
+    allowed_ms: how late the generator itself may be at p99. shard: (i, n) sends every n-th request, from the i-th on.
+    start_at: the epoch second of the start, or None for at once. keep: of how many requests the audio is kept.
+    """
 
     target: Target
     options: RequestOptions
@@ -40,7 +44,7 @@ class Bench:
 
 @contextmanager
 def requests_for(bench: Bench) -> Iterator[Maker]:
-    """The server is ready for the scenario's orders. Raises click.ClickException."""
+    """Prepare the server for the scenario, and yield what makes its requests. Raises click.ClickException."""
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
 
@@ -60,12 +64,12 @@ def requests_for(bench: Bench) -> Iterator[Maker]:
 
 
 def plan(bench: Bench, make: Maker, rate: float | None, seed: int) -> list[Planned]:
-    """What this shard sends. The same seed asks for the same, at the same moments, in every shard."""
+    """Return the requests of this shard. The same seed gives the same requests and arrival times in every shard."""
     rng = np.random.default_rng([seed, 1])
     requests = [make(rng) for _ in range(bench.requests)]
     moments: list[float] | list[None] = [None] * bench.requests
     if bench.load != "closed":
-        assert rate is not None, "an open loop has a rate"
+        assert rate is not None, "an open loop needs a rate"
         moments = offsets_s(bench.load, rate, bench.requests, seed)
     every = max(bench.requests // bench.keep, 1) if bench.keep else bench.requests + 1
     planned = [
@@ -85,7 +89,10 @@ def measure(
     description: str = "",
     enough: Callable[[Record], bool] = lambda _: False,
 ) -> Generated:
-    """Send it all, with a progress bar. `enough` may end it early. Raises click.ClickException."""
+    """Send all requests of this shard, with a progress bar.
+
+    enough: receives every record; the run stops when it returns true. Raises click.ClickException.
+    """
     planned = plan(bench, make, rate, seed)
     with tqdm(total=len(planned), unit="request", desc=description) as bar:
 
@@ -103,13 +110,14 @@ def measure(
 
 
 def summed_up(bench: Bench, generated: Generated) -> Run:
+    """Return the summary of what was generated, with the check of the generator itself."""
     lags = [lag for effort in generated.efforts for lag in effort.lags_ms]
     busiest = max(effort.cpu_share for effort in generated.efforts)
     return summarise(generated.records, lags, busiest, bench.allowed_ms, generated.stolen_share)
 
 
 def try_rate(bench: Bench, make: Maker, promise: Promise, rate: float, attempt: int) -> Trial:
-    """One trial for a knee."""
+    """Run one trial of the search for a knee. Another `attempt` has other arrival times."""
     judge = Judge(promise, bench.requests)
     generated = measure(
         bench, make, rate, seed=bench.seed + attempt, description=f"{rate:.3g} a second", enough=judge.see
@@ -127,7 +135,7 @@ def try_rate(bench: Bench, make: Maker, promise: Promise, rate: float, attempt: 
 
 
 def invalid(run: Run) -> str:
-    """Why a run says nothing of the server."""
+    """Return the message for a run whose generator did not keep up, so that it tells nothing about the server."""
     check = run.self_check
     return (
         f"the generator was the bottleneck: at p99 it sent {check.late_ms.get('p99')} ms late and its event loop woke "

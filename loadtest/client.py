@@ -1,4 +1,4 @@
-"""One request, sent and timed."""
+"""The client that sends one request and times its answer."""
 
 import asyncio
 import json
@@ -16,15 +16,18 @@ from loadtest.scenarios import SPEECH, Call, Request
 
 _LIVE = "/v1/audio/speech/ws"
 _LIVE_PROTOCOL = "nari.speech.v1"
-# What servers call it, and WAV files of it.
+# The media types that servers use for PCM, and for WAV files of PCM.
 _PCM = ("audio/pcm", "audio/l16", "audio/raw", "audio/wav", "audio/x-wav", "audio/wave", "application/octet-stream")
-# As a language model writes them.
+# The speed at which a language model writes, for live text.
 _WORDS_PER_S = 15
 
 
 @dataclass(frozen=True)
 class Target:
-    """A server, and how one listens to it. `api_key` None sends none."""
+    """A server, and the simulated player of its audio.
+
+    api_key: None sends no key. audible_rms: quieter windows count as silence; 1 is full scale.
+    """
 
     url: str
     api_key: str | None = None
@@ -34,12 +37,15 @@ class Target:
 
 
 class _Failed(Exception):
-    """Said by the server; the message is the kind of error."""
+    """The server's answer is an error or unusable. The message is the kind of error, by which errors are counted."""
 
 
 @asynccontextmanager
 async def connected(target: Target) -> AsyncIterator[aiohttp.ClientSession]:
-    """Every request has a connection of its own, as a new caller has: what a caller waits for includes it."""
+    """Yield an HTTP session that opens a connection for every request, as new callers do.
+
+    The latencies therefore include connecting.
+    """
     headers = {} if target.api_key is None else {"Authorization": f"Bearer {target.api_key}"}
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     timeout = aiohttp.ClientTimeout(total=target.timeout_s)
@@ -48,7 +54,7 @@ async def connected(target: Target) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 class Client:
-    """Times are seconds since `origin`, a moment of `time.perf_counter`."""
+    """A caller of the server. Times are seconds since `origin`, a value of `time.perf_counter`."""
 
     def __init__(self, http: aiohttp.ClientSession, target: Target, origin: float) -> None:
         self._http = http
@@ -59,7 +65,10 @@ class Client:
         return time.perf_counter() - self._origin
 
     async def perform(self, index: int, request: Request, scheduled_s: float | None, *, keep: bool = False) -> Record:
-        """What came of `order`. Whatever goes wrong is in the record."""
+        """Perform `request` and return its record. A failure is recorded, not raised.
+
+        scheduled_s: when the request was due; None in a closed loop, where it is due when it is sent.
+        """
         meter = PcmMeter(self._target.audible_rms)
         finish_reason = error = None
         sent = self.now()
@@ -84,14 +93,14 @@ class Client:
             answer.raise_for_status()
 
     async def _forget(self, call: Call) -> None:
-        """What cannot be undone because the beginning failed is no second failure."""
+        """Make a clean-up call. Its failure is ignored: there may be nothing to clean up if the request failed."""
         try:
             await self._call(call)
         except (aiohttp.ClientError, OSError, TimeoutError):
             return
 
     async def _speech(self, request: Request, meter: PcmMeter) -> tuple[str | None, float]:
-        """Returns why it ended, if the server says so, and when."""
+        """Return the finish reason (None if the server gives none) and the time of the end."""
         async with self._http.post(SPEECH, json={**request.fields, "input": request.text.words}) as answer:
             answer.raise_for_status()
             if answer.content_type not in _PCM:
@@ -101,6 +110,7 @@ class Client:
             return answer.headers.get("X-Finish-Reason"), self.now()
 
     async def _live(self, request: Request, meter: PcmMeter) -> tuple[str | None, float]:
+        """Like `_speech`, over the WebSocket, with the text written word by word."""
         async with self._http.ws_connect(_LIVE, protocols=(_LIVE_PROTOCOL,), max_msg_size=0) as socket:
             await socket.send_json({"type": "request.start", **request.fields})
             writing = asyncio.create_task(_write(socket, request.text.words))
@@ -129,19 +139,19 @@ async def _write(socket: aiohttp.ClientWebSocketResponse, text: str) -> None:
 
 
 def kind_of(failure: Exception) -> str:
-    """What errors are counted by."""
+    """Return the kind of a failure, by which failures are counted."""
     match failure:
         case _Failed():
             return str(failure)
         case aiohttp.ClientResponseError(status=status):  # WSServerHandshakeError is one
             return f"http {status}"
-        case TimeoutError():  # aiohttp's are, too
+        case TimeoutError():  # aiohttp's timeouts derive from it
             return "timeout"
         case aiohttp.ClientConnectorError():
             return "refused"
-        case aiohttp.ClientPayloadError():  # the body is not whole; only the message says what the connection died of
+        case aiohttp.ClientPayloadError():  # the body is incomplete; only the message tells why the connection ended
             return "reset" if "ConnectionResetError" in str(failure) else "truncated"
-        case ValueError() | LookupError() | TypeError():  # an event that is none of the protocol
+        case ValueError() | LookupError() | TypeError():  # an event that the protocol does not have
             return "protocol"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
             return "reset"

@@ -1,8 +1,8 @@
-"""Two result files of the same conditions: is the second worse, beyond what the same build differs from itself?
+"""The comparison of two result files of the same conditions: is the second one worse, beyond noise?
 
-The noise of a figure is its spread (highest less lowest) over a file's repeated runs, the larger of the two files', and
-of shares at least what chance does to so few streams. Medians of the runs are compared. Differences under 2 % are of no
-interest whatever the noise.
+The medians of the runs are compared. The noise of a figure is its spread (highest minus lowest) over the repeated runs
+of a file; the larger spread of the two files counts. The noise of a share is at least what chance does to that number
+of streams. Differences below 2 % count as equal, whatever the noise.
 """
 
 import statistics
@@ -26,7 +26,7 @@ def _of(distribution: Callable[[Run], Distribution], quantile: str) -> Callable[
     return figure
 
 
-# All of them are better when lower.
+# Lower is better for all of them.
 LATENCIES: Mapping[str, Callable[[Run], float]] = {
     "heard p50 ms": _of(lambda run: run.everything.heard_ms, "p50"),
     "heard p95 ms": _of(lambda run: run.everything.heard_ms, "p95"),
@@ -44,7 +44,7 @@ SHARES: Mapping[str, Callable[[Run], float]] = {
 
 @dataclass(frozen=True)
 class Difference:
-    """`noise` in the figure's own unit."""
+    """The comparison of one figure. All values are in the unit of the figure."""
 
     figure: str
     baseline: float
@@ -61,14 +61,14 @@ class Difference:
 
 
 def compare(baseline: Result, now: Result) -> list[Difference]:
-    """Raises click.ClickException where the files cannot be compared."""
+    """Return the difference of every figure. Raises click.ClickException if the files cannot be compared."""
     for name in ("scenario", "load", "rate", "users", "requests", "languages", "fields", "start_buffer_ms"):
         before, after = getattr(baseline.conditions, name), getattr(now.conditions, name)
         if before != after:
-            raise click.ClickException(f"not the same conditions: {name} was {before}, and is {after} now")
+            raise click.ClickException(f"the conditions differ: {name} was {before}, and is {after} now")
     for name, result in (("baseline", baseline), ("new file", now)):
         if len(result.runs) < FEWEST_RUNS:
-            message = f"the {name} has {len(result.runs)} runs, whose spread says nothing; use --repeat {FEWEST_RUNS}"
+            message = f"the {name} has {len(result.runs)} runs, too few to know the noise; use --repeat {FEWEST_RUNS}"
             raise click.ClickException(f"{message} or more")
         if not all(run.self_check.valid for run in result.runs):
             raise click.ClickException(f"the {name} has runs whose generator did not keep up")
@@ -83,7 +83,7 @@ def compare(baseline: Result, now: Result) -> list[Difference]:
 
 
 def table(differences: list[Difference]) -> str:
-    """Markdown."""
+    """Return the differences as a Markdown table."""
     rows = ["| | baseline | now | difference | noise | |", "|---|---|---|---|---|---|"]
     for found in differences:
         verdict = "worse" if found.regressed else "better" if found.improved else "within noise"
@@ -96,11 +96,14 @@ def table(differences: list[Difference]) -> str:
 
 
 def _spread(values: list[float]) -> float:
-    return 0.0 if min(values) == max(values) else max(values) - min(values)  # all of them may be infinite
+    return 0.0 if min(values) == max(values) else max(values) - min(values)  # all values may be infinite
 
 
 def _chance(runs: list[Run], shares: list[float]) -> float:
-    """Three standard deviations of a share among one run's streams, were one stream more concerned."""
+    """Return three standard deviations of a share among the streams of one run.
+
+    One stream is added to the median, so that a share of 0 has a deviation too.
+    """
     requests = runs[0].everything.requests
     share = min(statistics.median(shares) + 1 / requests, 1.0)
     return float(3 * (share * (1 - share) / requests) ** 0.5)

@@ -1,4 +1,4 @@
-"""Many requests at their times, from several processes, and a check of whether these processes kept up."""
+"""The load generator: sends requests at their times from several processes, and measures its own lateness."""
 
 import asyncio
 import multiprocessing
@@ -22,7 +22,7 @@ _TICK_S = 0.01
 
 @dataclass(frozen=True)
 class Planned:
-    """`scheduled_s` None: when a user of a closed loop comes to it."""
+    """A request and its time. scheduled_s: None in a closed loop, where a user sends it when the last one has ended."""
 
     index: int
     request: Request
@@ -32,7 +32,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Effort:
-    """Of one process: how late its event loop woke up from each tick, ms, and its share of a core."""
+    """The effort of one process. lags_ms: how late its event loop woke up at each tick; cpu_share: of one core."""
 
     lags_ms: list[float]
     cpu_share: float
@@ -40,8 +40,11 @@ class Effort:
 
 @dataclass(frozen=True)
 class Generated:
-    """`stopped` is true if the caller had seen enough; what was under way then is not recorded. `stolen_share` of this
-    machine's processor time went to other guests of its host."""
+    """The outcome of a load.
+
+    stopped: whether the caller ended it early; requests under way at that moment have no record.
+    stolen_share: the share of this machine's processor time that other guests of its host used.
+    """
 
     records: list[Record]
     efforts: list[Effort]
@@ -58,10 +61,13 @@ def generate(
     enough: Callable[[Record], bool] = lambda _: False,
     start_at: float | None = None,
 ) -> Generated:
-    """Send everything that is planned, divided among `processes`. With `users` a closed loop, in which each sends the
-    next of its process's when the last has ended. `enough` is shown every record and says whether to stop. All begin
-    when all are ready, or at the epoch second `start_at`. Raises RuntimeError if a process dies."""
-    processes = processes if users is None else min(processes, users)  # none without a user to send its share
+    """Send all planned requests, divided among `processes`.
+
+    users: makes it a closed loop, in which each user sends the next request of its process when its last one has ended.
+    enough: receives every record; the load stops when it returns true. start_at: the epoch second of the start; None
+    starts when all processes are ready. Raises RuntimeError if a process dies.
+    """
+    processes = processes if users is None else min(processes, users)  # a process without a user would never send
     context = multiprocessing.get_context("spawn")
     results: Queue[Record | Effort] = context.Queue()
     stop, together = context.Event(), context.Barrier(processes)
@@ -98,7 +104,7 @@ def generate(
 def _stolen_share(before: Any, after: Any) -> float:  # noqa: ANN401  # psutil's tuples, with `steal` on Linux only
     if not hasattr(before, "steal"):
         return 0.0
-    # Of a guest's time psutil says twice, under user and nice, what its own guests had.
+    # The fields after the eighth are the time of guests, which `user` and `nice` already contain.
     seconds = sum(after[:8]) - sum(before[:8])
     return float((after.steal - before.steal) / seconds) if seconds else 0.0
 
@@ -114,7 +120,7 @@ def _next(results: "Queue[Record | Effort]", workers: Sequence[multiprocessing.p
 
 @dataclass(frozen=True)
 class _Share:
-    """What one process does."""
+    """The work of one process."""
 
     target: Target
     planned: Sequence[Planned]
@@ -123,13 +129,14 @@ class _Share:
 
 
 def _divided(users: int | None, processes: int) -> list[int | None]:
+    """Return the number of users of each process; None for every process of an open loop."""
     if users is None:
         return [None] * processes
     return [len(range(share, users, processes)) for share in range(processes)]
 
 
 def _work(share: _Share, together: Barrier, results: "Queue[Record | Effort]", stop: Event) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then says stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and sets the stop event
     together.wait()
     asyncio.run(_send_until(share, results, stop))
 
@@ -148,12 +155,12 @@ async def _send_until(share: _Share, results: "Queue[Record | Effort]", stop: Ev
 
 
 async def watch(work: "asyncio.Task[None]", stopped: Callable[[], bool]) -> list[float]:
-    """Until `work` is done, or `stopped`: by how many ms the event loop woke up late from each of its ticks."""
+    """Wait until `work` is done or `stopped` returns true; return how late the event loop woke up at each tick, ms."""
     lags = []
     while not work.done() and not stopped():
-        asked = time.perf_counter()
+        before = time.perf_counter()
         await asyncio.sleep(_TICK_S)
-        lags.append(1000 * (time.perf_counter() - asked - _TICK_S))
+        lags.append(1000 * (time.perf_counter() - before - _TICK_S))
     return lags
 
 
@@ -165,7 +172,7 @@ async def send(
     *,
     users: int | None = None,
 ) -> None:
-    """Within this process: an open loop, or `users` in a closed one. Times are from `origin`."""
+    """Send the requests of this process: in an open loop, or with `users` in a closed one. Times are from `origin`."""
     async with connected(target) as http:
         client = Client(http, target, origin)
         async with asyncio.TaskGroup() as group:
@@ -181,7 +188,7 @@ async def _open_loop(
     client: Client, planned: Sequence[Planned], group: asyncio.TaskGroup, put: Callable[[Record], None]
 ) -> None:
     for plan in planned:
-        assert plan.scheduled_s is not None, "an open loop has a schedule"
+        assert plan.scheduled_s is not None, "a request of an open loop has no scheduled time"
         await asyncio.sleep(plan.scheduled_s - client.now())
         group.create_task(_one(client, plan, put))
 

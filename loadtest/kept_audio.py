@@ -1,4 +1,4 @@
-"""The audio of some requests, for `qwen-tts evaluate`: what was said under load, and how well, measured afterwards."""
+"""The audio of some requests as files for `qwen-tts evaluate`, which measures after a load how good the speech was."""
 
 import wave
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from loadtest.record import Record
 
 
 def write_audio(records: Sequence[Record], directory: Path) -> None:
-    """0001.wav, 0002.wav, ... and texts.txt, a line for each: what `qwen-tts evaluate texts.txt --recordings` reads."""
+    """Write 0001.wav, 0002.wav, ... and texts.txt with a line for each, as `qwen-tts evaluate --recordings` reads them."""
     directory.mkdir(parents=True, exist_ok=True)
     kept = [record for record in records if record.pcm and record.error is None]
     for number, record in enumerate(kept, start=1):

@@ -1,5 +1,8 @@
-"""The highest rate of arrivals at which a service still keeps two promises: TTFA p95 under a limit, and hardly a stream
-spoiled (an underrun, or no whole answer)."""
+"""The search for the knee: the highest rate of arrivals at which a service keeps a promise.
+
+The promise has two parts: TTFA p95 is under a limit, and hardly any stream is spoiled (it underran, or had no whole
+answer).
+"""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -11,8 +14,11 @@ from loadtest.summary import QUANTILES, Run, rank
 
 
 class Promise(BaseModel):
-    """`heard_p95_ms` counts until the first audible sample is played; `spoiled_share` of all streams may be spoiled,
-    and None asks only whether they are answered in time."""
+    """The limits.
+
+    heard_p95_ms: of the time until the first audible sample is played. spoiled_share: of all streams that may be
+    spoiled; None sets no limit, so only the TTFA counts.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -21,8 +27,11 @@ class Promise(BaseModel):
 
 
 class Judge:
-    """Sees the records of a trial of `requests` one by one, and knows as soon as it is certain that the promise is
-    broken: when more are late, or spoiled, than may be of all of them. Stopping then changes no verdict."""
+    """The judge of a trial of `requests` requests, which receives the records one by one.
+
+    The promise counts as broken as soon as more requests are late, or spoiled, than the limits allow for all requests.
+    Stopping the trial then does not change the verdict.
+    """
 
     def __init__(self, promise: Promise, requests: int) -> None:
         self._promise = promise
@@ -33,7 +42,7 @@ class Judge:
         self.late = self.spoiled = 0
 
     def see(self, record: Record) -> bool:
-        """Whether the promise is broken."""
+        """Count one record; return whether the promise is broken."""
         failed = record.error is not None
         self.late += failed or record.heard_ms > self._promise.heard_p95_ms
         self.spoiled += failed or record.underruns > 0
@@ -45,8 +54,11 @@ class Judge:
 
 
 class Trial(BaseModel):
-    """`run` covers what had ended until the trial was stopped, if `stopped`. `late` took longer than promised. Nothing
-    is `kept` where the generator did not keep up."""
+    """One trial at one rate.
+
+    kept: whether the promise was kept; false if the generator did not keep up. stopped: whether the trial ended early;
+    `run` then covers the requests that had ended. late: the requests whose TTFA was above the limit, or that failed.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -60,8 +72,11 @@ class Trial(BaseModel):
 
 
 class Knee(BaseModel):
-    """The promise was kept at `rate` (0: nowhere), in two runs with other arrivals, and broken at `broken_at` (None: at
-    no rate that was tried)."""
+    """The result of a search.
+
+    rate: the highest rate at which two trials with different arrivals kept the promise; 0 if there is none.
+    broken_at: the lowest rate at which the promise was broken; None if no tried rate broke it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -72,14 +87,17 @@ class Knee(BaseModel):
 
     @property
     def generators(self) -> bool:
-        """Whether it may be the generator's knee: it was the one that did not keep up at `broken_at`."""
+        """Whether this may be the knee of the generator: the generator did not keep up at `broken_at`."""
         return any(not trial.run.self_check.valid for trial in self.trials if trial.rate == self.broken_at)
 
 
 def kept_at(knee: Knee, heard_p95_ms: float) -> tuple[float, float | None]:
-    """The highest rate at which all trials kept `heard_p95_ms`, too, which is no more than was promised (0: none), and
-    the lowest at which one did not."""
-    assert heard_p95_ms <= knee.promise.heard_p95_ms
+    """Judge the trials again by a stricter limit `heard_p95_ms`.
+
+    Returns the highest rate whose trials all kept it (0: none), and the lowest rate of a trial that did not (None: all
+    did).
+    """
+    assert heard_p95_ms <= knee.promise.heard_p95_ms, "trials stop early at the promised limit: a wider one is unknown"
 
     def kept(trial: Trial) -> bool:
         p95 = trial.run.everything.heard_ms["p95"]
@@ -92,16 +110,19 @@ def kept_at(knee: Knee, heard_p95_ms: float) -> tuple[float, float | None]:
 
 class TryRate(Protocol):
     def __call__(self, rate: float, attempt: int) -> Trial:
-        """A trial at `rate`; another `attempt` has other arrivals."""
+        """Run a trial at `rate`. Another `attempt` has other arrival times."""
 
 
 def find_knee(
     try_rate: TryRate, promise: Promise, *, lowest: float, highest: float, tolerance: float,
     seen: Callable[[Trial], None] = lambda _: None,
 ) -> Knee:  # fmt: skip
-    """Double the rate from `lowest` until the promise is broken (or `highest` is reached), then halve the ratio between
-    kept and broken until it is at most 1 + `tolerance`. A rate counts as kept after two trials: one alone may have been
-    lucky, and the luck would be the result."""
+    """Search for the knee; `seen` receives every trial.
+
+    First the rate is doubled from `lowest` until the promise is broken or `highest` is reached. Then the geometric mean
+    of the kept and the broken rate is tried, until their ratio is at most 1 + `tolerance`. A rate counts as kept only
+    after two trials, because a single trial may be lucky.
+    """
     trials: list[Trial] = []
 
     def kept(rate: float) -> bool:
@@ -129,7 +150,9 @@ def find_knee(
 
 
 def fewest_requests(promise: Promise) -> int:
-    """A trial of fewer cannot tell a promise that is kept from one that is not: one late or spoiled stream by chance
-    would break it, however rare they are."""
-    late = 20  # of which one may exceed the 95th percentile
+    """Return the smallest useful number of requests of a trial.
+
+    In a smaller trial a single late or spoiled stream, which may be chance, breaks the promise.
+    """
+    late = 20  # one of 20 may exceed the 95th percentile
     return late if not promise.spoiled_share else max(late, round(1 / promise.spoiled_share))

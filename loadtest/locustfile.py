@@ -1,11 +1,12 @@
-"""For exploring by hand, with locust's web page: a closed loop, so no figures for comparison (see arrivals.py).
+"""A locust file for exploring by hand with locust's web page. It is a closed loop, so its figures do not compare
+(see arrivals.py).
 
-Locust brings gevent, which wants an environment of its own:
+Locust brings gevent, which needs an environment of its own:
 
 python3 -m venv .venv-locust && .venv-locust/bin/pip install locust numpy
 PYTHONPATH=. .venv-locust/bin/locust -f loadtest/locustfile.py --host http://127.0.0.1:8000
 
-Locust's own response time of a stream ends at its headers; "first audible" and "whole" are fired in addition.
+Locust's own response time of a stream ends at the headers, so the events "first audible" and "whole" are added.
 """
 
 import time

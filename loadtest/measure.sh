@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Every load test whose figures stand in README.md and docs/benchmarks.md. The machine must be quiet meanwhile.
+# All load tests whose figures are in README.md and docs/benchmarks.md. The machine must be quiet meanwhile.
 #
 #   loadtest/measure.sh scenarios | knee | peer | peer-0.6B | noise | all
 #
-# REQUESTS (1000) is how many a trial of a knee has: fewer cannot tell 0.1 % of spoiled streams from none.
+# REQUESTS (1000) is the number of requests of a trial of a knee: fewer cannot tell 0.1 % of spoiled streams from none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
@@ -11,7 +11,7 @@ requests=${REQUESTS:-1000}
 docs=docs/benchmarks
 work=loadtest-report
 
-keep() { # DIRECTORY NAME: what is checked in of a report
+keep() { # DIRECTORY NAME: copy the files of a report that are checked in
     cp "$work/$1/result.json" "$docs/$2.json"
     cp "$work/$1/report.html" "$docs/$2.html"
 }
@@ -21,7 +21,7 @@ serving() { # PORT: our service with its default settings, until this shell ends
     service=$!
     trap 'kill ${proxies:-} $service; wait' EXIT
     until curl -sf "http://127.0.0.1:$1/readyz" >/dev/null; do
-        kill -0 "$service" # it may have died
+        kill -0 "$service" # fails, and ends this script, if the service has died
         sleep 1
     done
 }
@@ -43,7 +43,7 @@ mixed 0.7 40
 RATES
 )
 
-knee() { # at 2 a second, 8 minutes a trial; a rate that is kept takes two
+knee() { # at 2 a second a trial takes 8 minutes; a rate that is kept takes two trials
     $python -m loadtest knee --language english --ttfa-ms 500 --requests "$requests" --lowest 0.5 \
         --label "custom_voice, embedded model, default settings" --out "$work/knee"
     keep knee knee-embedded
@@ -58,8 +58,8 @@ peer() { # some trials of each, 1 to 4 minutes apiece; float32 is the faster one
     "${side_by_side[@]}" --name embedded-1000 --ttfa-ms 1000 --our-lowest 0.5
 }
 
-# Half a second of audio a request, which is some seconds' work for the peer; half an hour for each dtype. Where both
-# cores are taken, one of 40 requests may well leave 50 ms late; the limit is seconds.
+# A request is half a second of audio, which takes the peer some seconds. Each dtype takes half an hour. When both cores
+# are busy, one of 40 requests may leave 50 ms late; that is allowed, because the TTFA limit is several seconds.
 peer_06b() {
     checkpoint=bench-work/custom-voice-0.6B
     [ -d "$checkpoint" ] || .venv/bin/qwen-tts make-checkpoint --shape 0.6B --type custom_voice "$checkpoint"
@@ -72,8 +72,8 @@ peer_06b() {
     done
 }
 
-noise() ( # twice the same build, then the same build behind a proxy that makes it a fifth slower; 6 minutes
-    # One caller after the other: what is compared is how fast a stream is, and no queue adds to it.
+noise() ( # the same build twice, then the same build behind a proxy that makes it a fifth slower; 6 minutes
+    # One caller at a time: the runs compare the speed of a stream, without time in a queue.
     options=(--language english --load closed --users 1 --requests 20 --repeat 5)
     serving 8011
     $python -m tests.loadtest.slow_proxy http://127.0.0.1:8011 --port 8012 --slower 1.0 &

@@ -1,4 +1,4 @@
-"""The command line's options of a load, which several commands share."""
+"""The command-line options of a load, which several commands share."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 class LoadOptions(TypedDict):
-    """By their names on the command line."""
+    """The values of the options, by their names on the command line."""
 
     scenario: Scenario
     load: Load
@@ -45,36 +45,47 @@ class LoadOptions(TypedDict):
 _LOAD_OPTIONS = (
     click.option("--scenario", type=click.Choice(SCENARIOS), default="custom_voice", show_default=True),
     click.option("--load", type=click.Choice(LOADS), default="poisson", show_default=True),
-    click.option("--requests", default=200, show_default=True, type=click.IntRange(1), help="Of a run or trial."),
-    click.option("--seed", default=1, show_default=True, help="Of texts and arrivals."),
-    click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="That send."),
     click.option(
-        "--language", "languages", multiple=True, type=click.Choice(LANGUAGES), help="Of texts; default: all ten."
+        "--requests", default=200, show_default=True, type=click.IntRange(1), help="Requests of a run or trial."
     ),
-    click.option("--voice", help="Default: the first that the server names."),
+    click.option("--seed", default=1, show_default=True, help="Seed of texts and arrivals."),
+    click.option(
+        "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that send requests."
+    ),
+    click.option(
+        "--language", "languages", multiple=True, type=click.Choice(LANGUAGES), help="Of the texts; default: all ten."
+    ),
+    click.option("--voice", help="Default: the first voice that the server lists."),
     click.option("--model", default="tts-1", show_default=True),
-    click.option("--field", "fields", multiple=True, metavar="NAME=JSON", help="Into every request: stream=true."),
+    click.option(
+        "--field", "fields", multiple=True, metavar="NAME=JSON", help="A field of every request, such as stream=true."
+    ),
     click.option(
         "--reference", type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="A recording to clone; default: the server's own speech.",
     ),
-    click.option("--reference-text", help="The words in it."),
+    click.option("--reference-text", help="The words of the recording."),
     click.option("--api-key"),
     click.option("--timeout-s", default=120.0, show_default=True),
-    click.option("--start-buffer-ms", default=100.0, show_default=True, help="Of audio, before the listener plays."),
+    click.option(
+        "--start-buffer-ms", default=100.0, show_default=True, help="Audio that the player buffers before it starts."
+    ),
     click.option("--audible-rms", default=0.01, show_default=True, help="Quieter is silence; full scale is 1."),
-    click.option("--allowed-lag-ms", default=20.0, show_default=True, help="Of the generator itself, at p99."),
+    click.option(
+        "--allowed-lag-ms", default=20.0, show_default=True, help="Allowed lateness of the load generator, at p99."
+    ),
 )  # fmt: skip
 
 
 def load_options(command: Command) -> Command:
+    """Add the options of a load to a command."""
     for option in reversed(_LOAD_OPTIONS):
         command = option(command)
     return command
 
 
 def bench_of(url: str, options: LoadOptions, users: int | None = None) -> Bench:
-    """Raises click.ClickException."""
+    """Return the load that the options describe. Raises click.ClickException."""
     chosen = RequestOptions(
         model=options["model"],
         voice=options["voice"],
@@ -83,7 +94,7 @@ def bench_of(url: str, options: LoadOptions, users: int | None = None) -> Bench:
     )
     if options["reference"] is not None:
         if options["reference_text"] is None:
-            raise click.ClickException("--reference needs --reference-text, the words in the recording")
+            raise click.ClickException("--reference needs --reference-text, the words of the recording")
         chosen = replace(chosen, reference=options["reference"], reference_text=options["reference_text"])
     target = Target(
         url=url,
@@ -111,7 +122,7 @@ def _field(text: str) -> tuple[str, JsonValue]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         if not found:
-            raise click.ClickException(f"--field {text}: give NAME=VALUE") from None
+            raise click.ClickException(f"--field {text} is not NAME=VALUE") from None
         return name, value
 
 
@@ -121,7 +132,7 @@ def promise_of(ttfa_ms: float, spoiled_percent: float | None) -> Promise:
 
 @contextmanager
 def at(url: str | None) -> Iterator[str]:
-    """`url`, or that of our service with its default settings, started for it."""
+    """Yield `url`; without it, start our service with its default settings and yield its URL."""
     if url is not None:
         yield url.rstrip("/")
     else:

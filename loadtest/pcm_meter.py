@@ -1,4 +1,4 @@
-"""The audio of one answer as it arrives: when, how much, and since when there is something to hear."""
+"""The meter of one answer's audio: when each piece arrives, how long it is, and where audible sound begins."""
 
 import numpy as np
 
@@ -7,20 +7,20 @@ _WINDOW_S = 0.02
 
 
 class PcmMeter:
-    """Of 16-bit mono PCM at RATE_HZ, or of a WAV file of it at any rate.
+    """Measures 16-bit mono PCM at RATE_HZ, or a WAV file of 16-bit mono PCM at any rate.
 
-    Audible is the first 20 ms whose root mean square is above `audible_rms` (1 is full scale).
+    The sound is audible from the first window of 20 ms whose root mean square is above `audible_rms` (1 is full scale).
     """
 
     def __init__(self, audible_rms: float) -> None:
         self.pieces: list[tuple[float, float]] = []  # (moment of arrival, seconds of audio)
-        self.sizes: list[tuple[float, int]] = []  # (moment of arrival, bytes), the file's header included
+        self.sizes: list[tuple[float, int]] = []  # (moment of arrival, bytes), with the header of a file
         self.audible: tuple[float, float] | None = None  # (moment it arrived, position in the stream, s)
         self.rate_hz = RATE_HZ
         self._least = (audible_rms * 32768) ** 2
-        self._header: bytes | None = b""  # what came of it; None after it
+        self._header: bytes | None = b""  # the received part of the header; None when the header has ended
         self._pcm = bytearray()
-        self._heard_bytes = 0  # of windows that are judged
+        self._judged_bytes = 0  # of complete windows that were compared with the limit
 
     @property
     def audio_s(self) -> float:
@@ -31,21 +31,21 @@ class PcmMeter:
         return bytes(self._pcm)
 
     def receive(self, data: bytes, now: float) -> None:
-        """`data` arrived at the moment `now`."""
+        """Count `data`, which arrived at the moment `now`."""
         self.sizes.append((now, len(data)))
         before = self.audio_s
         self._pcm += self._without_header(data)
         if self.audio_s > before:
             self.pieces.append((now, self.audio_s - before))
         window = 2 * round(_WINDOW_S * self.rate_hz)
-        while self.audible is None and self._heard_bytes + window <= len(self._pcm):
-            samples = np.frombuffer(bytes(self._pcm[self._heard_bytes : self._heard_bytes + window]), "<i2")
+        while self.audible is None and self._judged_bytes + window <= len(self._pcm):
+            samples = np.frombuffer(bytes(self._pcm[self._judged_bytes : self._judged_bytes + window]), "<i2")
             if np.mean(samples.astype(np.float64) ** 2) > self._least:
-                self.audible = now, self._heard_bytes / 2 / self.rate_hz
-            self._heard_bytes += window
+                self.audible = now, self._judged_bytes / 2 / self.rate_hz
+            self._judged_bytes += window
 
     def _without_header(self, data: bytes) -> bytes:
-        """The samples in `data`. A WAV header may come in pieces."""
+        """Return the samples in `data`. A WAV header may arrive in several pieces."""
         if self._header is None:
             return data
         self._header += data

@@ -1,6 +1,6 @@
-"""A listener who plays a stream as it arrives: from the moment that so much audio is in hand, and without catching up.
+"""A simulated player of a stream: it starts when its start buffer is full, and never plays faster to catch up.
 
-What the service counts of itself (metrics.py there) is the same without a start buffer.
+The service's own metrics (deployments/replicas/metrics.py) count in the same way, without a start buffer.
 """
 
 from collections.abc import Sequence
@@ -9,22 +9,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Playback:
-    """Seconds. `silence_s` is what was heard of nothing between one piece's end and the next one's coming; `_pieces`
-    are (position in the stream, moment it is played) of every piece."""
+    """A played stream; all times are in seconds.
+
+    silence_s: the time in which the player had nothing to play, between the end of a piece and the next arrival.
+    _pieces: (position in the stream, moment it is played) of every piece.
+    """
 
     underruns: int
     silence_s: float
     _pieces: tuple[tuple[float, float], ...]
 
     def heard_s(self, position_s: float) -> float:
-        """The moment at which what lies at `position_s` of the stream is played."""
+        """Return the moment at which the position `position_s` of the stream is played."""
         begins, at = max((piece for piece in self._pieces if piece[0] <= position_s), key=lambda piece: piece[0])
         return at + position_s - begins
 
 
 def play(pieces: Sequence[tuple[float, float]], start_buffer_s: float, end_s: float) -> Playback:
-    """`pieces` are (moment of arrival, seconds of audio), at least one; `end_s` is when the stream had ended, which
-    starts a player whose buffer never filled."""
+    """Play a stream of at least one piece.
+
+    pieces: (moment of arrival, seconds of audio). end_s: the end of the stream; a player whose start buffer never
+    filled starts then.
+    """
     in_hand, clock = 0.0, end_s
     for arrival, audio in pieces:
         in_hand += audio

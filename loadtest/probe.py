@@ -1,4 +1,4 @@
-"""One request at a time against a running service: time to first audio, total, ms per frame, real-time factor.
+"""A probe that sends one request at a time: time to first audio, total time, ms per frame, real-time factor.
 
 python -m loadtest.probe --url http://127.0.0.1:8000 --requests 5 --max-new-tokens 100
 """
@@ -19,7 +19,7 @@ _TEXT = "The quick brown fox jumps over the lazy dog, and nobody in the village 
 
 @dataclass(frozen=True)
 class Timing:
-    """One request from the client's clock."""
+    """The times of one request, by the client's clock."""
 
     ttfa_ms: float
     total_ms: float
@@ -53,12 +53,12 @@ def measure(client: httpx.Client, body: dict[str, object]) -> Timing:
 
 @click.command()
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True)
-@click.option("--requests", default=5, show_default=True, help="Measured requests, after one that is not.")
-@click.option("--max-new-tokens", default=100, show_default=True, help="Frames per request at most.")
+@click.option("--requests", default=5, show_default=True, help="Measured requests, after one for warming up.")
+@click.option("--max-new-tokens", default=100, show_default=True, help="Highest number of frames per request.")
 @click.option("--voice", default="ryan", show_default=True)
 @click.option("--text", default=_TEXT)
 def main(url: str, requests: int, max_new_tokens: int, voice: str, text: str) -> None:
-    """Print one line per request and the medians as JSON."""
+    """Print one line per request, and the medians, as JSON."""
     body: dict[str, object] = {"input": text, "voice": voice, "response_format": "pcm", "seed": 1}
     body["max_new_tokens"] = max_new_tokens
     with httpx.Client(base_url=url, timeout=600.0, trust_env=False) as client:

@@ -1,4 +1,4 @@
-"""What is known of one request, all of it from the client's own clock."""
+"""The record of one request. All its times come from the client's own clock."""
 
 from itertools import pairwise
 
@@ -10,9 +10,11 @@ from loadtest.texts import Text
 
 
 class Record(BaseModel):
-    """Moments are seconds since the run began. An open loop's `scheduled_s` is when the request should have been sent,
-    and every latency counts from there, so that what a stalled server (or client) delays is not hidden; a closed
-    loop's is when it was sent. `error` says why there is no whole answer, and then the latencies are not to be used.
+    """The measurements of one request. Moments are seconds since the run began.
+
+    scheduled_s: in an open loop, the moment when the request was due; in a closed loop, when it was sent. Every latency
+    counts from this moment, so a delay by a stalled server or client is not hidden.
+    error: why there is no whole answer; None if there is one. The latencies of a request with an error mean nothing.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -26,7 +28,7 @@ class Record(BaseModel):
     end_s: float
     chunks: list[tuple[float, int]] = []  # (moment of arrival, bytes)
     audible_s: float | None = None  # the first audible sample arrived
-    heard_s: float | None = None  # the simulated player played it
+    heard_s: float | None = None  # the simulated player played that sample
     audio_s: float = 0.0
     underruns: int = 0
     silence_s: float = 0.0
@@ -42,13 +44,13 @@ class Record(BaseModel):
 
     @property
     def ttfa_ms(self) -> float:
-        """Until the first audible sample had arrived."""
+        """The time until the first audible sample had arrived."""
         assert self.audible_s is not None, "a request without audible audio has an error"
         return 1000 * (self.audible_s - self.scheduled_s)
 
     @property
     def heard_ms(self) -> float:
-        """Until the first audible sample was played: with the start buffer and the silence before it."""
+        """The time until the first audible sample was played, with the start buffer and leading silence."""
         assert self.heard_s is not None, "a request without audible audio has an error"
         return 1000 * (self.heard_s - self.scheduled_s)
 
@@ -58,17 +60,17 @@ class Record(BaseModel):
 
     @property
     def late_ms(self) -> float:
-        """For how long the client itself kept the request back."""
+        """The delay between the scheduled time and sending, which the client itself caused."""
         return 1000 * (self.sent_s - self.scheduled_s)
 
     @property
     def rtf(self) -> float:
-        """Time from sending to the end over the audio that came."""
+        """The real-time factor: the time from sending to the end, divided by the duration of the audio."""
         return (self.end_s - self.sent_s) / self.audio_s
 
     @property
     def gaps_ms(self) -> list[float]:
-        """Between one chunk and the next."""
+        """The times between consecutive chunks."""
         moments = [moment for moment, _ in self.chunks]
         return [1000 * (after - before) for before, after in pairwise(moments)]
 
@@ -89,7 +91,10 @@ def record_of(
     start_buffer_s: float,
     keep: bool,
 ) -> Record:
-    """`times` are those of the schedule, the sending and the end, on the listener's clock, whose zero is the run's."""
+    """Return the record of a request from the meter of its audio.
+
+    times: when the request was due, was sent and had ended, in seconds since the run began, as the meter's times are.
+    """
     scheduled, sent, end = times
     if error is None and meter.audible is None:
         error = "no audio" if not meter.pieces else "silent"

@@ -1,4 +1,4 @@
-"""A result file as one HTML file that needs nothing else: conditions, tables, plots."""
+"""The report of a result file: one self-contained HTML file with conditions, tables and plots."""
 
 import base64
 import html
@@ -19,18 +19,19 @@ _STYLE = (
     "td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left}img{max-width:100%}"
 )
 _WORDS = (
-    "All times are from the client's clock and count from the moment at which a request was due, not from when it "
-    "could be sent. TTFA is given until the first audible sample was played by a listener with the start buffer "
-    "(heard), until it arrived, and until the first byte did. A stream underran if it came later than it was played. "
-    "Failed requests count as longer than any other; - stands for no answer."
+    "All times are from the client's clock and count from the moment a request was due, even if it was sent later. "
+    "TTFA is given three times: until the first audible sample was played by a player with the start buffer (heard), "
+    "until that sample arrived, and until the first byte arrived. A stream underran if a piece arrived after all audio "
+    "before it had been played. Failed requests count as longer than any other; - stands for no answer."
 )
 _TRIALS = (
-    "A trial ends when it is certain that the promise is broken; its percentiles and shares are of the requests that "
-    "had ended by then."
+    "A trial ends as soon as the promise is certainly broken. Its percentiles and shares then cover the requests that "
+    "had ended."
 )
 
 
 def write_report(result: Result, file: Path) -> None:
+    """Write the report as the HTML file `file`."""
     conditions = result.conditions
     parts = [f"<h1>{html.escape(conditions.label)}</h1>", f"<p>{_WORDS}</p>"]
     if result.knee is not None:
@@ -71,15 +72,15 @@ def _knee(knee: Knee) -> list[str]:
 
 def _run(run: Run, title: str) -> list[str]:
     check = run.self_check
-    verdict = "kept up" if check.valid else "did NOT keep up: this run says nothing of the server"
-    said = (
-        f"{run.offered_rate:g} requests a second were due, {run.audio_s_per_s:g} s of audio came a second, over "
+    verdict = "kept up" if check.valid else "did NOT keep up: this run tells nothing about the server"
+    summary = (
+        f"{run.offered_rate:g} requests a second were due, {run.audio_s_per_s:g} s of audio arrived a second, over "
         f"{run.seconds:.0f} s. The generator {verdict} (sent {check.late_ms.get('p99')} ms late and woke up "
         f"{check.lag_ms.get('p99')} ms late at p99, {check.cpu_share:.0%} of a core)."
     )
     if run.stolen_share is not None:
-        said += f" Other guests of the machine's host had {run.stolen_share:.1%} of the processors."
-    return [f"<h2>{title}</h2>", f"<p>{said}</p>", _table(GROUP_HEADS, group_rows(run)), _image(_timeline(run))]
+        summary += f" Other guests of the machine's host used {run.stolen_share:.1%} of the processors."
+    return [f"<h2>{title}</h2>", f"<p>{summary}</p>", _table(GROUP_HEADS, group_rows(run)), _image(_timeline(run))]
 
 
 def _timeline(run: Run) -> Figure:

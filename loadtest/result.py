@@ -1,4 +1,4 @@
-"""Result files: what was measured, of what, with which command. JSON; small enough to be kept beside the sources."""
+"""Result files: the figures, the conditions and the command. JSON, small enough to be kept beside the sources."""
 
 import os
 import platform
@@ -19,9 +19,11 @@ from loadtest.summary import Run
 
 
 class Conditions(BaseModel):
-    """Of what and how. `load_average` is the machine's over the minute before, which says how quiet it was. `rate` is
-    None in a closed loop and in the search for a knee, `users` in an open loop; `shard` is i/n of a run on several
-    machines."""
+    """The conditions of a measurement.
+
+    load_average: of the machine over the last minute before it, which shows how quiet the machine was. rate: None in a
+    closed loop and in the search for a knee. users: None in an open loop. shard: i/n of a run on several machines.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,7 +49,7 @@ class Conditions(BaseModel):
 
 
 class Result(BaseModel):
-    """`runs` of the same conditions, one after the other; or the search for a `knee`."""
+    """The runs of the same conditions, one after the other, or the search for a knee."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,7 +63,7 @@ class Result(BaseModel):
 
 
 def read_result(file: Path) -> Result:
-    """Raises click.ClickException."""
+    """Read a result file. Raises click.ClickException if it is not one."""
     try:
         return Result.model_validate_json(file.read_bytes())
     except ValidationError as error:
@@ -70,6 +72,7 @@ def read_result(file: Path) -> Result:
 
 
 def conditions_of(bench: Bench, label: str, rate: float | None) -> Conditions:
+    """Return the conditions of a measurement that begins now on this machine."""
     share, shares = bench.shard
     return Conditions(
         label=label,
@@ -95,7 +98,7 @@ def conditions_of(bench: Bench, label: str, rate: float | None) -> Conditions:
 
 
 def machine() -> str:
-    """Of the generator; the server's, too, where both are one."""
+    """Describe the machine of the generator, which is often the server's too."""
     processor = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

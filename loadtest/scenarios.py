@@ -1,4 +1,4 @@
-"""What callers ask for. A scenario prepares the server (a stored voice, say), then makes any number of orders."""
+"""The scenarios. A scenario prepares the server (for example, it stores a voice), then makes any number of requests."""
 
 import base64
 import uuid
@@ -19,7 +19,7 @@ Scenario = Literal[
 ]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 
-# Shares of the others in mixed.
+# The shares of the other scenarios in `mixed`.
 _MIXED: Mapping[Scenario, float] = {
     "custom_voice": 0.5, "clone_stored": 0.2, "live_text": 0.2, "clone_inline": 0.05, "long_form": 0.03,
     "design_then_clone": 0.02,
@@ -32,12 +32,12 @@ VOICES = "/v1/audio/voices"
 
 
 class ServerRefused(Exception):
-    """What a scenario needs before it can begin was not to be had. The message is for the user."""
+    """The server refused a preparation that the scenario needs. The message is written for the user."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request whose answer is not audio."""
+    """A call whose answer is not audio."""
 
     method: Literal["POST", "DELETE"]
     path: str
@@ -46,8 +46,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Request:
-    """One caller's: `before` is done first and takes of his time, then `text` is spoken with `fields` (over the
-    WebSocket, word by word, if `live`), `after` is done when he has gone."""
+    """The request of one caller: `text` is spoken with `fields`.
+
+    live: the text is written over the WebSocket, word by word. before: calls that come first; the latencies include
+    them. after: clean-up calls that follow when the answer has ended.
+    """
 
     scenario: str
     text: Text
@@ -59,8 +62,11 @@ class Request:
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """What the caller of this tool chooses of the requests. `fields` go into every one. `voice` None is the server's
-    first; `reference` None is spoken by that voice."""
+    """The options of all requests, from the command line.
+
+    fields: added to every request. voice: None takes the server's first voice. reference: the recording to clone; None
+    lets the server speak one.
+    """
 
     model: str = "tts-1"
     voice: str | None = None
@@ -75,8 +81,11 @@ Maker = Callable[[np.random.Generator], Request]
 
 @asynccontextmanager
 async def staged(http: aiohttp.ClientSession, scenario: Scenario, options: RequestOptions) -> AsyncIterator[Maker]:
-    """Gives what makes an order with the draws it is handed. What was stored for it is deleted at the end. Raises
-    ServerRefused, aiohttp.ClientError."""
+    """Prepare the server for a scenario, and yield the maker of its requests.
+
+    The maker draws from the generator it receives. Voices stored for the scenario are deleted at the end. Raises
+    ServerRefused, aiohttp.ClientError.
+    """
     used = set(_MIXED) if scenario == "mixed" else {scenario}
     voice = options.voice or (await _first_voice(http) if used - {"design_then_clone"} else "")
     stored, inline = f"load-{uuid.uuid4().hex[:8]}", dict[str, object]()
@@ -91,7 +100,7 @@ async def staged(http: aiohttp.ClientSession, scenario: Scenario, options: Reque
     try:
         yield _mixed(makers) if scenario == "mixed" else makers[scenario]
     finally:
-        if used & {"clone_stored", "design_then_clone"}:  # of callers who were stopped, too
+        if used & {"clone_stored", "design_then_clone"}:  # also the voices of callers who were stopped
             for name in await _stored_voices(http, stored):
                 await _answer(http, "DELETE", f"{VOICES}/{name}")
 
@@ -130,7 +139,7 @@ async def _first_voice(http: aiohttp.ClientSession) -> str:
     async with http.get(VOICES) as answer:
         voices = (await answer.json()).get("voices") if answer.ok else None
     if not voices:
-        raise ServerRefused(f"{VOICES} names no voice of this server: give --voice")
+        raise ServerRefused(f"{VOICES} lists no voice of this server; set --voice")
     return str(voices[0])
 
 
@@ -141,7 +150,7 @@ async def _stored_voices(http: aiohttp.ClientSession, prefix: str) -> list[str]:
 
 
 async def _recorded(http: aiohttp.ClientSession, options: RequestOptions, voice: str) -> bytes:
-    """A WAV file of the reference's words, spoken by the server itself."""
+    """Return a WAV file of the reference text, spoken by the server itself."""
     fields = {"model": options.model, "voice": voice, "input": options.reference_text, "response_format": "wav"}
     return await _answer(http, "POST", SPEECH, json=fields)
 

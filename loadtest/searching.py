@@ -1,4 +1,4 @@
-"""A knee searched for on a server."""
+"""The search for the knee of a server, with its output and its result file."""
 
 import click
 
@@ -8,13 +8,13 @@ from loadtest.result import Result, conditions_of
 
 
 def search(bench: Bench, promise: Promise, lowest: float, highest: float, tolerance: float, label: str) -> Result:
-    """Raises click.ClickException."""
+    """Search for the knee between `lowest` and `highest` requests a second. Raises click.ClickException."""
     if bench.load == "closed":
-        raise click.ClickException("a closed loop has no rate, and so no knee: --load poisson or bursty")
+        raise click.ClickException("a closed loop has no rate, and so no knee; use --load poisson or bursty")
     if bench.requests < (fewest := fewest_requests(promise)):
         click.echo(
-            f"note: with {bench.requests} requests a trial one spoiled or late stream may break a promise of which "
-            f"only {fewest} can tell; the knee will be too low rather than too high",
+            f"note: a trial has {bench.requests} requests; with fewer than {fewest} a single late or spoiled stream "
+            "may break the promise, so the knee may come out too low",
             err=True,
         )
     conditions = conditions_of(bench, label, None)
@@ -27,7 +27,7 @@ def search(bench: Bench, promise: Promise, lowest: float, highest: float, tolera
 
 
 def _lighter(knee: Knee) -> Knee:
-    """With the timeline of the last trial that was kept, and of no other: they are most of a result file."""
+    """Return the knee with the timeline of the last kept trial only: timelines are most of a result file."""
     last = next((trial for trial in reversed(knee.trials) if trial.kept), None)
     trials = [
         trial if trial is last else trial.model_copy(update={"run": trial.run.model_copy(update={"timeline": []})})

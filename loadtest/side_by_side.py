@@ -24,21 +24,27 @@ _IDLE_REQUESTS = 30
 
 @click.command("side-by-side")
 @click.argument("checkpoint", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--ttfa-ms", type=float, help="Limit of TTFA p95; default: --room times what the peer takes when idle.")
+@click.option("--ttfa-ms", type=float, help="Limit of TTFA p95; default: --room times the TTFA p95 of the idle peer.")
 @click.option("--room", default=2.0, show_default=True)
 @click.option("--spoiled-percent", default=0.1, show_default=True)
-@click.option("--allow-underruns", is_flag=True, help="Ask only for the TTFA: for models slower than real time here.")
+@click.option(
+    "--allow-underruns", is_flag=True, help="Limit only the TTFA, for models that are slower than real time here."
+)
 @click.option("--lowest", default=0.05, show_default=True)
-@click.option("--our-lowest", type=float, help="To begin with what is expected of ours; default: --lowest.")
+@click.option("--our-lowest", type=float, help="First rate to try with our service; default: --lowest.")
 @click.option("--highest", default=64.0, show_default=True)
 @click.option("--tolerance", default=0.15, show_default=True)
-@click.option("--peer-requests", default=60, show_default=True, help="Of a trial of the peer, which is slower.")
+@click.option(
+    "--peer-requests", default=60, show_default=True, help="Requests of a trial of the peer, which is slower."
+)
 @click.option("--peer-python", default=".venv-reference/bin/python", type=click.Path(path_type=Path), show_default=True)
 @click.option("--peer-dtype", default="bfloat16", show_default=True)
-@click.option("--dtype", default="float32", show_default=True, help="Ours.")
-@click.option("--compile/--no-compile", "compiled", default=True, show_default=True, help="Ours.")
-@click.option("--slots", default=16, show_default=True, help="Ours.")
-@click.option("--name", default="side-by-side", show_default=True, help="NAME-ours and NAME-peer in OUT.")
+@click.option("--dtype", default="float32", show_default=True, help="Of our service.")
+@click.option("--compile/--no-compile", "compiled", default=True, show_default=True, help="Of our service.")
+@click.option("--slots", default=16, show_default=True, help="Of our service.")
+@click.option(
+    "--name", default="side-by-side", show_default=True, help="The files in OUT are called NAME-ours and NAME-peer."
+)
 @click.option("--out", default="loadtest-report", type=click.Path(file_okay=False, path_type=Path))
 @load_options
 def side_by_side(
@@ -61,10 +67,10 @@ def side_by_side(
     out: Path,
     **options: Unpack[LoadOptions],
 ) -> None:
-    """The knees of both at one limit of TTFA.
+    """Find the knees of our service and of the peer at the same limit of TTFA.
 
-    The peer answers with whole files, so its TTFA is its total time. The default limit is --room times its own 95th
-    percentile when idle: it can be kept, and requests may wait.
+    The peer answers with whole files, so its TTFA is its total time. The default limit is --room times the TTFA p95 of
+    the idle peer: the peer can keep it, and there is time left for waiting.
     """
     share = None if allow_underruns else spoiled_percent
     with peer(peer_python, checkpoint, peer_dtype) as url:

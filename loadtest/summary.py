@@ -1,6 +1,9 @@
-"""What many requests come to. Percentiles are samples that occurred, of all requests together (nearest rank): nothing
-is interpolated, and no percentile is ever an average of others. A request that failed never began to be heard: of the
-latencies it is the longest there can be, so refusing callers makes no percentile better."""
+"""The summary of many requests.
+
+A percentile is a sample that occurred, among all requests together (nearest rank). Nothing is interpolated, and no
+percentile is an average of others. A failed request counts as a latency longer than any other, so a server cannot
+improve a percentile by refusing callers.
+"""
 
 import math
 from collections import Counter, defaultdict
@@ -12,14 +15,17 @@ from loadtest.record import Record
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
-# None: of so many requests at least, there was no answer.
+# By quantile. None: the requests at this quantile had no answer.
 Distribution = dict[str, float | None]
 _BINS = 120
 
 
 class SelfCheck(BaseModel):
-    """Whether the generator kept up: by how many ms requests were sent late and the event loop woke up late, and the
-    busiest process's share of a core. A run with `valid` false says nothing of the server."""
+    """The check of whether the generator kept up. A run that is not `valid` tells nothing about the server.
+
+    late_ms: how late requests were sent. lag_ms: how late event loops woke up. cpu_share: of the busiest process, of
+    one core.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,7 +37,7 @@ class SelfCheck(BaseModel):
 
 
 class Moment(BaseModel):
-    """Of the requests scheduled in the `seconds` from `at_s` on; `under_way` at its beginning."""
+    """One bin of the timeline: the requests that were due from `at_s` on. under_way: at the beginning of the bin."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,8 +50,11 @@ class Moment(BaseModel):
 
 
 class Group(BaseModel):
-    """Of some requests. `heard_ms` is the TTFA that limits are for: first audible sample played by a listener with the
-    start buffer. `ttfa_ms` is its arrival, `first_byte_ms` the first byte's. `spoiled` requests failed or underran."""
+    """The figures of a group of requests.
+
+    heard_ms: the TTFA that limits are for, until the player with the start buffer plays the first audible sample.
+    ttfa_ms: until that sample arrives. first_byte_ms: until the first byte arrives. spoiled: failed or underran.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -74,8 +83,11 @@ class Group(BaseModel):
 
 
 class Run(BaseModel):
-    """One run: of everything, and of each scenario that occurred. Rates are per second. `stolen_share` of the machine's
-    processor time was not its own meanwhile (None: not known); with more, the figures say less of the server."""
+    """The figures of one run, of all requests and of each scenario. Rates are per second.
+
+    stolen_share: the share of processor time that other guests of the machine's host used (None: not known). The
+    larger it is, the less the figures tell about the server.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -90,12 +102,12 @@ class Run(BaseModel):
 
 
 def rank(quantile: float, count: int) -> int:
-    """How many of `count` samples are not above the quantile: that of the highest one is the percentile."""
-    return max(math.ceil(round(quantile * count, 6)), 1)  # 0.95 * 20 is 19, whatever floats say
+    """Return the rank of the percentile among `count` sorted samples, from 1 (nearest-rank method)."""
+    return max(math.ceil(round(quantile * count, 6)), 1)  # rounded, so that 0.95 * 20 is 19 in spite of float errors
 
 
 def distribution(samples: Iterable[float], failed: int = 0) -> Distribution:
-    """Of the samples, and of `failed` more that are longer than any."""
+    """Return the percentiles of the samples and of `failed` more, which count as longer than any sample."""
     ordered = sorted(samples) + [math.inf] * failed
     if not ordered:
         return {}
@@ -110,7 +122,10 @@ def summarise(
     allowed_ms: float,
     stolen_share: float | None = None,
 ) -> Run:
-    """Of one run's records (at least one), of all processes and machines. `allowed_ms`: of lateness, at p99."""
+    """Return the summary of one run with at least one record, from all processes and machines.
+
+    allowed_ms: the lateness of the generator that is allowed at p99.
+    """
     by_scenario = defaultdict(list)
     for record in records:
         by_scenario[record.scenario].append(record)

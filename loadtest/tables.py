@@ -1,4 +1,4 @@
-"""What is shown of results, as rows of text: for the terminal, the report, the README and the CSV file."""
+"""Results as rows of text, for the terminal, the report, the README and the CSV file."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -18,12 +18,13 @@ TRIAL_HEADS = ["requests a second", "requests", "late", "spoiled", "TTFA heard m
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def group_rows(run: Run) -> list[Row]:
-    """A row per scenario, and one of everything where there are several."""
+    """Return a row per scenario, after a row of all requests if there are several scenarios."""
     groups = dict(run.by_scenario)
     if len(groups) > 1:
         groups = {"all": run.everything, **groups}
@@ -47,7 +48,7 @@ def _group_row(name: str, group: Group) -> Row:
 
 
 def trial_rows(knee: Knee) -> list[Row]:
-    """By rate."""
+    """Return a row per trial, in the order of the rates."""
     rows = []
     for trial in sorted(knee.trials, key=lambda trial: trial.rate):
         seen = trial.run.everything
@@ -66,6 +67,7 @@ def trial_rows(knee: Knee) -> list[Row]:
 
 
 def knee_said(knee: Knee) -> str:
+    """Return the result of a search in one sentence."""
     promise = f"TTFA p95 within {knee.promise.heard_p95_ms:.0f} ms"
     if knee.promise.spoiled_share is not None:
         promise += f", at most {knee.promise.spoiled_share:.2%} of the streams spoiled"
@@ -78,13 +80,13 @@ def knee_said(knee: Knee) -> str:
 
 
 def quantiles(distribution: Distribution, *names: str, digits: int = 0) -> str:
-    """`-` stands for no answer."""
+    """Return the named quantiles, separated by slashes. `-` stands for no answer."""
     values = [distribution.get(name) for name in names]
     return " / ".join("-" if value is None else f"{value:.{digits}f}" for value in values)
 
 
 def write_csv(runs: Sequence[Sequence[Record]], file: Path) -> None:
-    """A line per request of every run; empty where there was no answer."""
+    """Write a line per request of every run. Latencies of failed requests are empty."""
     latencies = ("first_byte_ms", "ttfa_ms", "heard_ms", "total_ms", "rtf")
     plain = (
         "index", "scenario", "language", "characters", "scheduled_s", "sent_s", "end_s", "audio_s", "underruns",

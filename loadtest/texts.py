@@ -1,7 +1,7 @@
-"""What is said: sentences written for these tests, in the model's ten languages.
+"""The texts of the load tests: sentences written for these tests, in the model's ten languages.
 
-Lengths are those of what assistants say: of four texts one is a short reply, two or three are a sentence, the rest
-two or three sentences. Chinese, Japanese and Korean say as much in fewer characters.
+The lengths are typical of assistants: of four texts, one is a short reply, two or three are a sentence, and the rest
+are two or three sentences. Chinese, Japanese and Korean texts mean as much in fewer characters.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Share of short replies, single sentences and passages in what is drawn.
+# The shares of short replies, single sentences and passages among drawn texts.
 SHARES = (0.25, 0.6, 0.15)
 
 _Lengths = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
@@ -145,7 +145,7 @@ LANGUAGES = tuple(_TEXTS)
 
 
 def draw(rng: np.random.Generator, languages: Sequence[str]) -> Text:
-    """One text of one of the `languages`, each as likely as any other."""
+    """Draw one text. All `languages` are equally likely."""
     language = languages[int(rng.integers(len(languages)))]
     lengths = _TEXTS[language]
     of_length = lengths[rng.choice(len(lengths), p=SHARES)]
@@ -153,7 +153,7 @@ def draw(rng: np.random.Generator, languages: Sequence[str]) -> Text:
 
 
 def draw_long(rng: np.random.Generator, languages: Sequence[str], characters: int) -> Text:
-    """At least so many characters of one language: its sentences and passages in a drawn order."""
+    """Draw a text of at least `characters` characters: the sentences and passages of one language, in random order."""
     language = languages[int(rng.integers(len(languages)))]
     _, sentences, passages = _TEXTS[language]
     known = [*sentences, *passages]

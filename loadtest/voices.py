@@ -1,8 +1,8 @@
-"""Uploads of reference recordings to a running service: one alone, all in turn, all at once.
+"""A measurement of uploads of reference recordings: one alone, all in turn, all at once.
 
 python -m loadtest.voices --url http://127.0.0.1:8000 --recordings 16 --seconds 3
 
-Each round stores as many voices as there are recordings under names of its own and deletes them again.
+Each upload stores a voice under a new name. All these voices are deleted at the end.
 """
 
 import io
@@ -24,7 +24,7 @@ _RATE_HZ = 24000
 
 
 def recording(seconds: float, seed: int) -> bytes:
-    """A WAV file of something like speech: a buzzing voice of its own pitch that speaks four syllables a second."""
+    """Return a WAV file that resembles speech: a buzzing voice with four syllables a second, its pitch from `seed`."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(round(seconds * _RATE_HZ)) / _RATE_HZ
     pitch_hz = rng.uniform(90, 220) * (1 + 0.1 * np.sin(2 * np.pi * 0.7 * time_s))
