@@ -25,6 +25,7 @@ from loadtest.side_by_side import side_by_side
 from loadtest.tables import GROUP_HEADS, TRIAL_HEADS, group_rows, knee_said, markdown, trial_rows, write_csv
 
 _RESULT = click.Path(exists=True, dir_okay=False, path_type=Path)
+_POSITIVE = click.FloatRange(0, min_open=True)
 _OUT = click.option("--out", default="loadtest-report", type=click.Path(file_okay=False, path_type=Path))
 _URL = click.option("--url", help="URL of the server; without it, our service is started with its default settings.")
 _TTFA = (
@@ -42,7 +43,7 @@ def main() -> None:
 
 @main.command()
 @_URL
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests a second in an open loop.")
+@click.option("--rate", type=_POSITIVE, help="Requests a second in an open loop.")
 @click.option("--users", type=click.IntRange(1), help="Number of users in a closed loop.")
 @click.option(
     "--repeat", default=1, show_default=True, type=click.IntRange(1), help="Number of runs; their spread is the noise."
@@ -104,12 +105,13 @@ def run(
 @_URL
 @click.option("--ttfa-ms", default=500.0, show_default=True, help=_TTFA)
 @_SPOILED
-@click.option("--lowest", default=0.25, show_default=True, help="First rate to try, in requests a second.")
+@click.option("--lowest", default=0.25, show_default=True, type=_POSITIVE, help="First rate to try, requests a second.")
 @click.option("--highest", default=64.0, show_default=True, help="Highest rate to try.")
 @click.option(
     "--tolerance",
     default=0.15,
     show_default=True,
+    type=_POSITIVE,
     help="The search ends when the lowest broken rate exceeds the highest kept rate by at most this share.",
 )
 @click.option("--label", help="Title of the report.")

@@ -24,6 +24,8 @@ def offsets_s(arrivals: OpenLoop, rate: float, count: int, seed: int) -> list[fl
     poisson: every caller arrives independently. bursty: bursts arrive independently; the callers of one burst arrive
     at the same moment, and their number has a geometric distribution with mean BURST.
     """
+    assert rate > 0, f"at {rate} requests a second no request ever arrives"
+    assert count >= 0, f"{count} requests cannot arrive"
     rng = np.random.default_rng(seed)
     if arrivals == "poisson":
         return [float(at) for at in np.cumsum(rng.exponential(1 / rate, count))]

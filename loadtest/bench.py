@@ -77,6 +77,7 @@ def plan(bench: Bench, make: Maker, rate: float | None, seed: int) -> list[Plann
         for index, (request, moment) in enumerate(zip(requests, moments, strict=True))
     ]
     share, shares = bench.shard
+    assert 0 <= share < shares, f"shard {share} of {shares} would send nothing, or what another shard sends"
     return planned[share::shares]
 
 
@@ -93,6 +94,7 @@ def measure(
 
     enough: receives every record; the run stops when it returns true. Raises click.ClickException.
     """
+    assert (bench.users is not None) == (bench.load == "closed"), f"a {bench.load} load with users {bench.users}"
     planned = plan(bench, make, rate, seed)
     with tqdm(total=len(planned), unit="request", desc=description) as bar:
 

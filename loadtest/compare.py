@@ -106,4 +106,5 @@ def _chance(runs: list[Run], shares: list[float]) -> float:
     """
     requests = runs[0].everything.requests
     share = min(statistics.median(shares) + 1 / requests, 1.0)
+    assert 0 < share <= 1, f"{share} is not a share of {requests} streams"
     return float(3 * (share * (1 - share) / requests) ** 0.5)

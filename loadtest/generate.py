@@ -82,13 +82,14 @@ def generate(
     before = psutil.cpu_times()
     for worker in workers:
         worker.start()
-    records, efforts = list[Record](), list[Effort]()
+    records, efforts, stopped = list[Record](), list[Effort](), False
     try:
         while len(efforts) < processes:
             match _next(results, workers):
                 case Record() as record:
                     records.append(record)
-                    if not stop.is_set() and enough(record):
+                    if not stopped and enough(record):
+                        stopped = True
                         stop.set()
                 case Effort() as effort:
                     efforts.append(effort)
@@ -98,6 +99,8 @@ def generate(
             worker.join(10)
             worker.kill()
     in_order = sorted(records, key=lambda record: record.index)
+    assert len({record.index for record in records}) == len(records), "a request has two records"
+    assert stopped or len(records) == len(planned), f"{len(planned) - len(records)} requests have no record"
     return Generated(in_order, efforts, len(records) < len(planned), _stolen_share(before, psutil.cpu_times()))
 
 
@@ -132,7 +135,9 @@ def _divided(users: int | None, processes: int) -> list[int | None]:
     """Return the number of users of each process; None for every process of an open loop."""
     if users is None:
         return [None] * processes
-    return [len(range(share, users, processes)) for share in range(processes)]
+    divided: list[int | None] = [len(range(share, users, processes)) for share in range(processes)]
+    assert all(divided), f"of {processes} processes, one has none of {users} users: its requests would never be sent"
+    return divided
 
 
 def _work(share: _Share, together: Barrier, results: "Queue[Record | Effort]", stop: Event) -> None:

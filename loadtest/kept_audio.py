@@ -8,7 +8,7 @@ from loadtest.record import Record
 
 
 def write_audio(records: Sequence[Record], directory: Path) -> None:
-    """Write 0001.wav, 0002.wav, ... and texts.txt with a line for each, as `qwen-tts evaluate --recordings` reads them."""
+    """Write 0001.wav, 0002.wav, ... and texts.txt with a line for each: the input of `qwen-tts evaluate`."""
     directory.mkdir(parents=True, exist_ok=True)
     kept = [record for record in records if record.pcm and record.error is None]
     for number, record in enumerate(kept, start=1):

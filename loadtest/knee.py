@@ -35,6 +35,7 @@ class Judge:
 
     def __init__(self, promise: Promise, requests: int) -> None:
         self._promise = promise
+        self._requests, self._seen = requests, 0
         self._late_allowed = requests - rank(QUANTILES["p95"], requests)
         self._spoiled_allowed = (
             requests if promise.spoiled_share is None else int(round(promise.spoiled_share * requests, 6))
@@ -43,6 +44,8 @@ class Judge:
 
     def see(self, record: Record) -> bool:
         """Count one record; return whether the promise is broken."""
+        self._seen += 1
+        assert self._seen <= self._requests, "the limits are for fewer requests than there are records"
         failed = record.error is not None
         self.late += failed or record.heard_ms > self._promise.heard_p95_ms
         self.spoiled += failed or record.underruns > 0
@@ -123,6 +126,8 @@ def find_knee(
     of the kept and the broken rate is tried, until their ratio is at most 1 + `tolerance`. A rate counts as kept only
     after two trials, because a single trial may be lucky.
     """
+    assert lowest > 0, "doubling a rate of 0 never ends"
+    assert tolerance > 0, "the ratio of two rates never becomes exactly 1"
     trials: list[Trial] = []
 
     def kept(rate: float) -> bool:
@@ -146,6 +151,7 @@ def find_knee(
             good = rate
         else:
             bad = rate
+    assert bad is None or good < bad, f"the promise was kept at {good} and broken at the lower rate {bad}"
     return Knee(promise=promise, rate=good, broken_at=bad, trials=trials)
 
 

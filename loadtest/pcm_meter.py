@@ -32,12 +32,14 @@ class PcmMeter:
 
     def receive(self, data: bytes, now: float) -> None:
         """Count `data`, which arrived at the moment `now`."""
+        assert not self.sizes or now >= self.sizes[-1][0], f"data of {now} s arrived after data of {self.sizes[-1][0]}"
         self.sizes.append((now, len(data)))
         before = self.audio_s
         self._pcm += self._without_header(data)
         if self.audio_s > before:
             self.pieces.append((now, self.audio_s - before))
         window = 2 * round(_WINDOW_S * self.rate_hz)
+        assert self._judged_bytes <= len(self._pcm), "windows were judged whose samples have not arrived"
         while self.audible is None and self._judged_bytes + window <= len(self._pcm):
             samples = np.frombuffer(bytes(self._pcm[self._judged_bytes : self._judged_bytes + window]), "<i2")
             if np.mean(samples.astype(np.float64) ** 2) > self._least:

@@ -3,6 +3,7 @@
 The service's own metrics (deployments/replicas/metrics.py) count in the same way, without a start buffer.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ class Playback:
 
     def heard_s(self, position_s: float) -> float:
         """Return the moment at which the position `position_s` of the stream is played."""
+        assert position_s >= 0, f"a stream has no position {position_s} s"
         begins, at = max((piece for piece in self._pieces if piece[0] <= position_s), key=lambda piece: piece[0])
         return at + position_s - begins
 
@@ -31,13 +33,14 @@ def play(pieces: Sequence[tuple[float, float]], start_buffer_s: float, end_s: fl
     pieces: (moment of arrival, seconds of audio). end_s: the end of the stream; a player whose start buffer never
     filled starts then.
     """
+    assert pieces, "a stream without audio is never played"
     in_hand, clock = 0.0, end_s
     for arrival, audio in pieces:
         in_hand += audio
         if in_hand >= start_buffer_s:
             clock = arrival
             break
-    position = silence = 0.0
+    position, silence, started = 0.0, 0.0, clock
     underruns = 0
     played = []
     for arrival, audio in pieces:
@@ -48,4 +51,5 @@ def play(pieces: Sequence[tuple[float, float]], start_buffer_s: float, end_s: fl
         played.append((position, clock))
         position += audio
         clock += audio
+    assert math.isclose(clock - started, position + silence, abs_tol=1e-6), "time passed without audio or silence"
     return Playback(underruns, silence, tuple(played))

@@ -96,6 +96,7 @@ def record_of(
     times: when the request was due, was sent and had ended, in seconds since the run began, as the meter's times are.
     """
     scheduled, sent, end = times
+    assert sent <= end, f"a request that was sent at {sent} s ended before, at {end} s"
     if error is None and meter.audible is None:
         error = "no audio" if not meter.pieces else "silent"
     record = Record(

@@ -24,6 +24,7 @@ _MIXED: Mapping[Scenario, float] = {
     "custom_voice": 0.5, "clone_stored": 0.2, "live_text": 0.2, "clone_inline": 0.05, "long_form": 0.03,
     "design_then_clone": 0.02,
 }  # fmt: skip
+assert {*_MIXED, "mixed"} == set(SCENARIOS), "a scenario has no share in `mixed`"
 _LONG_CHARACTERS = 600
 _DESCRIPTION = "A warm, low voice, unhurried."
 _SAMPLE = "One two three four five six seven eight nine."

@@ -20,6 +20,7 @@ from loadtest.serving import ours, peer
 from loadtest.tables import knee_said
 
 _IDLE_REQUESTS = 30
+_POSITIVE = click.FloatRange(0, min_open=True)
 
 
 @click.command("side-by-side")
@@ -30,10 +31,10 @@ _IDLE_REQUESTS = 30
 @click.option(
     "--allow-underruns", is_flag=True, help="Limit only the TTFA, for models that are slower than real time here."
 )
-@click.option("--lowest", default=0.05, show_default=True)
-@click.option("--our-lowest", type=float, help="First rate to try with our service; default: --lowest.")
+@click.option("--lowest", default=0.05, show_default=True, type=_POSITIVE)
+@click.option("--our-lowest", type=_POSITIVE, help="First rate to try with our service; default: --lowest.")
 @click.option("--highest", default=64.0, show_default=True)
-@click.option("--tolerance", default=0.15, show_default=True)
+@click.option("--tolerance", default=0.15, show_default=True, type=_POSITIVE)
 @click.option(
     "--peer-requests", default=60, show_default=True, help="Requests of a trial of the peer, which is slower."
 )
@@ -91,8 +92,8 @@ def side_by_side(
         label = f"ours ({dtype}{', compiled' if compiled else ''}), {checkpoint.name}"
         mine = search(bench_of(url, options), promise, our_lowest or lowest, highest, tolerance, label)
     _write(mine, out, f"{name}-ours")
-    assert theirs.knee is not None
-    assert mine.knee is not None
+    assert theirs.knee is not None, "the search on the peer has no knee"
+    assert mine.knee is not None, "the search on our service has no knee"
     for result, knee in ((theirs, theirs.knee), (mine, mine.knee)):
         click.echo(f"{result.conditions.label}: {knee_said(knee)}")
     if theirs.knee.rate:

@@ -103,11 +103,14 @@ class Run(BaseModel):
 
 def rank(quantile: float, count: int) -> int:
     """Return the rank of the percentile among `count` sorted samples, from 1 (nearest-rank method)."""
+    assert 0 < quantile <= 1, f"{quantile} is not a quantile"
+    assert count >= 1, "no samples have no percentile"
     return max(math.ceil(round(quantile * count, 6)), 1)  # rounded, so that 0.95 * 20 is 19 in spite of float errors
 
 
 def distribution(samples: Iterable[float], failed: int = 0) -> Distribution:
     """Return the percentiles of the samples and of `failed` more, which count as longer than any sample."""
+    assert failed >= 0, f"{failed} requests failed"
     ordered = sorted(samples) + [math.inf] * failed
     if not ordered:
         return {}
@@ -126,6 +129,7 @@ def summarise(
 
     allowed_ms: the lateness of the generator that is allowed at p99.
     """
+    assert records, "a run without a record has no summary"
     by_scenario = defaultdict(list)
     for record in records:
         by_scenario[record.scenario].append(record)
@@ -170,10 +174,12 @@ def _group(records: Sequence[Record]) -> Group:
 
 def _timeline(records: Sequence[Record], scheduled_s: float) -> list[Moment]:
     width = max(1.0, scheduled_s / _BINS)
+    bins: defaultdict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        bins[int(record.scheduled_s / width)].append(record)
     found = []
     for index in range(int(scheduled_s / width) + 1):
-        begins = index * width
-        here = [record for record in records if begins <= record.scheduled_s < begins + width]
+        begins, here = index * width, bins[index]
         heard = distribution((record.heard_ms for record in here if record.error is None), sum(map(_failed, here)))
         found.append(
             Moment(
@@ -185,6 +191,7 @@ def _timeline(records: Sequence[Record], scheduled_s: float) -> list[Moment]:
                 heard_p95_ms=heard.get("p95"),
             )
         )
+    assert sum(moment.requests for moment in found) == len(records), "a request is in no bin of the timeline"
     return found
 
 

@@ -20,6 +20,7 @@ TRIAL_HEADS = ["requests a second", "requests", "late", "spoiled", "TTFA heard m
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
+    assert all(len(line) == len(heads) for line in lines), f"a row has not {len(heads)} cells: {lines}"
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -141,6 +141,7 @@ _TEXTS: dict[str, _Lengths] = {
     ),
 }
 
+assert all(len(lengths) == len(SHARES) for lengths in _TEXTS.values()), "a length of texts has no share, or the reverse"
 LANGUAGES = tuple(_TEXTS)
 
 
