@@ -1,6 +1,7 @@
-"""`make manifests`: values.schema.json from the settings, and k8s/ from the chart.
+"""`make manifests`: renders values.schema.json from the settings, and the files of k8s/ from the chart.
 
-`python -m k8s.render` writes what differs and says so; with `--check` it writes nothing and fails.
+`python -m k8s.render` writes and names the files that differ. With `--check` it writes nothing, and fails if a file
+differs.
 """
 
 import subprocess
@@ -17,7 +18,7 @@ SCHEMA = CHART / "values.schema.json"
 CACHE = ROOT / ".cache" / "programs"
 
 RELEASE, NAMESPACE = "qwen-tts", "qwen-tts"
-# File of k8s/ -> presets.
+# The files of k8s/, each with the presets it is rendered from.
 PLAIN = {
     "cpu-demo.yaml": ("cpu-demo",),
     "l4-one-model.yaml": ("l4", "one-model"),
@@ -30,28 +31,29 @@ _HEADER = """\
 
 
 def preset(name: str) -> Path:
+    """Return the values file of a preset."""
     return CHART / f"values-{name}.yaml"
 
 
 def helm_template(
     presets: tuple[str, ...], *options: str, release: str = RELEASE, helm: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`helm template` of the chart with `presets`, in order, and further options."""
+    """Run `helm template` on the chart with the presets in their order, and with further options."""
     program = helm or find_program("helm", CACHE)
     values = [option for name in presets for option in ("-f", str(preset(name)))]
     command = [str(program), "template", release, str(CHART), "--namespace", NAMESPACE, *values, *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # the program found
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # helm, found above
 
 
 def plain_manifests() -> Iterator[tuple[Path, str]]:
-    """Every file of k8s/ and its content."""
+    """Yield the path and the content of every file of k8s/. Raises SystemExit with helm's message."""
     for name, presets in PLAIN.items():
-        said = helm_template(presets, "--skip-tests")
-        if said.returncode != 0:
-            raise SystemExit(said.stderr)
+        rendered = helm_template(presets, "--skip-tests")
+        if rendered.returncode != 0:
+            raise SystemExit(rendered.stderr)
         used = ", ".join(preset(one).name for one in presets)
         header = _HEADER.format(presets=used, namespace=NAMESPACE, name=f"k8s/{name}")
-        yield ROOT / "k8s" / name, header + said.stdout
+        yield ROOT / "k8s" / name, header + rendered.stdout
 
 
 def main() -> None:
@@ -69,7 +71,7 @@ def main() -> None:
 
 
 def _files() -> Iterator[tuple[Path, str]]:
-    """The schema first: what is rendered is checked against it."""
+    """Yield the schema first, because helm checks the rendered values against it."""
     yield SCHEMA, values_schema_text()
     yield from plain_manifests()
 

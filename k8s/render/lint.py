@@ -1,6 +1,6 @@
 """Everything that the chart can render, in one file for linters: `python -m k8s.render.lint FILE`.
 
-They do not know a RayService, so its pods stand in the file as Pods, with the labels that KubeRay gives them.
+Linters do not know RayServices. The file therefore contains the pods of a RayService as Pods, with KubeRay's labels.
 """
 
 import sys
@@ -10,15 +10,16 @@ import yaml
 
 from k8s.render.__main__ import NAMESPACE, ROOT, helm_template
 
-EVERYTHING = ROOT / "tests" / "manifests" / "everything.yaml"
+EVERYTHING = ROOT / "tests" / "k8s" / "everything.yaml"
 
 
 def lintable() -> list[dict[str, object]]:
-    said = helm_template(("h100", "three-families"), "-f", str(EVERYTHING))
-    if said.returncode != 0:
-        raise SystemExit(said.stderr)
+    """Return the rendered objects, with Pods in place of the RayService. Raises SystemExit with helm's message."""
+    rendered = helm_template(("h100", "three-families"), "-f", str(EVERYTHING))
+    if rendered.returncode != 0:
+        raise SystemExit(rendered.stderr)
     found = []
-    for one in filter(None, yaml.safe_load_all(said.stdout)):
+    for one in filter(None, yaml.safe_load_all(rendered.stdout)):
         if one["kind"] != "RayService":
             found.append(one)
             continue

@@ -1,7 +1,7 @@
 """Device memory of a talker and of a codec decoder, from the dimensions of the released models.
 
-Arithmetic, not measurement: weights and pools are exact; what CUDA, its graphs and activations take is allowed for.
-`python -m k8s.render.memory` prints the table of the chart's README.
+These figures are arithmetic, not measurements: weights and pools are exact, while CUDA, its graphs and activations are
+an allowance. `python -m k8s.render.memory` prints the table of the chart's README.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from qwen_tts.seeded import SHAPES, codec_json, model_json
 from qwen_tts.seeded_tokenizer import SpecialIds
 
 GB = 1e9
-# Device memory of the presets' GPUs: the data sheets', less what the driver keeps.
+# Device memory of the presets' GPUs: the size on the data sheet minus what the driver reserves.
 GPU_BYTES = {"l4": 22.5 * GB, "a10": 22.5 * GB, "l40s": 45 * GB, "a100": 79 * GB, "h100": 79 * GB}
-# A process's CUDA context, its libraries and the private pools of its graphs.
+# Per process: the CUDA context, its libraries and the private pools of the CUDA graphs.
 ALLOWANCE_BYTES = int(1.5 * GB)
-# Per stream of a batch that is decoded: activations of its piece.
+# Per stream of a decoder's batch: the activations of its piece.
 ACTIVATIONS_BYTES_PER_STREAM = int(0.1 * GB)
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -33,7 +33,7 @@ _ANY_IDS = SpecialIds(0, 0, 0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class TalkerMemory:
-    """Bytes on the device of one talker replica."""
+    """Device memory of one talker replica, in bytes."""
 
     weights: int
     per_slot: int
@@ -44,7 +44,7 @@ class TalkerMemory:
 
 @dataclass(frozen=True)
 class DecoderMemory:
-    """Bytes on the device of one codec decoder replica."""
+    """Device memory of one codec decoder replica, in bytes."""
 
     weights: int
     per_slot: int
@@ -54,7 +54,10 @@ class DecoderMemory:
 
 
 def talker_memory(size: str, positions: int, dtype: str = "bfloat16", model_type: ModelType = "base") -> TalkerMemory:
-    """Of the model of `size` ("0.6B", "1.7B"), with `positions` per slot: keys, values, and rows of text to come."""
+    """Return the memory of a talker of `size` ("0.6B", "1.7B") with `positions` per slot.
+
+    A position of a slot holds keys, values and a row of text that is not yet read.
+    """
     with torch.device("meta"):
         config = model_config(model_json(SHAPES[size], model_type, _ANY_IDS))
         model = Qwen3TTS(config)
@@ -65,7 +68,7 @@ def talker_memory(size: str, positions: int, dtype: str = "bfloat16", model_type
 
 
 def decoder_memory(dtype: str = "float32") -> DecoderMemory:
-    """Of the codec that all released models share."""
+    """Return the memory of a decoder of the codec, which all released models share."""
     with torch.device("meta"):
         decoder = CodecDecoder(codec_config(codec_json(SHAPES["0.6B"])).decoder_config)
         state = DecoderState(decoder, slots=1)
@@ -79,7 +82,7 @@ def _weights(module: nn.Module, item: int) -> int:
 
 
 def table() -> str:
-    """Of every preset with a GPU, what a talker of the 1.7B model and a decoder take of their shares."""
+    """Return a Markdown table: for every preset with a GPU, the memory of a 1.7B talker and of a decoder."""
     lines = ["| preset | replica | share | slots | weights | slots' memory | batch | allowance | total |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for gpu, gpu_bytes in GPU_BYTES.items():

@@ -1,4 +1,4 @@
-"""values.schema.json: the chart's own values, and under `app` the application's settings."""
+"""The content of values.schema.json: the chart's own values, and under `app` the application's settings."""
 
 import json
 
@@ -7,21 +7,21 @@ from k8s.render.values import Values
 
 JsonObject = dict[str, object]
 
-# Settings that the chart derives, from longestStreamSeconds and from apiKeys; they are not to be said twice.
+# Settings that the chart derives from longestStreamSeconds and apiKeys, so values.yaml cannot set them.
 DERIVED = ("graceful_shutdown_s", "api_keys")
-# values.yaml and settings.py have these.
-_SAID_ELSEWHERE = ("title", "description", "default")
+# Left out of the schema: values.yaml and settings.py contain the descriptions and defaults.
+_LEFT_OUT = ("title", "description", "default")
 
 
 def values_schema() -> JsonObject:
-    """JSON schema of the chart's values."""
+    """Return the JSON schema of the chart's values."""
     values = Values.model_json_schema()
     app = AppArgs.model_json_schema(ref_template="#/$defs/app.{model}")
     definitions = values.pop("$defs") | {f"app.{name}": part for name, part in app.pop("$defs").items()}
     del definitions["app.ApiKeyArgs"]
     values["properties"] |= {
         "app": {"$ref": "#/$defs/app"},
-        "global": {"type": "object"},  # Helm gives it to every chart that is a part of another
+        "global": {"type": "object"},  # Helm passes it to every subchart
     }
     values["required"].append("app")
     schema = _bare(values | {"$defs": definitions | {"app": app}})
@@ -30,6 +30,7 @@ def values_schema() -> JsonObject:
 
 
 def values_schema_text() -> str:
+    """Return the content of values.schema.json."""
     return json.dumps(values_schema(), indent=1, sort_keys=True) + "\n"
 
 
@@ -38,7 +39,7 @@ def _bare(part: object) -> object:
         return [_bare(item) for item in part]
     if not isinstance(part, dict):
         return part
-    bare = {key: _bare(value) for key, value in part.items() if key not in (*_SAID_ELSEWHERE, "properties")}
-    if "properties" in part:  # whose keys are names of ours, and may be any
+    bare = {key: _bare(value) for key, value in part.items() if key not in (*_LEFT_OUT, "properties")}
+    if "properties" in part:  # its keys are names of values, so none of them is left out as a keyword of the schema
         bare["properties"] = {name: _bare(value) for name, value in part["properties"].items() if name not in DERIVED}
     return bare

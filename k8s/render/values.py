@@ -1,7 +1,7 @@
-"""What the chart's values.yaml may hold. Strict: a misspelt or missing key is an error.
+"""The types of the chart's values.yaml. They are strict: a misspelt or missing key is an error.
 
-values.schema.json is made of these classes and, for `app`, of the application's own settings (schema.py). The defaults
-are those of values.yaml, and of the fields of list items, which Helm does not fill in.
+values.schema.json is generated from these classes and, for `app`, from the application's settings (schema.py). The
+default of a value is in values.yaml. Only fields of list items have defaults here, because Helm does not fill them in.
 """
 
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from deployments.settings import PositiveInt, Settings
 
-# Parts of Kubernetes objects, which the API server itself checks.
+# Parts of Kubernetes objects. The API server checks them.
 Fragment = dict[str, object]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
@@ -24,7 +24,7 @@ Count = Annotated[int, Field(ge=0)]
 class Image(Settings):
     repository: Annotated[str, Field(min_length=1)]
     target: Literal["cpu", "cuda"]
-    # "latest" is whatever was built last: two pods of one cluster may differ.
+    # "latest" is refused: it is the newest build, so two pods of one cluster may run different images.
     tag: Annotated[
         str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", json_schema_extra={"not": {"const": "latest"}})
     ]
@@ -34,7 +34,7 @@ class Image(Settings):
 
 
 class Amounts(Settings):
-    """Of one pod."""
+    """The resources of one pod."""
 
     cpu: Quantity
     memory: Quantity
@@ -166,7 +166,7 @@ class Test(Settings):
 
 
 class Values(Settings):
-    """All but `app`."""
+    """All values except `app`."""
 
     image: Image
     longestStreamSeconds: Annotated[int, Field(ge=10)]
