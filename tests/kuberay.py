@@ -1,5 +1,5 @@
 """KubeRay's RayService as a JSON schema that refuses unknown fields: from its own definition where this machine has a
-copy, else as far as it is restated in tests/manifests/custom_resources.yaml."""
+copy, else as far as it is restated in tests/k8s/custom_resources.yaml."""
 
 import functools
 import os

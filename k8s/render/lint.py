@@ -26,12 +26,14 @@ def lintable() -> list[dict[str, object]]:
         cluster = one["spec"]["rayClusterConfig"]
         found.append(_pod("head", "head", cluster["headGroupSpec"]["template"]))
         found += [_pod(group["groupName"], "worker", group["template"]) for group in cluster["workerGroupSpecs"]]
+    kinds = {one["kind"] for one in found}
+    assert "Pod" in kinds, "nothing of the RayService is in the file, so its pods would not be linted"
     return found
 
 
 def _pod(name: str, node_type: str, template: dict[str, dict[str, object]]) -> dict[str, object]:
     labels = template["metadata"]["labels"]
-    assert isinstance(labels, dict)
+    assert isinstance(labels, dict), f"the pods of group {name} have no labels"
     given = {"ray.io/is-ray-node": "yes", "ray.io/node-type": node_type}
     metadata = {"name": f"ray-{name}", "namespace": NAMESPACE, "labels": labels | given}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}

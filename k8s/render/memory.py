@@ -78,7 +78,9 @@ def decoder_memory(dtype: str = "float32") -> DecoderMemory:
 
 
 def _weights(module: nn.Module, item: int) -> int:
-    return sum(parameter.numel() for parameter in module.parameters()) * item
+    count = sum(parameter.numel() for parameter in module.parameters())
+    assert count > 0, f"{type(module).__name__} has no weights"
+    return count * item
 
 
 def table() -> str:
@@ -100,7 +102,9 @@ def table() -> str:
         )
         for name, section, *amounts in parts:
             share = f"{section.num_gpus:g} = {section.num_gpus * gpu_bytes / GB:.1f}"
-            sizes = [f"{amount / GB:.1f}" for amount in (*amounts, ALLOWANCE_BYTES, sum(amounts) + ALLOWANCE_BYTES)]
+            total = sum(amounts) + ALLOWANCE_BYTES
+            assert total <= section.num_gpus * gpu_bytes, f"a {name} of preset {gpu} does not fit into its share"
+            sizes = [f"{amount / GB:.1f}" for amount in (*amounts, ALLOWANCE_BYTES, total)]
             lines.append(f"| {gpu} | {name} | {share} | {section.slots} | {' | '.join(sizes)} |")
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ def values_schema() -> JsonObject:
     """Return the JSON schema of the chart's values."""
     values = Values.model_json_schema()
     app = AppArgs.model_json_schema(ref_template="#/$defs/app.{model}")
+    assert "api_keys" in app["properties"], "the settings no longer have a field that the chart derives"
     definitions = values.pop("$defs") | {f"app.{name}": part for name, part in app.pop("$defs").items()}
     del definitions["app.ApiKeyArgs"]
     values["properties"] |= {
@@ -25,7 +26,7 @@ def values_schema() -> JsonObject:
     }
     values["required"].append("app")
     schema = _bare(values | {"$defs": definitions | {"app": app}})
-    assert isinstance(schema, dict)
+    assert isinstance(schema, dict), "the schema of a mapping became something else"
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
