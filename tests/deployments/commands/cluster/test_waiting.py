@@ -66,7 +66,7 @@ def test_a_changed_cluster_is_waited_for(run: Run, server: ApiServer, operator: 
         (Start.CRASH, ("exit code 1, restarted 4 times", "| ValueError: no such checkpoint")),
         (Start.DEPLOYMENT_FAILS, (f"Deployment Talker is DEPLOY_FAILED: {BROKEN}",)),
         (Start.QUOTA, ("FailedToCreateHeadPod: Failed to create head Pod", "exceeded quota")),
-        (Start.INVALID, ("KubeRay refuses it: The RayService spec is invalid",)),
+        (Start.INVALID, ("KubeRay refuses the RayService: The RayService spec is invalid",)),
     ],
 )
 def test_what_holds_it_up_is_explained(run: Run, operator: Operator, start: Start, words: tuple[str, ...]) -> None:
