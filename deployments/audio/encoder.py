@@ -1,4 +1,4 @@
-"""16-bit PCM -> an audio file in any format offered, piece by piece. Knows nothing of HTTP."""
+"""The encoder from 16-bit PCM to an audio file in any offered format, piece by piece. It knows nothing of HTTP."""
 
 import io
 import threading
@@ -19,7 +19,7 @@ SPEEDS = (0.25, 4.0)
 
 @dataclass(frozen=True)
 class _Format:
-    """FFmpeg's names of a container and a codec, and what they are told."""
+    """FFmpeg's names of a container and a codec, with their options."""
 
     media_type: str
     container: str
@@ -28,15 +28,16 @@ class _Format:
     container_options: dict[str, str] = field(default_factory=dict)
     codec_options: dict[str, str] = field(default_factory=dict)
     sample_rates_hz: tuple[int, ...] = SAMPLE_RATES_HZ
-    default_rate_hz: int | None = None  # instead of the model's own
+    default_rate_hz: int | None = None  # None: the rate of the source
 
 
 _FORMATS: dict[AudioFormat, _Format] = {
-    # No bit reservoir: a frame can be sent once it is made. No Xing frame: its lengths are known only at the end.
+    # No bit reservoir: a frame can be sent as soon as it is made. No Xing frame: the lengths in it would be known only
+    # at the end.
     "mp3": _Format(
         "audio/mpeg", "mp3", "libmp3lame", 64_000, {"id3v2_version": "0", "write_xing": "0"}, {"reservoir": "0"}
     ),
-    # A page for each packet of 20 ms.
+    # One Ogg page for each packet of 20 ms, so that every packet can be sent at once.
     "opus": _Format(
         "audio/ogg",
         "ogg",
@@ -55,15 +56,16 @@ _FORMATS: dict[AudioFormat, _Format] = {
 }
 assert set(_FORMATS) == set(get_args(AudioFormat))
 MEDIA_TYPES = {name: kind.media_type for name, kind in _FORMATS.items()}
-# bitexact: no dates, no version, no random serial number. The same audio is the same file.
+# bitexact: no dates, versions or random serial numbers, so the same audio always gives the same file.
 _CONTAINER_OPTIONS = {"fflags": "+bitexact", "flush_packets": "1"}
 
 
 class AudioEncoder:
-    """One file. `encode` gives what can be sent so far (perhaps nothing), `finish` the rest, `close` frees it early.
+    """The encoder of one file. Its methods may be called from any thread.
 
-    `whole` keeps everything for `finish`, so that the headers of WAV and FLAC can say how long they are; otherwise the
-    file is that of the pieces. Calls may come from any thread; after `close` they give nothing. Raises InvalidRequest.
+    `encode` returns the bytes that can be sent so far (perhaps none), `finish` returns the rest, `close` frees the
+    codec early. After `close` the methods return nothing. With `whole`, all bytes come from `finish`, so that the
+    headers of WAV and FLAC can contain the length. The constructor raises InvalidRequest.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class AudioEncoder:
         self.sample_rate_hz = sample_rate_hz if sample_rate_hz is not None else kind.default_rate_hz or source_rate_hz
         if self.sample_rate_hz not in kind.sample_rates_hz:
             rates = ", ".join(map(str, kind.sample_rates_hz))
-            message = f"sample_rate is {self.sample_rate_hz}; {audio_format} is offered in {rates}"
+            message = f"sample_rate is {self.sample_rate_hz}; with {audio_format} it must be one of {rates}"
             raise InvalidRequest(message, "sample_rate", "invalid_value")
         if not SPEEDS[0] <= speed <= SPEEDS[1]:
             message = f"speed is {speed}; it must be at least {SPEEDS[0]} and at most {SPEEDS[1]}"
@@ -106,7 +108,7 @@ class AudioEncoder:
         self._closed = False
 
     def encode(self, pcm: bytes) -> bytes:
-        """pcm: whole samples, mono, little-endian, at the source's rate."""
+        """Encode whole samples of 16 bits, mono, little-endian, at the source's rate; return what can be sent."""
         with self._lock:
             if self._closed:
                 return b""
@@ -117,6 +119,7 @@ class AudioEncoder:
             return self._sink.sendable()
 
     def finish(self) -> bytes:
+        """Return the rest of the file, and close the encoder."""
         with self._lock:
             if self._closed:
                 return b""
@@ -125,12 +128,15 @@ class AudioEncoder:
                 rest = np.concatenate([audio_filter.change(rest), audio_filter.finish()])
             self._write(rest)
             self._container.mux(self._stream.encode(None))
-            self._container.start_encoding()  # a file without a sample has a header too
+            self._container.start_encoding()  # writes the header, also of a file without samples
             self._free()
             return self._sink.rest()
 
     def close(self) -> None:
-        """Free the codec now: its objects refer to each other. Waits for a call that is under way (some ms)."""
+        """Free the codec now. Its objects refer to each other, so the garbage collector would free them only later.
+
+        Waits for a call that is under way (some ms).
+        """
         with self._lock:
             if not self._closed:
                 self._free()
@@ -147,7 +153,7 @@ class AudioEncoder:
 
 
 class _Pipe:
-    """A file that cannot seek, so that its writer does not count on it."""
+    """An output that cannot seek, so FFmpeg does not change bytes that have been sent."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -165,7 +171,7 @@ class _Pipe:
 
 
 class _File(io.BytesIO):
-    """A file whose beginning may change until its end is written."""
+    """An output that can seek: FFmpeg may change its beginning until the end is written."""
 
     def sendable(self) -> bytes:
         return b""

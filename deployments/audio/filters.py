@@ -1,6 +1,6 @@
-"""Filters of 16-bit samples [S], streamed: another tempo at the same pitch, another sample rate.
+"""Streaming filters of 16-bit samples [S]: another tempo at the same pitch, another sample rate.
 
-What comes out is the same for every cutting of what goes in.
+The output does not depend on how the input is cut into pieces.
 """
 
 from typing import Protocol
@@ -15,17 +15,19 @@ Samples16 = NDArray[np.int16]
 
 
 class AudioFilter(Protocol):
+    """A filter whose input arrives in pieces."""
+
     def change(self, samples: Samples16) -> Samples16:
-        """What can be said of the result so far, perhaps nothing."""
+        """Accept the next samples [S]; return the output that is certain so far, perhaps none."""
         ...
 
     def finish(self) -> Samples16:
-        """The rest. Called once, last."""
+        """Return the rest of the output. This is the last call, and there is only one."""
         ...
 
 
 class Tempo:
-    """FFmpeg's WSOLA (`atempo`): `speed` times as fast, the pitch kept."""
+    """Makes speech `speed` times as fast at the same pitch, with FFmpeg's WSOLA (`atempo`)."""
 
     def __init__(self, sample_rate_hz: int, speed: float) -> None:
         self._rate_hz = sample_rate_hz
@@ -41,7 +43,7 @@ class Tempo:
         self._graph.configure()
 
     def change(self, samples: Samples16) -> Samples16:
-        if len(samples):  # FFmpeg takes no empty frame
+        if len(samples):  # FFmpeg refuses an empty frame
             self._source.push(audio_frame(samples, self._rate_hz))
         return self._drained()
 
@@ -54,14 +56,22 @@ class Tempo:
         while True:
             try:
                 frame = self._sink.pull()
-            except (av.error.BlockingIOError, av.error.EOFError):  # more is needed; all has been said
+            except (av.error.BlockingIOError, av.error.EOFError):  # the filter needs more input, or has ended
                 return np.concatenate(pieces)
             assert isinstance(frame, av.AudioFrame)
             pieces.append(frame.to_ndarray().reshape(-1).astype(np.int16, copy=False))
 
 
 def _tempo_steps(speed: float) -> list[float]:
-    """Factors that make `speed`, each from 0.5 (atempo's least) to 2 (beyond, it leaves samples out unblended)."""
+    """Return factors of one `atempo` each, whose product is `speed`.
+
+    A factor is at least 0.5, which is atempo's minimum. It is at most 2, because above 2 atempo drops samples without
+    blending.
+
+        speed     0.25             0.5        1        2            4
+                   |----------------|--------|--------|------------|
+        factors     0.5, speed / 0.5      speed        2, speed / 2
+    """
     steps = []
     for limit in (0.5, 2.0):
         while (speed < limit) if limit < 1 else (speed > limit):
@@ -71,7 +81,7 @@ def _tempo_steps(speed: float) -> list[float]:
 
 
 class Resampler:
-    """soxr, high quality."""
+    """Changes the sample rate, with soxr in high quality."""
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
         self._stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
@@ -83,13 +93,14 @@ class Resampler:
         return self._resampled(np.zeros(0, np.int16), last=True)
 
     def _resampled(self, samples: Samples16, *, last: bool) -> Samples16:
-        # In float: soxr dithers its 16-bit output, differently for every cutting.
+        # In float: soxr dithers 16-bit output, and the dither depends on how the input is cut into pieces.
         exact = self._stream.resample_chunk(samples.astype(np.float32), last)
         rounded: Samples16 = np.clip(np.rint(exact), -32768, 32767).astype(np.int16)
         return rounded
 
 
 def audio_frame(samples: Samples16, sample_rate_hz: int) -> av.AudioFrame:
+    """Return samples [S] as one mono frame of FFmpeg."""
     frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
     frame.sample_rate = sample_rate_hz
     return frame

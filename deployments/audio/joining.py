@@ -1,31 +1,42 @@
-"""Pieces of speech joined with pauses of a length that fits."""
+"""Joining of pieces of speech, with pauses of the wanted length between them."""
 
 import numpy as np
 
-_SILENT = 160  # of 32768: below -46 dB nobody hears speech
-_ONSET_S = 0.02  # before the first sound that is heard, where it begins softly
+_SILENT = 160  # of 32768: below -46 dB, speech is not audible
+_ONSET_S = 0.02  # kept before the first audible sample, because a sound begins softly
 
 
 class Joiner:
-    """What is heard of one piece after the other, of 16-bit PCM.
+    """Joins pieces of 16-bit PCM.
 
-    A pause counts the silence that the pieces themselves end and begin with. What is missing of it is put in, what the
-    next piece begins with beyond it is left out; nothing is held back at the end of a piece, where it would come late.
+    The silence at the end of one piece and at the beginning of the next counts as part of the pause between them:
+
+        one piece              the next piece
+        ~~~sound~~~|_silent_|  |____own____|~~~sound~~~        wanted = pause - silent
+
+        own < wanted:   ~~~|_silent_|  added   |____own____|~~~       added = wanted - own
+        own > wanted:   ~~~|_silent_|  |_wanted_|~~~                  the first (own - wanted) samples are dropped
+
+    At least the onset of 20 ms stays of `own`. Silence at the end of a piece is never held back, because it would then
+    arrive too late.
     """
 
     def __init__(self, sample_rate_hz: int) -> None:
         self._rate_hz = sample_rate_hz
-        self._silent = 0  # samples of silence that were heard last
-        self._pause: int | None = None  # samples that are wanted before the next sound
-        self._held = b""
+        self._silent = 0  # samples of silence at the end of the output
+        self._pause: int | None = None  # wanted samples of silence before the next sound; None within a piece
+        self._held = b""  # the beginning of a piece, as long as it is silent
 
     def pause(self, pause_ms: int) -> None:
-        """A piece has ended, and another begins."""
+        """End the present piece: the next one begins after a pause of `pause_ms`."""
         self._pause = pause_ms * self._rate_hz // 1000
         self._held = b""
 
     def add(self, pcm: bytes) -> tuple[bytes, bytes]:
-        """The pause before them, and what is heard of the next samples of the piece: nothing while it only begins."""
+        """Accept the next samples of the piece; return the silence to insert, and then the samples to play.
+
+        Both are empty as long as the piece has only been silent.
+        """
         silence = b""
         if self._pause is not None:
             self._held += pcm
@@ -42,5 +53,5 @@ class Joiner:
 
 
 def _sounds(pcm: bytes) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
-    """Indices of the samples that are heard."""
+    """Return the indices of the audible samples."""
     return np.flatnonzero(np.abs(np.frombuffer(pcm, "<i2").astype(np.int32)) > _SILENT)

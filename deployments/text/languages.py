@@ -1,4 +1,4 @@
-"""The ten languages of the released models, and their ISO 639-1 codes, by which libraries and protocols know them."""
+"""The ten languages of the released models, with the ISO 639-1 codes that libraries and protocols use."""
 
 LANGUAGE_CODES = {
     "chinese": "zh",

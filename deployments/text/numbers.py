@@ -1,7 +1,7 @@
-"""Numbers in words, for talkers that read figures poorly. Off unless a request asks for it.
+"""Numbers written as words, for talkers that read digits poorly. A request turns it on with `normalize_text`.
 
-Whole numbers and decimals, as their language writes them. Whatever else has figures in it (dates, times, versions, sums
-of money, "B2B") stays as it was written: which words it takes, the figures alone do not say.
+Only whole numbers and decimals are replaced, in the notation of their language. Dates, times, versions, sums of money
+and words such as "B2B" stay as they are, because their digits alone do not determine how they are spoken.
 """
 
 import re
@@ -13,7 +13,7 @@ from num2words import num2words
 from deployments.text.languages import LANGUAGE_CODES
 from qwen_tts.errors import InvalidRequest
 
-# What a language puts between thousands, and before decimals.
+# For each language: the characters that may separate thousands, and the decimal point.
 _MARKS = {
     "chinese": (",", "."),
     "english": (",", "."),
@@ -26,18 +26,16 @@ _MARKS = {
     "spanish": (". \u00a0\u202f", ","),
     "italian": (". \u00a0\u202f", ","),
 }
-_MOST_DIGITS = 15  # longer ones are read figure by figure, as are those that begin with a zero
+_MOST_DIGITS = 15  # longer numbers are spoken digit by digit, and so are numbers that begin with a zero
 _STOPS = frozenset(",.;:!?…\"'、。，；：！？")
-_IDEOGRAPHS = 0x2E80  # from here on letters stand beside figures as words do
+_IDEOGRAPHS = 0x2E80  # the first code point of scripts without spaces: their letters may touch a number
 
 
 def numbers_in_words(text: str, language: str) -> str:
-    """Raises InvalidRequest when the language is none of those this is known for."""
+    """Return the text with its numbers in words. Raises InvalidRequest if `language` is not one of the ten."""
     if language.lower() not in _MARKS:
-        message = (
-            f"normalize_text needs to know the language, and {language!r} is none it knows: set language to one of "
-            + ", ".join(_MARKS)
-        )
+        known = ", ".join(_MARKS)
+        message = f"normalize_text does not support the language {language!r}; set language to one of {known}"
         raise InvalidRequest(message, "normalize_text", "language_not_supported")
     code, (thousands, point) = LANGUAGE_CODES[language.lower()], _MARKS[language.lower()]
     inside = "[.,:/'’–−-]" + (r"|(?<=[0-9])[ \u00a0\u202f](?=[0-9]{3}(?![0-9]))" if " " in thousands else "")
@@ -50,13 +48,13 @@ def numbers_in_words(text: str, language: str) -> str:
         if plain is None or not all(map(_apart, neighbours)):
             return match[0]
         sign, whole, decimals = plain.groups()
-        return _say(code, sign, re.sub("[^0-9]", "", whole), decimals) or match[0]
+        return _spoken(code, sign, re.sub("[^0-9]", "", whole), decimals) or match[0]
 
     return run.sub(words, text)
 
 
 def _apart(neighbour: str) -> bool:
-    """Whether a number beside this character is a word of its own."""
+    """Return whether `neighbour` (a character, or empty at an end of the text) may stand next to a separate number."""
     return (
         not neighbour
         or neighbour.isspace()
@@ -66,7 +64,8 @@ def _apart(neighbour: str) -> bool:
     )
 
 
-def _say(code: str, sign: str, whole: str, decimals: str | None) -> str | None:
+def _spoken(code: str, sign: str, whole: str, decimals: str | None) -> str | None:
+    """Return a number in words, or None for a decimal that has too many digits or a leading zero, such as 007.5."""
     if decimals is not None:
         if len(whole + decimals) > _MOST_DIGITS or (whole[0] == "0" and whole != "0"):
             return None

@@ -1,4 +1,4 @@
-"""Text beyond one utterance, cut where a speaker would breathe: after sentences, else clauses, else words."""
+"""Splitting of text that is too long for one utterance: after sentences, else after clauses, else after words."""
 
 import re
 from bisect import bisect_left
@@ -10,11 +10,11 @@ import sentencex
 
 from deployments.text.languages import LANGUAGE_CODES
 
-# What a piece of text ends with; the pause after it depends on that.
+# The boundary at the end of a piece. It determines the pause after the piece.
 Ending = Literal["paragraph", "sentence", "clause", "word"]
 
-# Of a text in no language that was named: by its script, kana before Han, which Japanese has too; else by the words
-# that every text has.
+# For a text without a language: its script decides (kana is tested before Han, because Japanese text has both); else
+# its most common words decide.
 _SCRIPTS = (("ja", "[\u3040-\u30ff]"), ("ko", "[\uac00-\ud7a3]"), ("zh", "[\u4e00-\u9fff]"), ("ru", "[\u0400-\u04ff]"))
 _COMMON_WORDS = {
     "en": {"the", "and", "of", "to", "is", "in", "that", "was", "you"},
@@ -24,17 +24,17 @@ _COMMON_WORDS = {
     "es": {"el", "los", "y", "en", "una", "por", "del", "las", "es"},
     "it": {"il", "che", "di", "è", "non", "per", "sono", "della", "gli"},
 }
-_GUESSED_FROM = 1000  # characters
+_GUESSED_FROM = 1000  # characters at the beginning of the text
 
 _PARAGRAPHS = re.compile(r"\n[^\S\n]*\n\s*")
 _CLAUSES = re.compile(r"[,;:–—…]+[\"'”’»)\]]*\s+|[，、；：…—]+[”’」』）]*\s*")
 _WORDS = re.compile(r"\s+")
-_WIDE = 0x2E80  # from here on: Chinese, Japanese and Korean, and emoji
+_WIDE = 0x2E80  # the first code point of Chinese, Japanese and Korean characters, and of emoji
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One utterance: characters [start, end) of the whole text."""
+    """One utterance: the characters [start, end) of the whole text."""
 
     text: str
     start: int
@@ -43,16 +43,16 @@ class Piece:
 
 
 def spoken_length(text: str) -> int:
-    """Characters, a Chinese, Japanese or Korean one counted as three: it takes as long to say as three letters."""
+    """Return the length in letters. A Chinese, Japanese or Korean character takes as long to speak as three letters."""
     return len(text) if text.isascii() else len(text) + 2 * sum(ord(character) >= _WIDE for character in text)
 
 
 def split(text: str, language: str, longest: int, first: int) -> list[Piece]:
-    """Pieces of up to `longest`, as `spoken_length` counts; text of that length is one piece, as it is.
+    """Split a text into pieces of at most `longest`; lengths are those of `spoken_length`.
 
-    A piece ends with the sentence that makes it half as long as it may be; the first one, which is waited for, and the
-    last of a paragraph with one that makes it `first`. None is blank, and nothing but the white space between them is
-    left out.
+    A text of at most `longest` is returned as one unchanged piece. Otherwise a piece ends with the sentence that brings
+    it to half of `longest`. The first piece, which the listener waits for, and the last piece of a paragraph end with
+    the sentence that brings them to `first`. No piece is blank. Only the white space between pieces is left out.
     """
     if spoken_length(text) <= longest:
         return [Piece(text, 0, len(text), "paragraph")]
@@ -75,7 +75,10 @@ def split(text: str, language: str, longest: int, first: int) -> list[Piece]:
 
 
 def complete_parts(text: str, language: str, *, clauses: bool) -> tuple[list[str], str]:
-    """Of a growing text the sentences (or clauses) after which another has begun, and the rest."""
+    """Split a growing text into its complete parts and the rest.
+
+    A sentence is complete when the next one has begun. With `clauses`, a clause is a part too.
+    """
     ends = set(_sentence_ends(text, [len(text)], language))
     if clauses:
         ends.update(match.end() for match in _CLAUSES.finditer(text))
@@ -91,7 +94,10 @@ def complete_parts(text: str, language: str, *, clauses: bool) -> tuple[list[str
 
 
 def _sentence_ends(text: str, paragraphs: list[int], language: str) -> Iterator[int]:
-    """The library may leave out white space, so its sentences are looked up: they place cuts, the text stays ours."""
+    """Yield the ends of the sentences, as positions in `text`; every end of a paragraph is among them.
+
+    The library may leave out white space, so every sentence it returns is located in the text again.
+    """
     code = LANGUAGE_CODES.get(language.lower()) or _guess(text)
     start = 0
     for paragraph_end in paragraphs:
@@ -105,6 +111,7 @@ def _sentence_ends(text: str, paragraphs: list[int], language: str) -> Iterator[
 
 
 def _guess(text: str) -> str:
+    """Return the code of the likely language."""
     sample = text[:_GUESSED_FROM]
     if (by_script := next((code for code, script in _SCRIPTS if re.search(script, sample)), None)) is not None:
         return by_script
@@ -113,7 +120,7 @@ def _guess(text: str) -> str:
 
 
 def _atoms(text: str, sentences: list[int], longest: int) -> Iterator[int]:
-    """Ends of what is not cut any further: sentences that fit, and parts of the others."""
+    """Yield the ends of the smallest units: sentences that fit into `longest`, and parts of longer sentences."""
     start = 0
     for end in sentences:
         yield from _parts(text, start, end, longest, (_CLAUSES, _WORDS))
@@ -121,7 +128,11 @@ def _atoms(text: str, sentences: list[int], longest: int) -> Iterator[int]:
 
 
 def _parts(text: str, start: int, end: int, longest: int, marks: tuple[re.Pattern[str], ...]) -> Iterator[int]:
-    """Ends of text[start:end] cut at the first of `marks`, what is still too long at the next; with none, anywhere."""
+    """Yield the ends of the parts of text[start:end].
+
+    The text is cut at the first of `marks`. Parts that are still too long are cut at the next mark. When no mark is
+    left, they are cut anywhere.
+    """
     if _size(text, start, end) > longest and marks:
         for cut in [*(match.end() for match in marks[0].finditer(text, start, end)), end]:
             yield from _parts(text, start, cut, longest, marks[1:])
@@ -133,6 +144,7 @@ def _parts(text: str, start: int, end: int, longest: int, marks: tuple[re.Patter
 
 
 def _ending(text: str, end: int, paragraphs: set[int], sentences: set[int]) -> Ending:
+    """Return the boundary that lies at `end`."""
     if end in paragraphs:
         return "paragraph"
     if end in sentences:
@@ -141,6 +153,7 @@ def _ending(text: str, end: int, paragraphs: set[int], sentences: set[int]) -> E
 
 
 def _piece(text: str, start: int, end: int, ending: Ending) -> Piece:
+    """Return text[start:end] as a piece, without the white space around it."""
     part = text[start:end]
     start += len(part) - len(part.lstrip())
     return Piece(part.strip(), start, start + len(part.strip()), ending)
@@ -151,5 +164,5 @@ def _size(text: str, start: int, end: int) -> int:
 
 
 def _has_words(text: str) -> bool:
-    """A piece of closing quotes alone would be an utterance of nothing."""
+    """Return whether the text can be spoken. Closing quotes alone, for example, are no utterance."""
     return any(character.isalnum() for character in text)
