@@ -54,7 +54,7 @@ _FORMATS: dict[AudioFormat, _Format] = {
     "mulaw": _Format("audio/basic", "mulaw", "pcm_mulaw", default_rate_hz=8000),
     "alaw": _Format("audio/x-alaw-basic", "alaw", "pcm_alaw", default_rate_hz=8000),
 }
-assert set(_FORMATS) == set(get_args(AudioFormat))
+assert set(_FORMATS) == set(get_args(AudioFormat)), "a format has no FFmpeg names, or is not offered"
 MEDIA_TYPES = {name: kind.media_type for name, kind in _FORMATS.items()}
 # bitexact: no dates, versions or random serial numbers, so the same audio always gives the same file.
 _CONTAINER_OPTIONS = {"fflags": "+bitexact", "flush_packets": "1"}
@@ -100,7 +100,7 @@ class AudioEncoder:
         stream = self._container.add_stream(
             kind.codec, rate=self.sample_rate_hz, layout="mono", options=kind.codec_options | {"flags": "+bitexact"}
         )
-        assert isinstance(stream, av.AudioStream)
+        assert isinstance(stream, av.AudioStream), f"{kind.codec} is not a codec of audio"
         if kind.bit_rate is not None:
             stream.bit_rate = kind.bit_rate
         self._stream: av.AudioStream = stream
@@ -109,6 +109,7 @@ class AudioEncoder:
 
     def encode(self, pcm: bytes) -> bytes:
         """Encode whole samples of 16 bits, mono, little-endian, at the source's rate; return what can be sent."""
+        assert len(pcm) % 2 == 0, f"{len(pcm)} bytes end in the middle of a sample"
         with self._lock:
             if self._closed:
                 return b""
@@ -146,6 +147,7 @@ class AudioEncoder:
             self._container.mux(self._stream.encode(audio_frame(samples, self.sample_rate_hz)))
 
     def _free(self) -> None:
+        assert not self._closed, "the codec is freed twice"
         self._closed = True
         self._container.close()
         self._filters.clear()

@@ -3,6 +3,7 @@
 The output does not depend on how the input is cut into pieces.
 """
 
+import math
 from typing import Protocol
 
 import av
@@ -58,7 +59,7 @@ class Tempo:
                 frame = self._sink.pull()
             except (av.error.BlockingIOError, av.error.EOFError):  # the filter needs more input, or has ended
                 return np.concatenate(pieces)
-            assert isinstance(frame, av.AudioFrame)
+            assert isinstance(frame, av.AudioFrame), "a filter of audio returned a frame of video"
             pieces.append(frame.to_ndarray().reshape(-1).astype(np.int16, copy=False))
 
 
@@ -72,12 +73,15 @@ def _tempo_steps(speed: float) -> list[float]:
                    |----------------|--------|--------|------------|
         factors     0.5, speed / 0.5      speed        2, speed / 2
     """
-    steps = []
+    assert speed > 0, f"no factors make the speed {speed}"
+    steps, rest = [], speed
     for limit in (0.5, 2.0):
-        while (speed < limit) if limit < 1 else (speed > limit):
+        while (rest < limit) if limit < 1 else (rest > limit):
             steps.append(limit)
-            speed /= limit
-    return [*steps, speed]
+            rest /= limit
+    assert 0.5 <= rest <= 2.0, f"atempo would leave samples out at {rest}"
+    assert math.isclose(rest * math.prod(steps), speed), f"{steps} and {rest} do not make {speed}"
+    return [*steps, rest]
 
 
 class Resampler:
@@ -101,6 +105,7 @@ class Resampler:
 
 def audio_frame(samples: Samples16, sample_rate_hz: int) -> av.AudioFrame:
     """Return samples [S] as one mono frame of FFmpeg."""
+    assert samples.ndim == 1, f"mono samples have one axis, not {samples.ndim}"
     frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
     frame.sample_rate = sample_rate_hz
     return frame

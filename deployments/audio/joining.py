@@ -29,6 +29,7 @@ class Joiner:
 
     def pause(self, pause_ms: int) -> None:
         """End the present piece: the next one begins after a pause of `pause_ms`."""
+        assert pause_ms >= 0, f"a pause of {pause_ms} ms"
         self._pause = pause_ms * self._rate_hz // 1000
         self._held = b""
 
@@ -37,6 +38,7 @@ class Joiner:
 
         Both are empty as long as the piece has only been silent.
         """
+        assert len(pcm) % 2 == 0, f"{len(pcm)} bytes end in the middle of a sample"
         silence = b""
         if self._pause is not None:
             self._held += pcm
@@ -45,10 +47,13 @@ class Joiner:
                 return b"", b""
             own, wanted = int(sounds[0]), max(0, self._pause - self._silent)
             too_much = max(0, own - max(wanted, round(_ONSET_S * self._rate_hz)))
-            silence, pcm = bytes(2 * max(0, wanted - own)), self._held[2 * too_much :]
+            added = max(0, wanted - own)
+            assert own - too_much + added >= wanted, "the pause is shorter than wanted"
+            silence, pcm = bytes(2 * added), self._held[2 * too_much :]
             self._pause, self._held = None, b""
         sounds = _sounds(pcm)
         self._silent = len(pcm) // 2 - 1 - int(sounds[-1]) if len(sounds) else self._silent + len(pcm) // 2
+        assert self._silent >= 0, f"the output ends with {self._silent} samples of silence"
         return silence, pcm
 
 

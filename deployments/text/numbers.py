@@ -26,6 +26,7 @@ _MARKS = {
     "spanish": (". \u00a0\u202f", ","),
     "italian": (". \u00a0\u202f", ","),
 }
+assert _MARKS.keys() == LANGUAGE_CODES.keys(), "a language has a code and no marks, or the reverse"
 _MOST_DIGITS = 15  # longer numbers are spoken digit by digit, and so are numbers that begin with a zero
 _STOPS = frozenset(",.;:!?…\"'、。，；：！？")
 _IDEOGRAPHS = 0x2E80  # the first code point of scripts without spaces: their letters may touch a number
@@ -66,6 +67,7 @@ def _apart(neighbour: str) -> bool:
 
 def _spoken(code: str, sign: str, whole: str, decimals: str | None) -> str | None:
     """Return a number in words, or None for a decimal that has too many digits or a leading zero, such as 007.5."""
+    assert whole.isdecimal(), f"a number without its marks is {whole!r}"
     if decimals is not None:
         if len(whole + decimals) > _MOST_DIGITS or (whole[0] == "0" and whole != "0"):
             return None

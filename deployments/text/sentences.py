@@ -71,6 +71,11 @@ def split(text: str, language: str, longest: int, first: int) -> list[Piece]:
         end = next_end
     if _size(text, start, end):
         pieces.append(_piece(text, start, end, "paragraph"))
+    ends, starts = [0, *(piece.end for piece in pieces)], [*(piece.start for piece in pieces), len(text)]
+    left_out = [text[end:start] for end, start in zip(ends, starts, strict=True)]
+    assert not "".join(left_out).strip(), f"words are in no piece: {left_out}"
+    assert all(end <= start for end, start in zip(ends, starts, strict=True)), "two pieces overlap"
+    assert all(spoken_length(piece.text) <= longest for piece in pieces), f"a piece is longer than {longest}"
     return pieces
 
 
@@ -105,6 +110,7 @@ def _sentence_ends(text: str, paragraphs: list[int], language: str) -> Iterator[
             found = text.find(sentence.strip(), start, paragraph_end)
             if found >= 0:
                 start = found + len(sentence.strip())
+                assert start <= paragraph_end, "a sentence goes on in the next paragraph"
                 yield start
         yield paragraph_end
         start = paragraph_end
@@ -156,6 +162,7 @@ def _piece(text: str, start: int, end: int, ending: Ending) -> Piece:
     """Return text[start:end] as a piece, without the white space around it."""
     part = text[start:end]
     start += len(part) - len(part.lstrip())
+    assert part.strip(), f"the piece at {start} is blank"
     return Piece(part.strip(), start, start + len(part.strip()), ending)
 
 
