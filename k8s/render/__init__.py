@@ -1,1 +1,4 @@
-"""What is written into the chart and beside it by `make manifests`, and the programs that do it."""
+"""The program behind `make manifests`: it renders the chart's schema from the settings, and k8s/ from the chart.
+
+Also here: the input for linters, and the arithmetic of device memory. Templates and values belong in helm/qwen-tts.
+"""
