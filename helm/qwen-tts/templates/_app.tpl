@@ -1,4 +1,4 @@
-{{/* Times, in seconds, each above the one before. */}}
+{{/* Times in seconds. Each is longer than the one before: longestStreamSeconds, drain, termination. */}}
 {{- define "qwen-tts.drainSeconds" -}}
 {{ add .Values.longestStreamSeconds 10 }}
 {{- end -}}
@@ -6,7 +6,7 @@
 {{ add .Values.longestStreamSeconds 30 }}
 {{- end -}}
 
-{{/* The application's settings: .Values.app and what the chart derives. */}}
+{{/* The application's settings: .Values.app and the settings that the chart derives. */}}
 {{- define "qwen-tts.app" -}}
 {{- $app := deepCopy .Values.app -}}
 {{- $grace := dict "graceful_shutdown_s" .Values.longestStreamSeconds -}}
@@ -40,7 +40,7 @@ applications:
       {{- include "qwen-tts.app" . | nindent 6 }}
 {{- end -}}
 
-{{/* Hub ids among the checkpoints, one a line: what is neither embedded nor a directory. */}}
+{{/* The checkpoints that are hub ids, one per line: those that are neither embedded nor a directory. */}}
 {{- define "qwen-tts.hubIds" -}}
 {{- range .Values.app.models | default list -}}
 {{- $checkpoint := .checkpoint | default "embedded" -}}
@@ -50,7 +50,7 @@ applications:
 {{- end -}}
 {{- end -}}
 
-{{/* What no schema can say of several values together. */}}
+{{/* Checks of several values together, which a schema cannot express. */}}
 {{- define "qwen-tts.check" -}}
 {{- $voices := .Values.app.voices | default dict -}}
 {{- $ingress := .Values.app.ingress | default dict -}}

@@ -1,4 +1,4 @@
-{{/* Name of the RayService, and of what belongs to it. KubeRay allows 47 characters. */}}
+{{/* The name of the RayService, and the beginning of the names of its objects. KubeRay allows 47 characters. */}}
 {{- define "qwen-tts.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 47 | trimSuffix "-" -}}
@@ -7,12 +7,12 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The Service that KubeRay makes. */}}
+{{/* The Service that KubeRay creates. */}}
 {{- define "qwen-tts.serveService" -}}
 {{ include "qwen-tts.name" . }}-serve-svc
 {{- end -}}
 
-{{/* What tells this release from others. On Ray's pods nothing else: another label there is another cluster. */}}
+{{/* The labels that identify this release. Ray's pods have no other labels of the chart: a changed label is a new cluster. */}}
 {{- define "qwen-tts.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -1,4 +1,4 @@
-{{/* Parts of Ray's pods, which need no privilege and write to their volumes only. */}}
+{{/* Parts of Ray's pods. The pods need no privileges, and write only to their volumes. */}}
 {{- define "qwen-tts.podSecurity" -}}
 securityContext:
   runAsNonRoot: true
@@ -35,7 +35,7 @@ securityContext:
 - {name: HOME, value: /home/qwen-tts}
 {{- end -}}
 
-{{/* Ray writes below /tmp/ray, compilers below /tmp. */}}
+{{/* Ray writes below /tmp/ray, and compilers write below /tmp. */}}
 {{- define "qwen-tts.scratchMounts" -}}
 - {name: tmp, mountPath: /tmp}
 - {name: home, mountPath: /home/qwen-tts}
@@ -45,7 +45,7 @@ securityContext:
 - {name: home, emptyDir: {}}
 {{- end -}}
 
-{{/* A claim's volume source: the one that exists, the chart's, or none. Takes the claim and the chart's name for it. */}}
+{{/* The volume source of a claim: the existing claim, the chart's claim, or an emptyDir. Arguments: claim, name. */}}
 {{- define "qwen-tts.claimSource" -}}
 {{- if .claim.enabled -}}
 persistentVolumeClaim: {claimName: {{ .claim.existing | default .name }}}
@@ -79,7 +79,7 @@ emptyDir: {}
 {{- end }}
 {{- end -}}
 
-{{/* Downloads the checkpoints, so that a worker is not started before they are there. */}}
+{{/* Downloads the checkpoints before the worker starts. */}}
 {{- define "qwen-tts.download" -}}
 - name: download-models
   {{- include "qwen-tts.container" . | nindent 2 }}
