@@ -58,7 +58,7 @@ def test_a_run_writes_what_it_found_and_compares_it(tmp_path: Path) -> None:
     texts = (audio / "texts.txt").read_text(encoding="utf-8").splitlines()
     assert len(texts) == len(list(audio.glob("*.wav"))) == 4
     assert other.exit_code == 1
-    assert "not the same conditions: languages was" in other.output
+    assert "the conditions differ: languages was" in other.output
 
 
 def test_a_knee_is_searched_for_on_a_server(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_knee_is_searched_for_on_a_server(tmp_path: Path) -> None:
         words = ["--url", server.url, *_QUICK, "--ttfa-ms", 150, "--lowest", 30, "--tolerance", 1.0, "--out", tmp_path]
         found = _called("knee", *words)
     assert found.exit_code == 0, found.output
-    assert "note: with 20 requests" in found.output
+    assert "note: a trial has 20 requests" in found.output
     knee = read_result(tmp_path / "result.json").knee
     assert knee is not None
     assert knee.rate <= 50

@@ -61,7 +61,7 @@ def test_more_speed_is_no_regression() -> None:
 
 def test_what_cannot_be_compared_is_said() -> None:
     good = _result(1)
-    with pytest.raises(click.ClickException, match="2 runs, whose spread says nothing; use --repeat 3 or more"):
+    with pytest.raises(click.ClickException, match="2 runs, too few to know the noise; use --repeat 3 or more"):
         compare(good, _result(2, runs=FEWEST_RUNS - 1))
     other = good.model_copy(update={"conditions": CONDITIONS.model_copy(update={"rate": 9.0})})
     with pytest.raises(click.ClickException, match=r"rate was 9\.0, and is 2\.0 now"):

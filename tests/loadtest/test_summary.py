@@ -95,7 +95,7 @@ def test_shards_are_one_run(tmp_path: Path) -> None:
     assert merged == records
     assert result.runs == [summarise(records, [0.0, 1.0], 1.1, 20)]
     assert result.conditions.machine == "machine 0; machine 1"
-    with pytest.raises(click.ClickException, match="2 shards should be 0/2, 1/2; these are 0/2, 0/2"):
+    with pytest.raises(click.ClickException, match="2 shards must be 0/2, 1/2; the files are 0/2, 0/2"):
         merge([shards[0], shards[0]], 20)
     other = shards[1].model_copy(update={"conditions": shards[1].conditions.model_copy(update={"seed": 9})})
     with pytest.raises(click.ClickException, match="conditions differ"):
