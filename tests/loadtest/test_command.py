@@ -159,15 +159,26 @@ def test_a_server_without_what_a_scenario_needs() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "--url", "http://127.0.0.1:9"], "--load poisson needs --rate and has no --users"),
-        (["run", "--url", "http://127.0.0.1:9", "--load", "closed", "--rate", "3"], "needs --users and has no --rate"),
+        (["run", "--url", "http://127.0.0.1:9"], "--load poisson needs --rate and does not accept --users"),
+        (
+            ["run", "--url", "http://127.0.0.1:9", "--load", "closed", "--rate", "3"],
+            "needs --users and does not accept --rate",
+        ),
         (["run", "--url", "http://127.0.0.1:9", "--rate", "3"], "http://127.0.0.1:9: Cannot connect"),
-        (["run", "--url", "http://127.0.0.1:9", "--rate", "3", "--shard", "2/2"], "--shard 2/2: give i/n"),
-        (["run", "--url", "http://127.0.0.1:9", "--rate", "3", "--shard", "0/2", "--repeat", "3"], "has no --repeat"),
-        (["run", "--url", "http://127.0.0.1:9", "--rate", "3", "--field", "stream"], "--field stream: give NAME=VALUE"),
+        (["run", "--url", "http://127.0.0.1:9", "--rate", "3", "--shard", "2/2"], "--shard 2/2 is not i/n"),
+        (
+            ["run", "--url", "http://127.0.0.1:9", "--rate", "3", "--shard", "0/2", "--repeat", "3"],
+            "does not accept --repeat",
+        ),
+        (
+            ["run", "--url", "http://127.0.0.1:9", "--rate", "3", "--field", "stream"],
+            "--field stream is not NAME=VALUE",
+        ),
         (["knee", "--url", "http://127.0.0.1:9", "--load", "closed"], "a closed loop has no rate"),
+        (["knee", "--url", "http://127.0.0.1:9", "--lowest", "0"], "0.0 is not in the range x>0"),
+        (["knee", "--url", "http://127.0.0.1:9", "--tolerance", "0"], "0.0 is not in the range x>0"),
         (["compare", "README.md", "README.md"], "README.md is not a result file"),
-        (["merge", "README.md"], "README.md is no samples.json"),
+        (["merge", "README.md"], "README.md is not a samples.json"),
         (["peer", "qwen_tts", "--python", "nowhere/python"], "nowhere/python does not exist"),
     ],
 )
