@@ -1,4 +1,4 @@
-"""The chart as tests see it: combinations of presets and options, rendered by the real helm."""
+"""Combinations of presets and options of the chart, rendered by the real helm."""
 
 import functools
 import json
@@ -31,7 +31,7 @@ INCREMENTAL: Object = {"upgradeStrategy": {"type": "NewClusterWithIncrementalUpg
 
 @dataclass(frozen=True)
 class Combination:
-    """Presets, in order, and options on top of them."""
+    """Presets in their order, and options that override them."""
 
     presets: tuple[str, ...] = ()
     options: str = "{}"
@@ -52,12 +52,12 @@ COMBINATIONS = tuple(_combinations())
 
 
 class Refused(Exception):
-    """helm would not render; the message is helm's."""
+    """Helm refused to render. The message is helm's."""
 
 
 @functools.cache
 def render(combination: Combination, helm: Path) -> tuple[Object, ...]:
-    """The objects that helm makes of it, the test pod included. Raises Refused."""
+    """Return the rendered objects, including the test pod. Raises Refused."""
     options = yaml.safe_load(combination.options)
     flags = [flag for key, value in options.items() for flag in ("--set-json", f"{key}={json.dumps(value)}")]
     said = helm_template(combination.presets, *flags, helm=helm)
@@ -71,7 +71,7 @@ def of_kind(objects: tuple[Object, ...], kind: str) -> list[Object]:
 
 
 def at(part: object, *path: str | int) -> object:
-    """What lies at `path`; every step must exist."""
+    """Return the value at `path`. Every step must exist."""
     for step in path:
         assert isinstance(part, dict | list), (path, step)
         part = part[step]  # type: ignore[index]
@@ -96,14 +96,14 @@ def ray_service(objects: tuple[Object, ...]) -> Object:
 
 
 def templates(objects: tuple[Object, ...]) -> dict[str, Object]:
-    """Pod templates of the RayService, by their group; "head" is the head's."""
+    """Return the pod templates of the RayService by group; the head's is called "head"."""
     cluster = mapping(ray_service(objects), "spec", "rayClusterConfig")
     groups = {str(group["groupName"]): mapping(group, "template") for group in items(cluster, "workerGroupSpecs")}
     return {"head": mapping(cluster, "headGroupSpec", "template"), **groups}
 
 
 def pods(objects: tuple[Object, ...]) -> list[Object]:
-    """Every pod spec, Ray's and the test's."""
+    """Return every pod spec, including that of the test pod."""
     specs = [mapping(template, "spec") for template in templates(objects).values()]
     return specs + [mapping(pod, "spec") for pod in of_kind(objects, "Pod")]
 

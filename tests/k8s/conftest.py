@@ -1,4 +1,4 @@
-"""The program helm."""
+"""A fixture for the program helm."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The script of `helm test`, run as its pod runs it."""
+"""The script of `helm test`, run as in its pod."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ DEMO = Combination(("cpu-demo",))
 
 
 def run_test_pod(helm: Path, url: str, seconds: str = "60", key: str = "") -> subprocess.CompletedProcess[str]:
-    """What the pod says of the service at `url`, which takes the place of the Service's address."""
+    """Run the pod's script on the service at `url`, which replaces the address of the Service; return the result."""
     (pod,) = of_kind(render(DEMO, helm), "Pod")
     (container,) = items(pod, "spec", "containers")
     assert at(container, "command") == ["python", "-c"]

@@ -25,7 +25,7 @@ START_S = 60
 
 @dataclass(frozen=True)
 class LocalRay:
-    """Its ports on 127.0.0.1, and the environment in which its clients find it."""
+    """A cluster: its ports on 127.0.0.1, and the environment with which clients find it."""
 
     dashboard: int
     agent: int
@@ -33,12 +33,12 @@ class LocalRay:
     environment: dict[str, str]
 
     def serve(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Ray's command `serve`."""
+        """Run Ray's command `serve`."""
         command = [str(BIN / "serve"), *arguments, "-a", f"http://127.0.0.1:{self.dashboard}"]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120)
 
     def ask(self, path: str) -> httpx.Response:
-        """Of the dashboard."""
+        """Return the answer of the dashboard."""
         token = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
         return httpx.get(f"http://127.0.0.1:{self.dashboard}{path}", headers=token, timeout=30, trust_env=False)
 
@@ -55,8 +55,8 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def local_ray(cpus: int, object_store_bytes: int) -> Iterator[LocalRay]:
-    """Ends its own processes only: `ray stop` would end those of others."""
-    directory = tempfile.mkdtemp(prefix="ray-")  # short: names of sockets below it have a limit
+    """Start a cluster, and end only its own processes: `ray stop` would end all Ray processes of the machine."""
+    directory = tempfile.mkdtemp(prefix="ray-")  # short, because the length of socket paths is limited
     dashboard, agent, metrics, client = free_ports(4)
     environment = {
         **os.environ,

@@ -1,4 +1,4 @@
-"""The Serve config of the cpu-demo preset, deployed as KubeRay deploys it, and spoken to as `helm test` does."""
+"""The Serve config of the cpu-demo preset, deployed as KubeRay does, and called as `helm test` does."""
 
 import json
 import re
@@ -28,7 +28,7 @@ from tests.k8s.hearing import DEMO, run_test_pod
 from tests.k8s.local_ray import LocalRay, free_ports, local_ray
 
 HEALTHY_S = 150
-# Counters of what need not have happened: a listener waited, a prompt came twice.
+# Counters of events that need not have occurred, such as an underrun, or a prompt that came twice.
 RARE = ("underruns", "underrun_ms", "prefixes_reused", "prefix_rows_reused")
 
 
@@ -48,7 +48,7 @@ def test_serve_and_the_application_take_the_config(helm: Path, combination: Comb
 
 @pytest.fixture(scope="module")
 def deployed(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """The config to the letter, but for the port, which is one that is free on this machine."""
+    """Return the exact config, except for the port, which is a free one of this machine."""
     objects = render(DEMO, helm)
     config = str(at(ray_service(objects), "spec", "serveConfigV2"))
     (port,) = free_ports(1)
@@ -85,7 +85,7 @@ def test_every_deployment_is_healthy(deployed: Deployed) -> None:
 
 
 def test_helm_test_hears_every_model(deployed: Deployed, helm: Path) -> None:
-    """The script of the test pod, with its arguments but the address."""
+    """Run the script of the test pod with its own arguments, except for the address."""
     said = run_test_pod(helm, deployed.url)
     assert said.returncode == 0, said.stdout + said.stderr
     *heard, last = said.stdout.splitlines()
@@ -114,7 +114,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are(deployed: Deployed) -> No
     wanted = set(re.findall(r"ray_qwen_tts_\w+", (CHART / "files" / "dashboard.json").read_text(encoding="utf-8")))
     deadline = time.monotonic() + 30
     rare = {f"ray_qwen_tts_{name}_total" for name in RARE}
-    while True:  # they are exported every few seconds
+    while True:  # metrics are exported every few seconds
         text = httpx.get(f"http://127.0.0.1:{deployed.ray.metrics}/metrics", trust_env=False, timeout=10).text
         there = set(re.findall(r"^(ray_qwen_tts_\w+)\{", text, re.MULTILINE))
         if wanted - rare <= there:

@@ -1,4 +1,4 @@
-"""The Dockerfile, read: there is no Docker here. What else was done with it stands in the chart's README."""
+"""Checks of the Dockerfile's text, because Docker is not available here. The chart's README lists other checks."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""`helm test` fails where it should: on silence, on noise of no plausible length, on refusals, on nobody."""
+"""`helm test` fails on silence, on noise of an implausible length, on refusals, and without a service."""
 
 import io
 import json
@@ -32,7 +32,7 @@ def wav(seconds: float, loudness: float) -> bytes:
 
 @contextmanager
 def answering(audio: bytes) -> Iterator[str]:
-    """A service with one built-in voice, which always says `audio`, to who has the key."""
+    """A service with one built-in voice that always answers `audio`, if the caller has the key."""
 
     class Service(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -51,7 +51,7 @@ def answering(audio: bytes) -> Iterator[str]:
         do_GET = do_POST = answer
 
         def log_message(self, format: str, *args: object) -> None:
-            """Quietly."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -1,4 +1,4 @@
-"""Every object of every preset, against the schemas of Kubernetes and of the custom resources."""
+"""Every object of every preset is checked against the schemas of Kubernetes and of the custom resources."""
 
 import subprocess
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_objects_are_what_kubernetes_knows(helm: Path, combination: Combination)
 
 
 def as_kubernetes_sees(one: Object, combination: Combination, helm: Path) -> list[Object]:
-    """The object itself, or the pods that a custom resource has within."""
+    """Return the object itself, or the pods inside a custom resource."""
     if one["kind"] not in RESTATED:
         return [one]
     if one["kind"] != "RayService":
@@ -58,7 +58,7 @@ def test_custom_resources_have_no_field_but_known_ones(helm: Path, combination: 
 
 
 def kuberays_spec() -> dict[str, object]:
-    """Schema of a RayService's spec. Skips the test where the definition is not at hand."""
+    """Return the schema of a RayService's spec. Skips the test if the definition is not available."""
     if (definition := ray_service_definition()) is None:
         pytest.skip(NOT_HERE)
     return mapping(definition, "properties", "spec")
@@ -84,7 +84,7 @@ def test_the_restatement_is_a_part_of_kuberays_definition() -> None:
 
 
 def compare(ours: object, theirs: object, path: str) -> None:
-    """Every field of `ours` is one of `theirs`, of the same type."""
+    """Check that every field of `ours` is a field of `theirs` with the same type."""
     assert isinstance(ours, dict), path
     assert isinstance(theirs, dict), path
     assert ours["type"] == theirs["type"], path

@@ -1,6 +1,6 @@
-"""Whether what a preset asks for can be placed on the pods it asks for, and whether it fits into their memory.
+"""The replicas of a preset can be placed on the pods of the preset, and fit into their memory.
 
-Memory is arithmetic (k8s/render/memory.py), as in the chart's README.
+The memory comes from arithmetic (k8s/render/memory.py), as in the chart's README.
 """
 
 import math
@@ -28,7 +28,7 @@ def settings(combination: Combination, helm: Path) -> AppArgs:
 
 
 def replicas(args: AppArgs, *, most: bool) -> list[Amounts]:
-    """What every replica asks for, with as few or as many of them as there may be."""
+    """Return the requests of every replica, with the smallest or the largest number of replicas."""
 
     def of(section: ReplicaArgs) -> Iterator[Amounts]:
         scaling = section.autoscaling
@@ -42,7 +42,7 @@ def replicas(args: AppArgs, *, most: bool) -> list[Amounts]:
 
 
 def nodes(combination: Combination, helm: Path) -> list[Amounts]:
-    """What every worker pod offers, as many of them as there may be; as KubeRay tells Ray."""
+    """Return what every worker pod offers, in Ray's terms, with the largest number of pods."""
     found: list[Amounts] = []
     for group in items(ray_service(render(combination, helm)), "spec", "rayClusterConfig", "workerGroupSpecs"):
         limits = mapping(items(group, "template", "spec", "containers")[0], "resources", "limits")
@@ -57,7 +57,7 @@ def nodes(combination: Combination, helm: Path) -> list[Amounts]:
 
 
 def place(wanted: list[Amounts], offered: list[Amounts]) -> None:
-    """First fit, the largest share of a GPU first. Fails on what finds no place."""
+    """Place the replicas: first fit, the largest share of a GPU first. Fails if a replica finds no place."""
     for replica in sorted(wanted, key=lambda amounts: -amounts["GPU"]):
         fitting = (node for node in offered if all(node.get(name, 0) >= need for name, need in replica.items()))
         node = next(fitting, None)
@@ -100,7 +100,7 @@ def test_decoders_have_a_slot_for_every_stream_of_the_talkers_they_start_with(he
 
 
 def test_key_value_rows_are_what_the_dimensions_say() -> None:
-    """28 layers of 8 heads of 128, keys and values, and a row of text of 2048, in 16 bits."""
+    """A position has 28 layers of 8 heads of 128 for keys and values, and a row of text of 2048, in 16 bits."""
     assert talker_memory("1.7B", positions=1).per_slot == 2 * (28 * 2 * 8 * 128 + 2048)
     assert talker_memory("1.7B", positions=10).per_slot == 10 * talker_memory("1.7B", positions=1).per_slot
     assert talker_memory("1.7B", 1, "float32").weights == 2 * talker_memory("1.7B", 1).weights

@@ -1,4 +1,4 @@
-"""What must hold of everything that the chart renders."""
+"""The rules that all rendered objects of the chart must keep."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from tests.k8s.charts import (
 
 ALL = pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
 FULL = Combination(("h100", "three-families"), json.dumps(EVERYTHING))
-# Of a RayService, for KubeRay: its clusters' names have six more, their Services' ten more, and 63 are allowed.
+# KubeRay's limit for the name of a RayService: a cluster's name has six characters more, its Service's ten more, of 63.
 LONGEST_NAME = 47
 
 
@@ -90,7 +90,7 @@ def test_only_the_head_has_a_token_of_kubernetes(helm: Path, combination: Combin
     (account,) = of_kind(objects, "ServiceAccount")
     assert account["automountServiceAccountToken"] is False
     head = mapping(templates(objects)["head"], "spec")
-    # KubeRay makes the account of the head, whose autoscaler scales the cluster.
+    # KubeRay creates the account of the head, because the autoscaler on the head scales the cluster.
     assert "automountServiceAccountToken" not in head
     assert "serviceAccountName" not in head
     for pod in pods(objects):
@@ -124,7 +124,7 @@ def test_selectors_match_pods_and_only_those_meant(helm: Path, combination: Comb
     labels = {
         group: {
             **mapping(template, "metadata", "labels"),
-            "ray.io/is-ray-node": "yes",  # which KubeRay adds
+            "ray.io/is-ray-node": "yes",  # KubeRay adds this label
             "ray.io/node-type": "head" if group == "head" else "worker",
         }
         for group, template in templates(objects).items()
@@ -155,7 +155,7 @@ def test_selectors_match_pods_and_only_those_meant(helm: Path, combination: Comb
 
 @ALL
 def test_pods_wear_no_label_that_a_release_changes(helm: Path, combination: Combination) -> None:
-    """Another label on a pod template is another cluster."""
+    """A changed label on a pod template starts a new cluster."""
     for template in templates(render(combination, helm)).values():
         keys = set(mapping(template, "metadata", "labels"))
         assert keys == {f"app.kubernetes.io/{key}" for key in ("name", "instance", "component")}
@@ -208,7 +208,7 @@ def test_ports_that_others_ask_for_are_open(helm: Path) -> None:
 
 
 def test_http_proxies_are_on_every_node_and_listen_on_every_interface(helm: Path) -> None:
-    """KubeRay calls a worker ready when its own proxy answers."""
+    """For KubeRay, a worker is ready when the worker's own proxy answers."""
     config = serve_config(render(FULL, helm))
     assert config["proxy_location"] == "EveryNode"
     assert at(config, "http_options", "host") == "0.0.0.0"

@@ -1,4 +1,4 @@
-"""The chart's values: what is misspelt or impossible is refused, and what is generated is what is committed."""
+"""The chart's values: misspelt or impossible ones are refused, and the generated files are up to date."""
 
 import json
 import re
@@ -67,9 +67,9 @@ def test_the_defaults_are_complete_and_valid() -> None:
         ("longestStreamSeconds=5", "longestStreamSeconds"),
         ("podMonitor.interval=often", "podMonitor/interval"),
         ("gcsFaultTolerance.redisAddress=redis", "gcsFaultTolerance/redisAddress"),
-        # What the chart derives is not said twice.
+        # Values that the chart derives cannot be set.
         *((f"app.talker.{DERIVED[0]}=5", DERIVED[0]), (f"app.{DERIVED[1]}.file=x", DERIVED[1])),
-        # What no schema can say.
+        # Rules that a schema cannot express.
         ("app.ingress.num_replicas=2", "several ingress replicas"),
         ("httpRoute.enabled=true", "httpRoute.parentRefs is empty"),
         ("podMonitor.enabled=true", "networkPolicy.metricsFrom"),
@@ -101,7 +101,7 @@ def test_what_excludes_each_other_is_refused_together(helm: Path, options: objec
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_set_the_settings_they_say(helm: Path, name: str) -> None:
-    """Nothing of a preset is lost on its way into the application's arguments."""
+    """Every setting of a preset reaches the application's arguments."""
     wanted = yaml.safe_load((CHART / f"values-{name}.yaml").read_text(encoding="utf-8"))["app"]
     (application,) = items(serve_config(render(Combination((name,)), helm)), "applications")
     args = mapping(application, "args")
@@ -113,7 +113,7 @@ def test_presets_set_the_settings_they_say(helm: Path, name: str) -> None:
 
 
 def test_the_commands_of_the_readme_are_understood(helm: Path) -> None:
-    """Each that installs or upgrades the chart, as `helm template` with the same flags."""
+    """Every command that installs or upgrades the chart is run as `helm template` with the same flags."""
     readme = (CHART / "README.md").read_text(encoding="utf-8")
     commands = [shlex.split(line)[1:] for line in re.findall(r"^\$ (helm .* helm/qwen-tts .*)$", readme, re.MULTILINE)]
     assert [command[0] for command in commands] == ["install"] * 3 + ["upgrade"] * 3

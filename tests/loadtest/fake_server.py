@@ -1,4 +1,4 @@
-"""A speech server that does what a script says, and writes down when it did it."""
+"""A speech server that follows a script and records the times of its actions."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ RATE_HZ = 24000
 
 
 def tone(seconds: float) -> bytes:
-    """Audible 16-bit PCM."""
+    """Return audible 16-bit PCM."""
     return (8000 * np.sin(np.arange(round(seconds * RATE_HZ)) / 10)).astype("<i2").tobytes()
 
 
@@ -26,25 +26,28 @@ def silence(seconds: float) -> bytes:
 
 @dataclass(frozen=True)
 class Step:
-    """Wait, then send."""
+    """One step of a script: wait, then send."""
 
     wait_s: float
     data: bytes
 
 
-# What the server does with the request of that number.
+# Returns the steps for the request of this number.
 Script = Callable[[int], Sequence[Step]]
 
 
 @dataclass
 class FakeServer:
-    """`sent` are the moments (time.perf_counter) at which the pieces of each request left, `came` those at which the
-    requests came. `fault` is what happens in place of the end of a body: reset, short, or an HTTP status at once."""
+    """A scripted server. Moments are values of time.perf_counter.
+
+    sent: when the pieces of each request were sent. came: when the requests arrived. fault: replaces the end of a body:
+    "reset", "short", or an HTTP status, which is sent at once.
+    """
 
     script: Script = lambda _: [Step(0.0, tone(0.1))]
     fault: str | int | None = None
     content_type: str = "audio/pcm"
-    stall: tuple[float, float] | None = None  # (from, until), moments at which nothing is begun
+    stall: tuple[float, float] | None = None  # (from, until): between these moments no answer begins
     url: str = ""
     came: list[float] = field(default_factory=list)
     sent: dict[str, list[float]] = field(default_factory=dict)
@@ -104,7 +107,7 @@ class FakeServer:
 
 @asynccontextmanager
 async def running(server: FakeServer) -> AsyncIterator[FakeServer]:
-    """In this event loop, on a real socket."""
+    """Run the server in this event loop, on a real socket."""
     app = web.Application()
     app.router.add_post("/v1/audio/speech", server.speech)
     app.router.add_get("/v1/audio/speech/ws", server.live)

@@ -1,4 +1,4 @@
-"""Records of requests that were never sent."""
+"""Invented records of requests that were never sent."""
 
 from loadtest.record import Record
 
@@ -7,7 +7,7 @@ def record(
     index: int, *, heard_s: float = 0.2, error: str | None = None, underruns: int = 0, scheduled_s: float = 0.0,
     chunk_s: float = 0.1, late_s: float = 0.0, scenario: str = "custom_voice",
 ) -> Record:  # fmt: skip
-    """Of eleven chunks, the first of which comes 20 ms before it is heard; 2 s of audio."""
+    """Return a record with 2 s of audio in eleven chunks; the first arrives 20 ms before it is heard."""
     first = scheduled_s + heard_s - 0.02
     return Record(
         index=index, scenario=scenario, language="english", characters=20, scheduled_s=scheduled_s,

@@ -1,4 +1,4 @@
-"""Requests sent within the test's own event loop."""
+"""A helper that sends requests in the test's own event loop."""
 
 import time
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ REQUEST = Request("custom_voice", TEXT, {"response_format": "pcm"})
 async def sent(
     target: Target, moments: Sequence[float | None], request: Request = REQUEST, users: int | None = None
 ) -> tuple[list[Record], float]:
-    """The records by index, and the moment of time.perf_counter from which they count."""
+    """Return the records by index, and the value of time.perf_counter from which their times count."""
     planned = [Planned(index, request, moment) for index, moment in enumerate(moments)]
     records = list[Record]()
     origin = time.perf_counter()

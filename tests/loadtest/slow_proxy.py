@@ -1,4 +1,4 @@
-"""A server made slower: whatever it sends leaves this proxy later, by a share of the time since the request came.
+"""A proxy that makes a server slower: it delays all data by a share of the time since the request arrived.
 
 python -m tests.loadtest.slow_proxy http://127.0.0.1:8000 --port 8002 --slower 1.2
 """
@@ -12,7 +12,7 @@ from aiohttp import web
 
 
 class SlowProxy:
-    """In front of the server at `url`. `slower` 1.2 makes everything take a fifth longer."""
+    """A proxy in front of the server at `url`. With `slower` 1.2 everything takes a fifth longer."""
 
     def __init__(self, url: str, slower: float) -> None:
         self._url = url

@@ -1,5 +1,7 @@
-"""The tool's clock against that of a server which writes down when it sent what. The one place where time is asserted:
-it is what is tested here."""
+"""The tool's times are compared with those of a server that records what it sent when.
+
+Only here do tests assert times, because the clock itself is tested.
+"""
 
 import asyncio
 import socket
@@ -15,7 +17,7 @@ from tests.loadtest.fake_server import FakeServer, Step, running, silence, tone
 from tests.loadtest.measuring import REQUEST, TEXT, sent
 
 _WITHIN_S = 0.005
-# The first audible sample comes with the second piece; without a buffer a player runs dry before the third and fourth.
+# The first audible sample is in the second piece. Without a buffer, a player underruns before the third and the fourth.
 _SCRIPT = [
     Step(0.10, silence(0.20)),
     Step(0.05, tone(0.08)),
@@ -26,7 +28,7 @@ _SCRIPT = [
 
 
 def _error_s(record: Record, server: FakeServer, number: int, origin: float, scheduled_s: float) -> float:
-    """The tool's worst error: of TTFA in its three senses, gaps, the length of silences, and the end."""
+    """Return the tool's largest error, among the three kinds of TTFA, the gaps, the silence and the end."""
     moments = [moment - origin for moment in server.sent[str(number)]]
     gaps = [after - before for before, after in pairwise(moments)]
     missing = (moments[2] - moments[0] - 0.28) + (gaps[2] - 0.16)
@@ -44,7 +46,7 @@ def _error_s(record: Record, server: FakeServer, number: int, origin: float, sch
 async def test_what_was_scripted_is_what_is_measured() -> None:
     moments = [0.0, 0.15, 0.3]
     worst = list[float]()
-    for _ in range(4):  # the kernel may keep a process from running at any moment, but not each time
+    for _ in range(4):  # the kernel may suspend the process at any moment, but hardly in every attempt
         async with running(FakeServer(lambda _: _SCRIPT)) as server:
             records, origin = await sent(Target(server.url, start_buffer_s=0.0), moments)
         for record in records:

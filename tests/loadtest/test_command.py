@@ -1,4 +1,4 @@
-"""The commands, against servers on real sockets."""
+"""The commands, run against servers on real sockets."""
 
 import asyncio
 import subprocess
@@ -62,7 +62,7 @@ def test_a_run_writes_what_it_found_and_compares_it(tmp_path: Path) -> None:
 
 
 def test_a_knee_is_searched_for_on_a_server(tmp_path: Path) -> None:
-    """One that answers at most 50 requests a second, one after the other, with whole files."""
+    """The server answers one request after the other, at most 50 a second, with whole files."""
     turn = asyncio.Lock()
 
     class OneAtATime(FakeServer):
@@ -87,7 +87,7 @@ def test_a_knee_is_searched_for_on_a_server(tmp_path: Path) -> None:
 
 @contextmanager
 def _slower(url: str, slower: float) -> Iterator[str]:
-    """`url` through a proxy, in a thread."""
+    """Yield the URL of a proxy in front of `url`, which runs in a thread."""
     loop, ready, done = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
     ports = list[int]()
 
@@ -129,7 +129,7 @@ async def test_a_service_made_a_fifth_slower_is_caught_and_itself_is_not() -> No
 
 
 def test_shards_on_two_machines_are_merged(tmp_path: Path) -> None:
-    """Each is a process of its own, begun at the same moment."""
+    """Each shard is a process of its own, and all start at the same moment."""
     start = time.time() + 3
     with in_a_thread(FakeServer()) as server:
         command = [sys.executable, "-m", "loadtest", "run", "--url", server.url, "--rate", "40", *_QUICK]

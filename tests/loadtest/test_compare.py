@@ -1,4 +1,4 @@
-"""A build is not worse than itself, and one that is a fifth slower is."""
+"""A build is not worse than itself, and a build that is a fifth slower is worse."""
 
 import click
 import numpy as np
@@ -12,7 +12,7 @@ from tests.loadtest.test_summary import CONDITIONS
 
 
 def _run(rng: np.random.Generator, slower: float, spoiled: float = 0.0) -> Run:
-    """200 requests of a service with noise of its own, in this run and in each request."""
+    """Return a run of 200 requests, with noise of the run and of each request."""
     today = slower * rng.normal(1.0, 0.03)
     return summarise(
         [

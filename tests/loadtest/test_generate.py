@@ -1,4 +1,4 @@
-"""Stalls show, shares add up, and a generator that cannot keep up says so."""
+"""Stalls are visible, the shares of the processes add up, and a generator that cannot keep up reports it."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ _STALL_S = 2.0
 
 @contextmanager
 def in_a_thread(server: FakeServer) -> Iterator[FakeServer]:
-    """For clients in other processes."""
+    """Run the server in a thread, for clients in other processes."""
     loop = asyncio.new_event_loop()
     ready, done = threading.Event(), asyncio.Event()
 
@@ -43,7 +43,7 @@ def in_a_thread(server: FakeServer) -> Iterator[FakeServer]:
 
 
 def _stalling() -> FakeServer:
-    """Begins nothing between 0.2 and 2.2 s from now."""
+    """Return a server that begins no answer between 0.2 and 2.2 s from now."""
     begins = time.perf_counter() + 0.2
     return FakeServer(lambda _: [Step(0.0, tone(0.1))], stall=(begins, begins + _STALL_S))
 
@@ -53,7 +53,7 @@ async def test_an_open_loop_shows_a_stall_and_a_closed_loop_hides_it() -> None:
     async with running(_stalling()) as server:
         records, _ = await sent(Target(server.url), moments)
     run = summarise(records, [], 0.0, 20)
-    # 2.5 s of callers, of whom those of 2 s wait for 1 s on average: two of five wait for over a second.
+    # Callers arrive for 2.5 s. Those of the 2 s of the stall wait for 1 s on average: two of five wait over a second.
     heard = run.everything.heard_ms
     assert heard["p95"] is not None
     assert heard["max"] is not None
@@ -123,7 +123,7 @@ async def test_a_blocked_event_loop_makes_a_run_invalid(block_s: float, valid: b
     async def work() -> None:
         for _ in range(5):
             await asyncio.sleep(0.05)
-            time.sleep(block_s)  # noqa: ASYNC251  # the fault
+            time.sleep(block_s)  # noqa: ASYNC251  # blocks the event loop on purpose
 
     lags = await watch(asyncio.create_task(work()), lambda: False)
     async with running(FakeServer()) as server:
@@ -139,11 +139,11 @@ def test_a_process_that_dies_is_not_waited_for(capfd: pytest.CaptureFixture[str]
     broken = Planned(0, REQUEST, None)  # an open loop without a schedule
     with pytest.raises(RuntimeError, match="died"):
         generate(Target("http://127.0.0.1:9"), [broken])
-    assert "an open loop has a schedule" in capfd.readouterr().err
+    assert "a request of an open loop has no scheduled time" in capfd.readouterr().err
 
 
 class _Times(NamedTuple):
-    """As psutil gives them on Linux."""
+    """CPU times with the fields that psutil has on Linux."""
 
     user: float = 0.0
     nice: float = 0.0

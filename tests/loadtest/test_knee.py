@@ -1,4 +1,4 @@
-"""A knee is found where it is, and what is stopped early would have ended the same."""
+"""The search finds the knee, and a trial that stops early has the verdict of the whole trial."""
 
 import pytest
 from hypothesis import given
@@ -17,7 +17,7 @@ def _run(heard_s: float) -> Run:
 
 
 class Service:
-    """Keeps its promise up to `capacity`; the luck of single attempts may differ."""
+    """A service that keeps its promise up to `capacity`; single attempts may be lucky."""
 
     def __init__(self, capacity: float, lucky: tuple[tuple[int, float], ...] = ()) -> None:
         self.capacity, self.lucky = capacity, dict(lucky)

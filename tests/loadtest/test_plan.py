@@ -1,4 +1,4 @@
-"""The same seed asks for the same at the same moments; other machines' shares are the rest."""
+"""The same seed gives the same requests at the same moments, and the shards of all machines make up the whole."""
 
 from dataclasses import replace
 

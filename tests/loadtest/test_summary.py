@@ -1,4 +1,4 @@
-"""Percentiles are samples, failures are the longest of them, and shards add up to one run."""
+"""Percentiles are samples, failures count as the longest samples, and shards add up to one run."""
 
 import csv
 import math

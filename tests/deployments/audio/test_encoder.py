@@ -1,4 +1,4 @@
-"""Every format: any cutting gives the file of the whole, and other programs read it."""
+"""Every format: the file does not depend on how its samples are cut into pieces, and other programs can read it."""
 
 import contextlib
 import gc
@@ -25,7 +25,7 @@ CASES = [(name, hz) for name in FORMATS for hz in SAMPLE_RATES_HZ if name != "op
 
 
 def tone(hz: float, seconds: float = 1.2) -> NDArray[np.int16]:
-    """A sine that swells and fades."""
+    """Return a sine that swells and fades."""
     time_s = np.arange(round(seconds * SOURCE_HZ)) / SOURCE_HZ
     loudness = np.sin(np.pi * time_s / seconds) * 12000
     samples: NDArray[np.int16] = (np.sin(2 * np.pi * hz * time_s) * loudness).round().astype("<i2")
@@ -36,7 +36,7 @@ TONE = tone(440)
 
 
 def cut(samples: NDArray[np.int16], sizes: list[int]) -> Iterator[bytes]:
-    """Pieces of `sizes`, over and over."""
+    """Yield pieces of `sizes`, repeated until the end."""
     start = 0
     while start < len(samples):
         for size in sizes:
@@ -54,8 +54,11 @@ def pitch_hz(audio: Decoded) -> float:
 
 
 def most_excess_s(name: str, rate_hz: int) -> float:
-    """How much longer than the speech a file may be. MP3 and ADTS have no field for what their encoders put before and
-    after (LAME 1105 samples and a frame of 576, AAC two frames of 1024), which at low rates is more than 80 ms."""
+    """Return how much longer a file may be than its speech.
+
+    MP3 and ADTS have no field for the samples that their encoders add at both ends (LAME 1105 samples and a frame of
+    576, AAC two frames of 1024). At low rates this is more than 80 ms.
+    """
     own = {"mp3": 1105 + 622, "aac": 2 * 1024}.get(name, 0)
     return max(0.08, own / rate_hz)
 
@@ -67,7 +70,7 @@ def test_other_programs_read_it(name: AudioFormat, rate_hz: int) -> None:
     whole = file_of(AudioEncoder(name, SOURCE_HZ, rate_hz, whole=True), iter(pieces))
     audio, audio_of_whole = decoded(streamed, name, rate_hz), decoded(whole, name, rate_hz)
     assert (audio.samples == audio_of_whole.samples).all()
-    # Ogg Opus says which rate it was made from; decoders give that, or Opus's own.
+    # Ogg Opus records the rate of its source; a decoder returns samples at that rate, or at Opus's own.
     assert audio.sample_rate_hz in ((rate_hz, 48000) if name == "opus" else (rate_hz,))
     assert audio.channels == 1
     assert 0 <= audio.seconds - len(TONE) / SOURCE_HZ <= most_excess_s(name, rate_hz)
@@ -121,8 +124,10 @@ def test_speed_changes_the_duration_and_not_the_pitch(speed: float, rate_hz: int
 
 @pytest.mark.parametrize(("name", "rate_hz"), [case for case in CASES if case[0] in SOON and case != ("mp3", 8000)])
 def test_the_first_bytes_leave_soon(name: AudioFormat, rate_hz: int) -> None:
-    """At most one frame of speech (80 ms) after those of PCM, and they can be heard. (LAME wants three of its frames
-    first, which are 216 ms at 8 kHz.)"""
+    """The first bytes come at most one frame of speech (80 ms) after those of PCM, and contain audible samples.
+
+    LAME first needs three of its frames, which are 216 ms at 8 kHz.
+    """
 
     def frames_until_audio(encoder: AudioEncoder) -> int:
         sent = b""

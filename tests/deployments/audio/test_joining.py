@@ -1,4 +1,4 @@
-"""Pauses between pieces count the silence that is there already."""
+"""Silence at the ends of the pieces counts as part of the pause between them."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,16 @@ import pytest
 from deployments.audio.joining import Joiner
 
 RATE = 1000
-ONSET = 20  # samples left before the first sound
+ONSET = 20  # samples that stay before the first sound
 
 
 def samples(*parts: tuple[int, int]) -> bytes:
-    """(level, count) after another."""
+    """Return PCM of all (level, count) parts in turn."""
     return b"".join(np.full(count, level, dtype="<i2").tobytes() for level, count in parts)
 
 
 def gap(first: bytes, second: bytes, pause_ms: int, cut: int | None = None) -> tuple[int, int]:
-    """Silent samples heard between two sounds, and samples in all."""
+    """Return the number of silent samples between two sounds, and of all samples."""
     joiner = Joiner(RATE)
     heard = b"".join(joiner.add(first))
     joiner.pause(pause_ms)

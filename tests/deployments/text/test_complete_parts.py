@@ -6,7 +6,7 @@ from deployments.text.sentences import complete_parts
 
 
 def written(text: str, language: str = "auto", *, clauses: bool = False) -> list[str]:
-    """The parts of a text that comes letter by letter, and what is left at its end."""
+    """Return the parts of a text that arrives letter by letter, and the rest at its end."""
     parts: list[str] = []
     rest = ""
     for letter in text:

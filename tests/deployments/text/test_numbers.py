@@ -1,4 +1,4 @@
-"""Numbers in words, in ten languages; and nothing else is touched."""
+"""Numbers become words in ten languages, and everything else stays as it is."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Long text cut into utterances: nothing is lost, whatever it is; and cuts are where a speaker breathes."""
+"""Splitting long text into utterances: no text is ever lost, and cuts are where a speaker breathes."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -8,7 +8,7 @@ from deployments.text.sentences import Piece, split, spoken_length
 
 LONGEST, FIRST = 60, 20
 LANGUAGES = ["auto", "chinese", "english", "japanese", "korean", "german", "french", "russian", "italian"]
-# What is a boundary, and what makes boundaries hard.
+# Boundaries, and text that looks like a boundary.
 MARKS = st.sampled_from([".", "。", "? ", "！", ", ", "，", "\n", "\n\n", " ", '"', "」", "…", "Dr. ", "3.5", "👩‍🚀"])
 
 

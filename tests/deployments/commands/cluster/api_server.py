@@ -1,4 +1,4 @@
-"""A Kubernetes API server on a real socket, for kubectl and for the `kubernetes` client, with memory for etcd."""
+"""A Kubernetes API server on a real socket, for kubectl and the `kubernetes` client, with its objects in memory."""
 
 import asyncio
 import contextlib
@@ -39,9 +39,10 @@ _Result = TypeVar("_Result")
 
 
 class ApiServer:
-    """Runs in a thread while it is entered. kuberay: whether its custom resources are installed.
+    """A context manager whose server runs in a thread. kuberay: whether KubeRay's custom resources are installed.
 
-    logs: (pod, container, previous) -> lines, followed as they grow; forbidden: (verb, plural) pairs answered with 403.
+    logs: (pod, container, previous) -> lines, which a follower receives as they grow; forbidden: (verb, plural) pairs
+    that are answered with 403.
     """
 
     def __init__(self, kuberay: bool = True) -> None:
@@ -71,7 +72,7 @@ class ApiServer:
             raise self._handlers.faults[0]
 
     def call(self, function: Callable[[Store], _Result]) -> _Result:
-        """Run `function` on the store, in the thread that it belongs to."""
+        """Run `function` on the store, in the thread of the store."""
 
         async def run() -> _Result:
             return function(self.store)
@@ -79,14 +80,14 @@ class ApiServer:
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
 
     def start_task(self, run: Callable[[], Any]) -> "asyncio.Future[None]":
-        """A coroutine beside the server, for a controller. Cancelled by its owner or at the end."""
+        """Start a coroutine beside the server, for a controller. Its owner cancels it; else it ends with the server."""
         return asyncio.run_coroutine_threadsafe(run(), self._loop)  # type: ignore[return-value]  # the future's own result
 
     def kind(self, name: str) -> Kind:
         return self.store.kind(name)
 
     def create(self, body: Json, namespace: str = "default") -> Json:
-        """As somebody else would, without a request."""
+        """Create an object as another client would, without a request."""
         writer = ("tests", "Update", "")
         made = self.call(lambda store: store.create(self.kind(body["kind"]), namespace, body, writer, True, False))
         if "status" not in body:
@@ -101,18 +102,18 @@ class ApiServer:
         self.call(lambda store: store.delete(self.kind(kind), namespace, name))
 
     def find(self, kind: str, name: str, namespace: str = "default") -> Json:
-        """Raises Refused."""
+        """Return an object. Raises Refused."""
         return self.call(lambda store: store.get(self.kind(kind), namespace, name))
 
     def find_all(self, kind: str, namespace: str = "default") -> list[Json]:
         return self.call(lambda store: store.find(self.kind(kind), namespace))
 
     def wait_for_request(self, part: str) -> None:
-        """Until a request with `part` in it has come. Raises TimeoutError."""
+        """Wait until a request that contains `part` has arrived. Raises TimeoutError."""
         self.wait_until(lambda: any(part in request for request in self.requests))
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Raises TimeoutError."""
+        """Wait until `holds` returns true. Raises TimeoutError."""
         end = time.monotonic() + 20
         while not holds():
             if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""An API server per test, its kubeconfig, and the real kubectl."""
+"""Fixtures: an API server for each test, its kubeconfig, and the real kubectl."""
 
 import base64
 import os
@@ -34,7 +34,7 @@ def assert_said(result: Result, *words: str) -> None:
 
 
 def assert_refused(result: Result, *words: str) -> None:
-    """Exit code 1 and an error that says why: no traceback, no usage."""
+    """Check for exit code 1 and an error message that gives the reason, without a traceback or the usage."""
     assert result.exit_code == 1, result.output
     assert isinstance(result.exception, SystemExit), result.exception
     assert "Error: " in result.stderr
@@ -44,7 +44,7 @@ def assert_refused(result: Result, *words: str) -> None:
 
 @pytest.fixture
 def kuberay() -> bool:
-    """Whether KubeRay's custom resources are installed."""
+    """Return whether KubeRay's custom resources are installed."""
     return True
 
 
@@ -62,12 +62,12 @@ def operator(server: ApiServer) -> Iterator[Operator]:
 
 @pytest.fixture
 def kubeconfig(server: ApiServer, tmp_path: Path) -> Path:
-    """Of `server`, the default one of this test."""
+    """Return a kubeconfig for `server`, the default server of this test."""
     return write_kubeconfig(tmp_path / "kubeconfig", server.url, server.authority_pem)
 
 
 def write_kubeconfig(path: Path, url: str, authority_pem: bytes, token: str = TOKEN) -> Path:
-    """With contexts `tests` (the current one) and `speech`, whose namespace is speech."""
+    """Write a kubeconfig with the contexts `tests` (the current one) and `speech`, whose namespace is speech."""
     contexts = [
         {"name": "tests", "context": {"cluster": "c", "user": "u"}},
         {"name": "speech", "context": {"cluster": "c", "user": "u", "namespace": "speech"}},
@@ -81,7 +81,7 @@ def write_kubeconfig(path: Path, url: str, authority_pem: bytes, token: str = TO
 
 @pytest.fixture
 def run(kubeconfig: Path) -> Run:
-    """`qwen-tts cluster ...` in this process, over a real socket; the kubeconfig is given as an option."""
+    """Return a function that runs `qwen-tts cluster ...` in this process, with the kubeconfig as an option."""
 
     def call(command: str, *arguments: str | Path, input: str | None = None) -> Result:
         options = [str(argument) for argument in arguments]

@@ -1,4 +1,4 @@
-"""What an API server tells of itself: its groups and kinds (aggregated and by group), its version, its parameters."""
+"""The discovery routes of an API server: its groups and kinds (aggregated and by group), version and parameters."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryL
 
 
 def routes(kinds: list[Kind]) -> list[web.RouteDef]:
-    """GET /version, /api, /apis, /openapi/v3 and what these lead to."""
+    """Return the routes GET /version, /api, /apis, /openapi/v3 and the routes they refer to."""
     by_version = {
         api_version: list(found)
         for api_version, found in itertools.groupby(
@@ -87,7 +87,7 @@ def _aggregated(by_version: dict[str, list[Kind]]) -> Json:
 
 
 def _openapi(api_version: str, kinds: list[Kind]) -> Json:
-    """Only what kubectl looks for: that PATCH takes fieldValidation and dryRun."""
+    """Return only what kubectl looks for: that PATCH accepts fieldValidation and dryRun."""
     group, _, version = api_version.rpartition("/")
     parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in ("fieldValidation", "dryRun")]
     paths = {}

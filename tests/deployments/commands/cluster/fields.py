@@ -1,7 +1,7 @@
-"""Field ownership of server-side apply: who has set which leaf of an object.
+"""Field ownership of server-side apply: which manager has set which leaf of an object.
 
-Lists are owned as a whole, as those of custom resources are; the lists of built-in kinds that a real API server merges
-by a key are not told apart. Kubernetes documentation, "Server-Side Apply".
+A list is owned as a whole, as in custom resources. A real API server merges some lists of built-in kinds by a key; this
+one does not. Source: Kubernetes documentation, "Server-Side Apply".
 """
 
 import copy
@@ -23,7 +23,7 @@ _NOT_OWNED = {
 
 
 def leaves(body: Json) -> frozenset[Path]:
-    """Paths of everything that can be owned; an empty mapping and any list are leaves."""
+    """Return the paths of all leaves, which can be owned. Empty mappings and all lists are leaves."""
     return frozenset(path for path in _leaves(body, ()) if not any(path[: len(own)] == own for own in _NOT_OWNED))
 
 
@@ -36,7 +36,7 @@ def _leaves(value: object, path: Path) -> Iterator[Path]:
 
 
 def value_at(body: object, path: Path) -> object:
-    """The value, or a mark of absence that equals nothing else."""
+    """Return the value at `path`, or a mark of absence that equals nothing else."""
     for key in path:
         if not isinstance(body, dict) or key not in body:
             return _ABSENT
@@ -45,13 +45,13 @@ def value_at(body: object, path: Path) -> object:
 
 
 def differ(one: Json, other: Json, path: Path) -> bool:
-    """Whether two objects disagree about the leaf at `path`; two mappings do not, whatever is in them."""
+    """Return whether two objects differ at `path`. Two mappings never count as different."""
     values = value_at(one, path), value_at(other, path)
     return values[0] != values[1] and not all(isinstance(value, dict) for value in values)
 
 
 def with_values(body: Json, source: Json, paths: Iterable[Path]) -> Json:
-    """A copy of `body` with the leaves at `paths` as in `source`."""
+    """Return a copy of `body` whose leaves at `paths` come from `source`."""
     result = copy.deepcopy(body)
     for path in paths:
         parent = result
@@ -66,7 +66,7 @@ def with_values(body: Json, source: Json, paths: Iterable[Path]) -> Json:
 
 
 def without(body: Json, paths: Iterable[Path]) -> Json:
-    """A copy of `body` without the leaves at `paths` and the mappings that this empties."""
+    """Return a copy of `body` without the leaves at `paths`, and without the mappings that become empty."""
     result = copy.deepcopy(body)
     for path in paths:
         for length in range(len(path), 0, -1):
@@ -80,7 +80,7 @@ def without(body: Json, paths: Iterable[Path]) -> Json:
 
 
 def merge_patch(body: object, patch: object) -> Any:
-    """RFC 7386."""
+    """Return `body` with a JSON merge patch (RFC 7386)."""
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     result: Json = copy.deepcopy(body) if isinstance(body, dict) else {}
@@ -93,7 +93,7 @@ def merge_patch(body: object, patch: object) -> Any:
 
 
 def updated_owners(owners: Owners, old: Json, new: Json, writer: Owner) -> Owners:
-    """After a write that is no apply: its writer owns all that it changed, nobody what is gone."""
+    """Return the owners after a write other than apply: the writer owns what it changed; deleted leaves have none."""
     changed = {path for path in leaves(new) if value_at(old, path) != value_at(new, path)}
     kept = {owner: (paths & leaves(new)) - changed for owner, paths in owners.items()}
     kept[writer] = kept.get(writer, frozenset()) | changed
@@ -101,7 +101,7 @@ def updated_owners(owners: Owners, old: Json, new: Json, writer: Owner) -> Owner
 
 
 def managed_fields(owners: Owners, api_version: str, time: str) -> list[Json]:
-    """metadata.managedFields, all entries with one time."""
+    """Return metadata.managedFields; all entries have the same time."""
     entries = []
     for (manager, operation, subresource), paths in sorted(owners.items()):
         tree: Json = {}

@@ -1,7 +1,7 @@
-"""What the API server of the tests answers to each request.
+"""The request handlers of the tests' API server.
 
-What it does it does as documented (Kubernetes API concepts); what it does not it refuses: JSON patches, directives of
-strategic merges.
+Every supported request behaves as documented (Kubernetes API concepts). JSON patches and the directives of strategic
+merges are not supported, and are refused.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ Send = Callable[[str, Json], Awaitable[None]]
 
 
 class Handlers:
-    """logs, forbidden: as ApiServer has them; requests: all that came; faults: of the handlers themselves."""
+    """logs, forbidden: those of ApiServer; requests: all that arrived; faults: exceptions of the handlers."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -139,7 +139,7 @@ class Handlers:
             if type_ in ("BOOKMARK", "ERROR") or matches(body, labels, fields):
                 await response.write(json.dumps({"type": type_, "object": body}).encode() + b"\n")
 
-        with contextlib.suppress(ConnectionResetError):  # who watched has seen enough
+        with contextlib.suppress(ConnectionResetError):  # the watching client has disconnected
             await self._send_changes(request.query, kind, namespace, send)
         return response
 
@@ -178,7 +178,7 @@ class Handlers:
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
         sent = max(0, len(self.logs[key]) - int(query.get("tailLines", 1_000_000)))
-        with contextlib.suppress(ConnectionResetError):  # who followed has seen enough
+        with contextlib.suppress(ConnectionResetError):  # the following client has disconnected
             while True:
                 lines = self.logs[key][sent:]
                 sent += len(lines)

@@ -1,6 +1,6 @@
-"""KubeRay's operator, its Serve and the kubelets, as far as the API server sees them: they write status, pods, events.
+"""A double of KubeRay's operator, of Serve and of the kubelets: it writes status, pods and events to the API server.
 
-What they write is what KubeRay writes (its controllers/ray/rayservice_controller.go). How a start goes is given.
+It writes the same objects as KubeRay (controllers/ray/rayservice_controller.go). The test decides how a start goes.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ _STEP_S = 0.02
 
 
 class Operator:
-    """Runs beside an ApiServer while it is entered.
+    """A context manager that runs beside an ApiServer.
 
-    start: how the next one goes, to be changed at any time; stopped: it does nothing; replaces: whether it makes a new
-    cluster for a changed specification.
+    start: how the next start goes; a test may change it at any time. stopped: the operator does nothing. replaces:
+    whether it creates a new cluster for a changed specification.
     """
 
     def __init__(self, server: ApiServer, start: Start = Start.WELL) -> None:
@@ -40,7 +40,7 @@ class Operator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._task.done():  # it never ends by itself
+        if self._task.done():  # the task never ends by itself, so it has failed: raise its exception
             self._task.result()
         self._task.cancel()
 
@@ -52,7 +52,7 @@ class Operator:
                 try:
                     await self._reconcile(service["metadata"]["namespace"], service["metadata"]["name"])
                 except Refused as refused:
-                    if refused.status != 404:  # deleted meanwhile
+                    if refused.status != 404:  # 404: the object was deleted meanwhile
                         raise
             await store.next_change(0 if store.version > before else 0.2)
 
@@ -142,7 +142,7 @@ class Operator:
             self._clear(service, [active])
 
     def _scale(self, service: Json, cluster: str) -> None:
-        """As many workers as the specification says, and the same in the RayCluster."""
+        """Create or delete workers until their number is that of the specification; update the RayCluster too."""
         namespace, store, kind = service["metadata"]["namespace"], self._server.store, self._server.kind("Pod")
         spec = copy.deepcopy(service["spec"]["rayClusterConfig"])
         self._write(self._get("RayCluster", namespace, cluster) | {"spec": spec}, _WRITER)
@@ -200,7 +200,7 @@ class Operator:
         return copy.deepcopy(self._server.store.create(kind, namespace, body, _WRITER, False, False))
 
     def _write(self, body: Json, writer: tuple[str, str, str]) -> Json:
-        """Whatever has been written meanwhile."""
+        """Write the object, even if it has changed since it was read."""
         metadata = {key: value for key, value in body["metadata"].items() if key != "resourceVersion"}
         kind = self._server.kind(body["kind"])
         now = self._server.store.replace(
@@ -209,7 +209,7 @@ class Operator:
         return copy.deepcopy(now)
 
     def _set_status(self, service: Json, field: str, value: object) -> Json:
-        """Status with a field replaced (merged, if it is the active cluster's), of the generation acted on."""
+        """Write the status with one field replaced (merged, if it is the active cluster's), and the generation."""
         generation = service["metadata"]["generation"]
         newest = self._get("RayService", service["metadata"]["namespace"], service["metadata"]["name"])
         status = newest.get("status", {})
@@ -228,14 +228,14 @@ class Operator:
         return self._write(service | {"status": status | {"conditions": [*others, new]}}, _STATUS_WRITER)
 
     def _warn(self, namespace: str, kind: str, name: str, reason: str, message: str) -> None:
-        """As the events.k8s.io API shows in core/v1: no lastTimestamp."""
+        """Create a warning as the events.k8s.io API shows it in core/v1: without lastTimestamp."""
         body: Json = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.{reason.lower()}"}}
         body |= {"type": "Warning", "reason": reason, "message": message, "eventTime": _now(), "lastTimestamp": None}
         self._make(body | {"involvedObject": {"kind": kind, "name": name}}, namespace)
 
 
 def _without_replicas(spec: Json) -> str:
-    """What decides whether a new cluster is needed: KubeRay scales a group in place."""
+    """Return the part of a specification whose change needs a new cluster. KubeRay scales a group in place."""
     groups = [
         {key: value for key, value in group.items() if key not in ("replicas", "minReplicas", "maxReplicas")}
         for group in spec.get("workerGroupSpecs", [])

@@ -1,4 +1,4 @@
-"""How a cluster's start may go: what Serve and the kubelets then report."""
+"""The possible starts of a cluster, with the reports of Serve and the kubelets."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -15,7 +15,7 @@ NO_IMAGE = 'Back-off pulling image "registry.example/qwen-tts:0.1": ErrImagePull
 
 
 class Start(Enum):
-    """How the next cluster's start goes."""
+    """The start of the next cluster."""
 
     WELL = "well"
     IMAGE_MISSING = "image missing"
@@ -30,7 +30,7 @@ class Start(Enum):
 
 
 def serve_status(application: str) -> Json:
-    """One application; of its deployments one fails with it."""
+    """Return the status of one application. If it fails, one of its deployments has failed."""
     state = {"RUNNING": "HEALTHY", "DEPLOYING": "UPDATING", "DEPLOY_FAILED": "HEALTHY"}[application]
     deployments = {name: {"status": state} for name in DEPLOYMENTS}
     if application == "DEPLOY_FAILED":

@@ -1,4 +1,4 @@
-"""The objects of a Kubernetes API server in memory: versions, generations, field ownership, finalizers, history."""
+"""The objects of a Kubernetes API server, in memory: versions, generations, field ownership, finalizers, history."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ Key = tuple[str, str, str]  # plural and group version, namespace, name
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind that is served. has_status: with a status subresource."""
+    """A kind of the server. has_status: whether it has a status subresource."""
 
     api_version: str
     kind: str
@@ -56,7 +56,7 @@ class Change:
 
 @dataclass
 class Refused(Exception):
-    """An answer other than success, as a Status object has it."""
+    """An error answer, with the fields of a Status object."""
 
     status: int
     reason: str
@@ -64,12 +64,12 @@ class Refused(Exception):
     causes: list[Json] = field(default_factory=list)
 
 
-# What is wrong with a body: paths of unknown fields, and messages.
+# Returns the faults of a body: paths of unknown fields, and messages about the others.
 Validate = Callable[[Kind, Json], tuple[list[tuple[str, ...]], list[str]]]
 
 
 class Store:
-    """All of it belongs to one event loop. What it returns is its own: to be copied, not changed."""
+    """The store belongs to one event loop. Callers must copy the objects it returns before they change them."""
 
     def __init__(self, kinds: list[Kind], validate: Validate) -> None:
         self.kinds = kinds
@@ -119,7 +119,7 @@ class Store:
         strict: bool = False,
         dry_run: bool = False,
     ) -> Json:
-        """Of the subresource that the writer names, or all else. Raises Refused when `body` is of an older version."""
+        """Replace the subresource that the writer names, or everything else. Raises Refused for an outdated `body`."""
         old = self.get(kind, namespace, name)
         given = body["metadata"].get("resourceVersion", old["metadata"]["resourceVersion"])
         if given != old["metadata"]["resourceVersion"]:
@@ -164,7 +164,7 @@ class Store:
         return self._write(kind, namespace, name, entry, body, {o: p for o, p in owners.items() if p}, strict, dry_run)
 
     def delete(self, kind: Kind, namespace: str, name: str) -> Json:
-        """Gone at once, or marked while it has finalizers."""
+        """Delete the object at once, or mark it as deleted while it has finalizers."""
         body = copy.deepcopy(self.get(kind, namespace, name))
         entry = self._entries[kind.key(namespace, name)]
         if body["metadata"].get("finalizers"):
@@ -239,7 +239,7 @@ class Store:
         return entry.body
 
     def wake(self) -> None:
-        """Let go all who wait for the next change."""
+        """Wake up everything that waits for the next change."""
         self._next_change.set()
         self._next_change = asyncio.Event()
 
@@ -248,7 +248,7 @@ _NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 
 
 def matches(body: Json, labels: str, fields: str) -> bool:
-    """Label selectors `a=b`, `a in (b,c)` and field selectors `a.b=c`, joined by commas."""
+    """Match label selectors `a=b`, `a in (b,c)` and field selectors `a.b=c`, joined by commas."""
     own = body["metadata"].get("labels", {})
     for term in re.findall(r"[^,(]+(?:\([^)]*\))?", labels):
         if found := re.fullmatch(r"\s*(\S+) in \((.*)\)", term):
@@ -275,7 +275,7 @@ def _conflict(kind: Kind, disputed: dict[Owner, set[tuple[str, ...]]]) -> Refuse
 
 
 def _of_subresource(kind: Kind, old: Json, new: Json, subresource: str) -> Json:
-    """`new` with what a write to this subresource may not change as it was."""
+    """Return `new`, except for the parts that a write to this subresource cannot change."""
     if subresource == "status":
         return copy.deepcopy(old) | {"status": new.get("status", {})}
     if kind.has_status:

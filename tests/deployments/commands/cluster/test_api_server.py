@@ -1,4 +1,4 @@
-"""The API server of these tests keeps the promises of a real one that the others build on."""
+"""The tests' own API server behaves like a real one, as far as the other tests rely on it."""
 
 import json
 import ssl
@@ -33,7 +33,7 @@ def core(connection: client.ApiClient) -> client.CoreV1Api:
 
 @pytest.fixture
 def custom(connection: client.ApiClient) -> Any:
-    """Untyped: its objects are any JSON."""
+    """Return the untyped client, whose objects are any JSON."""
     return client.CustomObjectsApi(connection)
 
 

@@ -1,4 +1,4 @@
-"""`qwen-tts cluster apply`: what it changes, and that it changes nothing when it cannot change all."""
+"""`qwen-tts cluster apply`: its changes, and that nothing changes if any object cannot be applied."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ HOOK = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "test", "annotat
 
 
 def written(server: ApiServer) -> list[str]:
-    """Requests that changed something, as plural/name."""
+    """Return the requests that changed an object, as plural/name."""
     changing = [r for r in server.requests if not r.startswith("GET") and "dryRun=" not in r]
     return ["/".join(request.split("?")[0].split("/")[-2:]) for request in changing]
 

@@ -1,4 +1,4 @@
-"""The group `cluster` costs nothing to those who do not use it, and says what it needs."""
+"""The group `cluster` imports nothing until it is used, and names its missing dependencies."""
 
 import subprocess
 import sys

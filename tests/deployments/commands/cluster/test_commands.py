@@ -1,4 +1,4 @@
-"""status, url, logs, rollout, delete: what they say and do, and whom they refuse."""
+"""The commands status, url, logs, rollout and delete: their output, their effects and their errors."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ COMMANDS = ("status", "wait", "logs", "url", "rollout", "delete")
 
 @pytest.fixture
 def active(run: Run, server: ApiServer, operator: Operator) -> str:
-    """The cluster of a service that runs, with settings and a claim."""
+    """Start a service with settings and a claim, and return the name of its cluster."""
     assert_said(run("apply", "-", input=text_of(ray_service(), settings(), claim())))
     server.wait_until(lambda: server.find("RayService", "qwen-tts").get("status", {}).get("numServeEndpoints") == 2)
     server.wait_until(

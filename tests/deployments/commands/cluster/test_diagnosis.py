@@ -1,4 +1,4 @@
-"""What counts as a cause, and what is only how a start looks for a while."""
+"""The causes that are diagnosed, and the states of a normal start that are not causes."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -15,7 +15,7 @@ WAITS = "Deployment 'Talker' in application 'qwen-tts' has 1 replicas that have 
 
 
 def service(message: str = "") -> RayService:
-    """Starting, its one deployment UPDATING with that message."""
+    """Return a starting service whose one deployment is UPDATING with this message."""
     deployments = {"Talker": {"status": "UPDATING", "message": message}}
     applications = {"qwen-tts": {"status": "DEPLOYING", "serveDeploymentStatuses": deployments}}
     pending = {"rayClusterName": CLUSTER, "applicationStatuses": applications}

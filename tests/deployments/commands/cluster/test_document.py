@@ -1,4 +1,4 @@
-"""docs/cluster.md is true: its commands are run, in their order, and say what it says."""
+"""The commands of docs/cluster.md are run in their order, and must print what the page shows."""
 
 import doctest
 import re

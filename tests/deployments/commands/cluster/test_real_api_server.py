@@ -1,4 +1,4 @@
-"""apply, status and delete on a real kube-apiserver and etcd, where both are on the PATH; no operator, no kubelets."""
+"""apply, status and delete on a real kube-apiserver and etcd, if both are on the PATH; no operator, no kubelets."""
 
 import shutil
 import socket
@@ -47,7 +47,7 @@ DEFINITION: Json = {
 
 @pytest.fixture(scope="module")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of a kube-apiserver with an etcd of its own. Its certificate is its own as well, and not verified."""
+    """Return a kubeconfig for a new kube-apiserver with its own etcd. Its self-signed certificate is not verified."""
     home = tmp_path_factory.mktemp("kubernetes")
     store, peers, port = free_port(), free_port(), free_port()
     (home / "tokens.csv").write_text(f"{TOKEN},tester,tester,system:masters\n", encoding="utf-8")

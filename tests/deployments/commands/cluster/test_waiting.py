@@ -1,4 +1,4 @@
-"""Waiting for a service: until it is ready, or until it is plain why it will not be."""
+"""Waiting for a service until it is ready, or until the reason is known why it will not be."""
 
 import os
 import pty
@@ -139,7 +139,7 @@ def test_bars_are_shown_on_a_terminal(server: ApiServer, kubeconfig: Path, opera
         try:
             while piece := os.read(ours, 4096):
                 shown += piece
-        except OSError:  # how a terminal ends
+        except OSError:  # raised when the other side closes the terminal
             pass
         output = process.communicate()[0]
     os.close(ours)

@@ -1,4 +1,4 @@
-"""Validation of RayServices against KubeRay's custom resource definition, as an API server does it."""
+"""Validation of RayServices against KubeRay's custom resource definition, as in an API server."""
 
 import jsonschema
 
@@ -8,19 +8,19 @@ from tests.kuberay import RESTATED, ray_service_definition
 
 
 def ray_service_schema() -> Json:
-    """KubeRay's own, or as much of it as the chart uses."""
+    """Return KubeRay's definition, or the excerpt with the fields that the chart uses."""
     restated = {"type": "object", "properties": {"spec": RESTATED["RayService"], "status": {"type": "object"}}}
     return ray_service_definition() or restated
 
 
 class RayServiceRules:
-    """What an API server finds wrong with a RayService."""
+    """The faults that an API server finds in a RayService."""
 
     def __init__(self) -> None:
         self._validator = jsonschema.Draft202012Validator(ray_service_schema())
 
     def __call__(self, kind: Kind, body: Json) -> tuple[list[tuple[str, ...]], list[str]]:
-        """Paths of unknown fields; messages about the others."""
+        """Return the paths of unknown fields, and messages about the other faults."""
         if kind.kind != "RayService":
             return [], []
         unknown: list[tuple[str, ...]] = []
