@@ -82,17 +82,8 @@ def generate(
     before = psutil.cpu_times()
     for worker in workers:
         worker.start()
-    records, efforts, stopped = list[Record](), list[Effort](), False
     try:
-        while len(efforts) < processes:
-            match _next(results, workers):
-                case Record() as record:
-                    records.append(record)
-                    if not stopped and enough(record):
-                        stopped = True
-                        stop.set()
-                case Effort() as effort:
-                    efforts.append(effort)
+        records, efforts, stopped = _collected(results, workers, stop, enough)
     finally:
         stop.set()
         for worker in workers:
@@ -110,6 +101,26 @@ def _stolen_share(before: Any, after: Any) -> float:  # noqa: ANN401  # psutil's
     # The fields after the eighth are the time of guests, which `user` and `nice` already contain.
     seconds = sum(after[:8]) - sum(before[:8])
     return float((after.steal - before.steal) / seconds) if seconds else 0.0
+
+
+def _collected(
+    results: "Queue[Record | Effort]",
+    workers: Sequence[multiprocessing.process.BaseProcess],
+    stop: Event,
+    enough: Callable[[Record], bool],
+) -> tuple[list[Record], list[Effort], bool]:
+    """Return all records and the effort of every worker, and whether `enough` stopped the load."""
+    records, efforts, stopped = list[Record](), list[Effort](), False
+    while len(efforts) < len(workers):
+        match _next(results, workers):
+            case Record() as record:
+                records.append(record)
+                if not stopped and enough(record):
+                    stopped = True
+                    stop.set()
+            case Effort() as effort:
+                efforts.append(effort)
+    return records, efforts, stopped
 
 
 def _next(results: "Queue[Record | Effort]", workers: Sequence[multiprocessing.process.BaseProcess]) -> Record | Effort:

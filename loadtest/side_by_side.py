@@ -10,8 +10,7 @@ from typing import Unpack
 import click
 import yaml
 
-from loadtest.bench import measure, requests_for, summed_up
-from loadtest.knee import Promise
+from loadtest.bench import Bench, measure, requests_for, summed_up
 from loadtest.options import LoadOptions, bench_of, load_options, promise_of
 from loadtest.report import write_report
 from loadtest.result import Result
@@ -76,15 +75,7 @@ def side_by_side(
     share = None if allow_underruns else spoiled_percent
     with peer(peer_python, checkpoint, peer_dtype) as url:
         bench = replace(bench_of(url, options), requests=peer_requests)
-        if ttfa_ms is None:
-            alone = replace(bench, load="closed", users=1, requests=min(_IDLE_REQUESTS, peer_requests))
-            with requests_for(alone) as make:
-                run = summed_up(alone, measure(alone, make, None, seed=alone.seed, description="peer, idle"))
-            slowest = run.everything.heard_ms["p95"]
-            if slowest is None:
-                raise click.ClickException(f"the peer fails even when idle: {run.everything.errors}")
-            ttfa_ms = room * slowest
-        promise: Promise = promise_of(ttfa_ms, share)
+        promise = promise_of(room * _idle_p95_ms(bench) if ttfa_ms is None else ttfa_ms, share)
         label = f"stand-in for a peer ({peer_dtype}), {checkpoint.name}"
         theirs = search(bench, promise, lowest, highest, tolerance, label)
     _write(theirs, out, f"{name}-peer")
@@ -98,6 +89,17 @@ def side_by_side(
         click.echo(f"{result.conditions.label}: {knee_said(knee)}")
     if theirs.knee.rate:
         click.echo(f"{mine.knee.rate / theirs.knee.rate:.1f} times the peer's rate")
+
+
+def _idle_p95_ms(bench: Bench) -> float:
+    """Measure the TTFA p95 of the idle peer, one request at a time. Raises click.ClickException if requests fail."""
+    alone = replace(bench, load="closed", users=1, requests=min(_IDLE_REQUESTS, bench.requests))
+    with requests_for(alone) as make:
+        run = summed_up(alone, measure(alone, make, None, seed=alone.seed, description="peer, idle"))
+    slowest = run.everything.heard_ms["p95"]
+    if slowest is None:
+        raise click.ClickException(f"the peer fails even when idle: {run.everything.errors}")
+    return slowest
 
 
 @contextmanager
