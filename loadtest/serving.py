@@ -20,7 +20,7 @@ _PEER = Path(__file__).with_name("peer") / "server.py"
 
 @contextmanager
 def ours(config: Path | None = None, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The URL of a service of its own: with the settings of `config`, or the defaults. Raises click.ClickException."""
+    """Start our service with the settings of `config` and yield its URL. Raises click.ClickException."""
     command = [str(Path(sys.executable).with_name("qwen-tts")), "serve"]
     if config is not None:
         command += ["--config", str(config)]
@@ -30,7 +30,10 @@ def ours(config: Path | None = None, environment: Mapping[str, str] | None = Non
 
 @contextmanager
 def peer(python: Path, checkpoint: Path, dtype: str) -> Iterator[str]:
-    """The URL of the peer, run by the `python` of an environment that has what it needs."""
+    """Start the peer with `python`, from an environment with its dependencies; yield its URL.
+
+    Raises click.ClickException.
+    """
     if not python.exists():
         raise click.ClickException(f"{python} does not exist; `python -m loadtest.peer.environment` creates it")
     # -E: with our PYTHONPATH its `import qwen_tts` would find ours
@@ -40,7 +43,7 @@ def peer(python: Path, checkpoint: Path, dtype: str) -> Iterator[str]:
 
 @contextmanager
 def _running(command: Sequence[str], ready_path: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """In a process group of its own, until the end."""
+    """Run a server in its own process group, and yield its URL once it is ready. Raises click.ClickException."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -69,7 +72,7 @@ def _wait_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
     deadline = time.monotonic() + _READY_WITHIN_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise click.ClickException("the server ended before it was ready:")
+            raise click.ClickException("the server exited before it was ready:")
         try:
             if httpx.get(url, timeout=5.0, trust_env=False).is_success:
                 return
