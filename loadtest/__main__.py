@@ -96,7 +96,7 @@ def run(
         write_samples(samples, out / "samples.json")
     if keep:
         write_audio(generated[-1].records, out / "audio")
-    _say(result)
+    _print_result(result)
     if baseline is not None:
         _compare(baseline, result)
 
@@ -134,7 +134,7 @@ def knee(
         promise = promise_of(ttfa_ms, spoiled_percent)
         result = search(bench, promise, lowest, highest, tolerance, label or f"knee of {bench.scenario}")
     _write(result, [], out)
-    _say(result)
+    _print_result(result)
 
 
 @main.command("compare")
@@ -161,7 +161,7 @@ def merge_shards(samples: tuple[Path, ...], allowed_lag_ms: float, out: Path) ->
     """Merge the samples.json files of all shards of one run into one result."""
     result, records = merge([read_samples(file) for file in samples], allowed_lag_ms)
     _write(result, [records], out)
-    _say(result)
+    _print_result(result)
 
 
 @main.command("peer")
@@ -204,7 +204,7 @@ def _write(result: Result, runs: Sequence[Sequence[Record]], out: Path) -> None:
     click.echo(f"written to {out}/", err=True)
 
 
-def _say(result: Result) -> None:
+def _print_result(result: Result) -> None:
     """Print the figures. Raises click.ClickException if the load generator did not keep up, so they mean nothing."""
     for run in result.runs:
         click.echo(markdown(GROUP_HEADS, group_rows(run)))

@@ -21,7 +21,7 @@ def search(bench: Bench, promise: Promise, lowest: float, highest: float, tolera
     with requests_for(bench) as make:
         knee = find_knee(
             lambda rate, attempt: try_rate(bench, make, promise, rate, attempt),
-            promise, lowest=lowest, highest=highest, tolerance=tolerance, seen=_say,
+            promise, lowest=lowest, highest=highest, tolerance=tolerance, seen=_print_trial,
         )  # fmt: skip
     return Result(conditions=conditions, knee=_lighter(knee))
 
@@ -36,6 +36,6 @@ def _lighter(knee: Knee) -> Knee:
     return knee.model_copy(update={"trials": trials})
 
 
-def _say(trial: Trial) -> None:
+def _print_trial(trial: Trial) -> None:
     verdict = "kept" if trial.kept else "broken"
     click.echo(f"{trial.rate:.3g} a second: {trial.late} late, {trial.spoiled} spoiled: {verdict}", err=True)

@@ -79,7 +79,7 @@ def _tempo_steps(speed: float) -> list[float]:
         while (rest < limit) if limit < 1 else (rest > limit):
             steps.append(limit)
             rest /= limit
-    assert 0.5 <= rest <= 2.0, f"atempo would leave samples out at {rest}"
+    assert 0.5 <= rest <= 2.0, f"atempo does not blend at the factor {rest}"
     assert math.isclose(rest * math.prod(steps), speed), f"{steps} and {rest} do not make {speed}"
     return [*steps, rest]
 

@@ -14,10 +14,10 @@ class Joiner:
         one piece              the next piece
         ~~~sound~~~|_silent_|  |____own____|~~~sound~~~        wanted = pause - silent
 
-        own < wanted:   ~~~|_silent_|  added   |____own____|~~~       added = wanted - own
-        own > wanted:   ~~~|_silent_|  |_wanted_|~~~                  the first (own - wanted) samples are dropped
+        own < wanted:   ~~~|_silent_|___added___|____own____|~~~      added = wanted - own
+        own > wanted:   ~~~|_silent_|_wanted_|~~~                     the first (own - wanted) samples are dropped
 
-    At least the onset of 20 ms stays of `own`. Silence at the end of a piece is never held back, because it would then
+    At least the last 20 ms of `own` (the onset of the sound) are kept. Silence at the end of a piece is never held back, because it would then
     arrive too late.
     """
 
