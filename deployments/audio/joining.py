@@ -17,8 +17,8 @@ class Joiner:
         own < wanted:   ~~~|_silent_|___added___|____own____|~~~      added = wanted - own
         own > wanted:   ~~~|_silent_|_wanted_|~~~                     the first (own - wanted) samples are dropped
 
-    At least the last 20 ms of `own` (the onset of the sound) are kept. Silence at the end of a piece is never held back, because it would then
-    arrive too late.
+    At least the last 20 ms of `own` (the onset of the sound) are kept. Silence at the end of a piece is never held
+    back, because it would then arrive too late.
     """
 
     def __init__(self, sample_rate_hz: int) -> None:
