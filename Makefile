@@ -60,7 +60,7 @@ demo-checkpoint: evaluation  ## Train the demo checkpoints from nothing (hours; 
 	$(BIN)/python -m demo --work demo-work
 	mkdir -p qwen_tts/checkpoints && cp -r demo-work/checkpoints/. qwen_tts/checkpoints/
 
-manifests: $(INSTALLED)  ## Make the chart's schema from the settings, and k8s/ from the chart
+manifests: $(INSTALLED)  ## Render the chart's schema and docs/settings.md from the settings, and k8s/ from the chart
 	$(BIN)/python -m k8s.render
 
 lint-manifests: $(INSTALLED)  ## Ask checkov, in an environment of its own, about the manifests and the Dockerfile

@@ -1,6 +1,6 @@
-"""AppArgs: every tunable of the service, strict (a misspelt key is an error) and frozen.
+"""AppArgs: all settings of the service, frozen and strict: a misspelt key is an error.
 
-The same object is filled from a YAML file (`qwen-tts serve --config`), from a Serve config's `args`, or from code.
+They come from a YAML file (`qwen-tts serve --config`), from a Serve config's `args`, or from code.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from qwen_tts.engine.sequence import CHUNK_SCHEDULE
 
 # The most characters that a model speaks at a time, unless its settings say otherwise: about 20 s in a Latin script.
 UTTERANCE_CHARACTERS = 300
-# `checkpoint` of a model that comes with the package.
+# The `checkpoint` of a model that is part of the package.
 EMBEDDED = "embedded"
 
 _EMBEDDED_TYPES: tuple[ModelType, ...] = ("custom_voice", "base", "voice_design")
@@ -27,22 +27,27 @@ PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # The string below a field is its description, from which docs/settings.md is rendered.
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class AutoscalingArgs(Settings):
-    """Serve's policy: replicas follow the requests under way, queued ones included, to `target_ongoing_requests` each.
-
-    The delays say for how long more or fewer must have been wanted.
-    """
+    """Autoscaling of one deployment by Ray Serve, from the number of its ongoing requests (queued ones included)."""
 
     min_replicas: PositiveInt = 1
+    """The lowest number of replicas."""
     max_replicas: PositiveInt
+    """The highest number of replicas."""
     target_ongoing_requests: float = Field(4.0, gt=0)
+    """Ongoing requests per replica that Serve aims at."""
     upscale_delay_s: float = Field(5.0, ge=0)
+    """How long more replicas must be needed before Serve adds them."""
     downscale_delay_s: float = Field(120.0, ge=0)
+    """How long fewer replicas must be enough before Serve removes them."""
     metrics_interval_s: float = Field(1.0, gt=0)
+    """How often the ongoing requests are counted."""
     look_back_period_s: float = Field(5.0, gt=0)
+    """The time over which the counts are averaged. It must be longer than `metrics_interval_s`."""
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> "AutoscalingArgs":
@@ -54,16 +59,20 @@ class AutoscalingArgs(Settings):
 
 
 class ReplicaArgs(Settings):
-    """Replicas of one deployment and the Ray resources of each. A fraction of `num_gpus` shares a GPU; 0 runs on the
-    CPU. `resources` are the cluster's custom ones. With `autoscaling`, `num_replicas` is not given."""
+    """The replicas of one deployment, and the Ray resources of each replica."""
 
     num_replicas: PositiveInt = 1
+    """Number of replicas. Not allowed together with `autoscaling`."""
     autoscaling: AutoscalingArgs | None = None
+    """Lets the number of replicas follow the load."""
     num_cpus: float = Field(0.5, ge=0)
+    """CPUs that Ray reserves for a replica. Ray only counts them: it does not limit what a replica uses."""
     num_gpus: float = Field(0.0, ge=0)
+    """GPUs that Ray reserves for a replica. A fraction shares a GPU; 0 runs on the CPU."""
     resources: dict[str, float] = {}
-    # Streams still running when a replica must go are given this long to end.
+    """Custom resources of the Ray cluster that Ray reserves for a replica."""
     graceful_shutdown_s: float = Field(120.0, gt=0)
+    """How long a replica that must stop waits for its running streams to end."""
 
     @model_validator(mode="after")
     def _one_way_to_count_replicas(self) -> "ReplicaArgs":
@@ -73,102 +82,125 @@ class ReplicaArgs(Settings):
 
 
 class TorchReplicaArgs(ReplicaArgs):
-    """A deployment that computes. `threads` bounds torch's CPU threads; None takes half the cores, because talker and
-    decoder compute side by side. More than there are cores, of all replicas of a machine, are worse than fewer: they
-    wait actively, for each other."""
+    """The replicas of a deployment that computes with torch."""
 
     threads: PositiveInt | None = None
+    """CPU threads of torch in a replica; `null` takes half the cores, because talker and decoder compute side by side.
+    Keep the sum over all replicas of a machine at or below its cores: threads wait actively for each other."""
 
 
 class TalkerArgs(TorchReplicaArgs):
-    """One talker replica. Beyond `slots` running and `max_waiting` queued requests, callers get 429.
-
-    On a CPU float32 is exact, bfloat16 halves what is read per frame, int8 halves it again (the layers' products;
-    the rest is bfloat16). `compile` on a CPU computes with native code, several times as fast, in which a request
-    gets the same codes in any company whatever the dtype; it takes a C++ compiler, AVX-512 with VNNI and BF16 and some
-    seconds at the start, and is done wherever it can be unless it is false. On a GPU it is decoding from CUDA graphs,
-    and must be asked for: they are captured at the start and take minutes, the fewer `slots` and `positions`, the
-    fewer. `prefill_rows` of a new prompt are read per frame of the running streams; what prompts of one voice or
-    instruction have in common is kept, in `prefix_cache_bytes` (0: not). `keep_pace` lets a request wait for a slot
-    while one stream more would give the running ones their frames later than they are played; where one stream alone
-    is not in time at the start, it does nothing.
-    """
+    """The talker of a model: it turns text into codec frames of 80 ms."""
 
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    """Precision of the weights. On a CPU, `float32` is exact, `bfloat16` halves the bytes read per frame, and `int8`
+    (in the layers' products; the rest is `bfloat16`) halves them again. `int8` is the fastest on a CPU."""
     compile: bool | None = None
+    """On a CPU: native code, several times as fast, in which a request's codes do not depend on other requests. It
+    needs a C++ compiler and AVX-512 with VNNI and BF16, and some seconds at the start. `null` uses it where it can run,
+    and plain torch elsewhere. On a GPU: CUDA graphs, only if `true`. Capturing them takes minutes at the start (less
+    with fewer `slots` and `positions`); it has not been run on a GPU yet."""
     prefill_rows: PositiveInt = PREFILL_ROWS
+    """Rows of a new prompt that are computed per frame of the running streams."""
     prefix_cache_bytes: int = Field(PREFIX_CACHE_BYTES, ge=0)
+    """Memory for the computed beginnings of prompts that share a voice or an instruction; 0 keeps none. It changes no
+    sample."""
     keep_pace: bool = True
+    """Makes a request wait for a slot while one more stream would make the running streams late. It has no effect if a
+    single stream was already too slow when the replica started."""
     attn_implementation: Literal["sdpa", "flash_attention_2"] = "sdpa"
+    """The attention kernel. `flash_attention_2` needs the extra `flash-attn`."""
     slots: PositiveInt = 8
+    """Requests that one replica computes at the same time."""
     max_waiting: int = Field(16, ge=0)
-    # Prompt rows plus frames of one sequence. Memory per slot is committed as it is used.
+    """Requests that may wait for a slot. Further requests get 429."""
     positions: int = Field(8192, ge=64)
+    """Prompt rows plus frames of one request. Memory of a slot is committed as it is used."""
     max_frames: PositiveInt = 4096
+    """The most frames of one utterance."""
     chunk_schedule: tuple[PositiveInt, ...] = Field(CHUNK_SCHEDULE, min_length=1)
+    """Frames in each chunk of a stream, in order. The last number repeats."""
 
 
 class CodecDecoderArgs(TorchReplicaArgs):
-    """One codec decoder replica: `slots` streams, of which up to `max_batch` are decoded together. For each codec
-    `primed_cache_bytes` of states in which reference recordings leave it are kept (5 MB a voice; 0: none)."""
+    """The codec decoder: it turns frames into audio. All models share it."""
 
     dtype: Dtype = "float32"
+    """Precision of the weights."""
     slots: PositiveInt = 32
+    """Streams that one replica decodes at the same time."""
     max_batch: PositiveInt = 16
+    """Streams that are decoded together in one batch."""
     primed_cache_bytes: int = Field(64_000_000, ge=0)
+    """Memory, for each codec, for the decoder states after reference recordings (5 MB a voice); 0 keeps none. It
+    changes no sample."""
 
 
 class CodecEncoderArgs(TorchReplicaArgs):
-    """One codec encoder replica: reference recordings, up to `max_batch` at once, become voice prompts; with
-    `max_waiting` of them under way, callers get 429. It computes in float32 whatever the others do: it runs once per
-    voice, and a code that differs by rounding is another code."""
+    """The codec encoder: it turns reference recordings into voice prompts. All models share it.
+
+    It always computes in float32. It runs once per voice, and a code that differs by rounding is another code.
+    """
 
     max_batch: PositiveInt = 16
+    """Recordings that are encoded together in one batch."""
     max_waiting: PositiveInt = 64
+    """Recordings that one replica accepts at the same time. Further requests get 429."""
 
 
 class VoiceStoreArgs(Settings):
-    """The voice library. `url` is a directory that every node sees, or a bucket (s3://..., gs://... with the fsspec
-    package for it); who waits for it longer than `timeout_s` gets 503. `cache_bytes` of prompts are kept in the memory
-    of each ingress replica. The latest `max_previews` designs can be kept, for `preview_ttl_s` each. `aliases` are
-    other names of voices, for clients that ask for OpenAI's: {alloy: ryan}; no voice can be stored under one."""
+    """The voice library of the cluster."""
 
     url: str = "~/.local/share/qwen-tts/voices"
+    """A directory that every node sees, or a bucket (`s3://...`, `gs://...`). A bucket needs its fsspec package: the
+    extra `cloud`, or `pip install s3fs` or `gcsfs`."""
     cache_bytes: int = Field(64_000_000, ge=0)
+    """Memory for voice prompts in each ingress replica."""
     max_voices: PositiveInt = 1000
+    """The most stored voices."""
     max_consents: PositiveInt = 1000
+    """The most recorded consents."""
     aliases: dict[Annotated[str, StringConstraints(to_lower=True, min_length=1)], str] = {}
+    """Other names of voices, for example `{alloy: ryan}` for clients that ask for OpenAI's. No voice can be stored
+    under an alias."""
     timeout_s: float = Field(10.0, gt=0)
+    """How long a request waits for the storage before it gets 503."""
     preview_ttl_s: float = Field(3600.0, gt=0)
+    """How long a designed candidate can be kept by its id."""
     max_previews: PositiveInt = 200
+    """Designed candidates that are stored to choose from. Older ones are dropped."""
 
 
 class ReferenceAudioArgs(Settings):
-    """What callers may give as a reference recording: up to `max_bytes` (a minute of 48 kHz stereo WAV has 11.6 MB).
-    URLs are fetched from the public internet only, at most `max_fetches` at once by an ingress replica; beyond, 429."""
+    """The reference recordings that callers send."""
 
     max_bytes: PositiveInt = 12_000_000
+    """The largest recording. A minute of 48 kHz stereo WAV has 11.6 MB."""
     allow_http_urls: bool = False
+    """Also accepts `http:` URLs, not only `https:`. URLs are fetched from the public internet only."""
     url_timeout_s: float = Field(10.0, gt=0)
+    """How long the download of a recording may take."""
     max_fetches: PositiveInt = 32
+    """Downloads that one ingress replica runs at the same time. Further requests get 429."""
 
 
 class ModelArgs(Settings):
-    """A model callers may name. `checkpoint` is a directory, a hub id, or "embedded"; `type` says which kind is
-    embedded, and is compared with a checkpoint's own. `talker` replaces the application's section for this model.
-
-    Longer text than `utterance_characters` is cut at sentences. Of a Latin script 300 are about 20 s; a Chinese,
-    Japanese or Korean character counts as three. The embedded models were taught up to 14 words at a time, and skip
-    some where there are more.
-    """
+    """A model that callers may name."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")
+    """The name that callers send as `model`. Names must differ."""
     checkpoint: str = EMBEDDED
+    """A directory in the released layout, a hub id, or `embedded` for a demo checkpoint of the package."""
     type: ModelType | None = None
+    """The type of the model. Required for `embedded`; otherwise it must match the checkpoint's own type."""
     talker: TalkerArgs | None = None
+    """Replaces the application's whole `talker` section for this model."""
     utterance_characters: int = Field(
         default_factory=lambda given: 70 if given.get("checkpoint") == EMBEDDED else UTTERANCE_CHARACTERS, ge=60
     )
+    """Longer text is cut at sentences. The default is 300, about 20 s in a Latin script; a Chinese, Japanese or Korean
+    character counts as three. It is 70 for `embedded` models, which were trained on up to 14 words at a time and skip
+    some words of longer texts."""
 
     @model_validator(mode="after")
     def _an_embedded_model_has_a_type(self) -> "ModelArgs":
@@ -178,61 +210,75 @@ class ModelArgs(Settings):
 
 
 class LongTextArgs(Settings):
-    """Text beyond one utterance, of up to `max_characters` (40,000 are about 45 minutes, and 130 MB if not streamed).
-
-    It is cut into utterances (see ModelArgs). Of them `pieces_at_once` are spoken at a time; while the listener has
-    `ahead_s` of audio in hand, only by a replica that is half idle.
-    """
+    """Text that is longer than one utterance of its model. It is cut into pieces, which are spoken side by side."""
 
     max_characters: PositiveInt = 40_000
+    """The longest `input`. 40,000 characters are about 45 minutes of speech, and 130 MB if not streamed."""
     pieces_at_once: PositiveInt = 4
+    """Pieces of one text that are spoken at the same time."""
     ahead_s: float = Field(30.0, ge=0)
+    """Audio in the listener's hands beyond which the next piece is given only to a replica that is half idle."""
 
 
 class IngressArgs(ReplicaArgs):
-    """The HTTP edge. `max_input_characters` is for every text of a request but a speech's `input`."""
+    """The HTTP edge."""
 
     num_cpus: float = Field(0.1, ge=0)
+    """CPUs that Ray reserves for a replica of the ingress."""
     max_input_characters: PositiveInt = 4096
+    """The longest text of every field but a speech request's `input`, and of a text that is still being written."""
     long_text: LongTextArgs = LongTextArgs()
-    # Room for a reference recording in base64; all bodies under way together may hold max_bytes_under_way.
+    """Texts that are longer than one utterance."""
     max_body_bytes: PositiveInt = 17_000_000
+    """The largest request body. The default has room for a reference recording in base64."""
     max_bytes_under_way: PositiveInt = 256_000_000
-    # Audio that is held for all callers together: whole files until they are complete, streams as far as they are ahead
-    # of their playback.
+    """Bytes of all request bodies that one ingress replica holds at the same time. Further requests get 429."""
     max_audio_bytes_under_way: PositiveInt = 256_000_000
-    # A body may pause this long, and take this long altogether.
+    """Audio that one ingress replica holds for all callers: whole files, and what streams hold ahead of playback."""
     body_pause_s: float = Field(10.0, gt=0)
+    """How long a request body may pause."""
     body_timeout_s: float = Field(120.0, gt=0)
+    """How long a whole request body may take."""
     max_candidates: PositiveInt = 4
-    # Of one batch: items spoken at once, and what all of them together may come to (11 minutes at 24 kHz).
+    """The most candidates of one voice design request."""
     batch_concurrency: PositiveInt = 8
+    """Items of one batch that are spoken at the same time."""
     max_batch_audio_bytes: PositiveInt = 32_000_000
-    # For so long a text that is being written may pause before its stream is closed.
+    """The most audio of one batch, all items together (11 minutes at 24 kHz)."""
     live_text_timeout_s: float = Field(30.0, gt=0)
+    """A live text may pause this long before its stream is closed."""
 
 
 class ApiKeyArgs(Settings):
-    """`file` lists API keys by their hashes (`qwen-tts api-key create`); without it the service is open to everyone who
-    can reach it. Every node with an ingress sees the file, a mounted Secret for example; it is read again when it
-    changes."""
+    """Access to the service. See [API keys](http.md#api-keys)."""
 
     file: Path | None = None
+    """A file of API key hashes, made with `qwen-tts api-key create`, that every node with an ingress sees. It is read
+    again when it changes. Without a file, everyone who can reach the service may use it."""
 
 
 class AppArgs(Settings):
-    """The whole application. Of several models of one type, a request that names none gets the first."""
+    """The whole application."""
 
     models: tuple[ModelArgs, ...] = Field(
         tuple(ModelArgs(name=f"demo-{kind.replace('_', '-')}", type=kind) for kind in _EMBEDDED_TYPES), min_length=1
     )
+    """The loaded models; the default is the three demo checkpoints. A request that names no model gets the first model
+    of the type it needs."""
     talker: TalkerArgs = TalkerArgs()
+    """The talkers. Each model has its own talker deployment, with these settings unless the model has a `talker`."""
     codec_decoder: CodecDecoderArgs = CodecDecoderArgs()
+    """The codec decoder, which all models share."""
     codec_encoder: CodecEncoderArgs = CodecEncoderArgs()
+    """The codec encoder, which all models share."""
     ingress: IngressArgs = IngressArgs()
+    """The HTTP edge and its limits."""
     voices: VoiceStoreArgs = VoiceStoreArgs()
+    """The voice library."""
     reference_audio: ReferenceAudioArgs = ReferenceAudioArgs()
+    """Reference recordings that callers send."""
     api_keys: ApiKeyArgs = ApiKeyArgs()
+    """Access to the service."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "AppArgs":
@@ -243,12 +289,12 @@ class AppArgs(Settings):
 
 
 def load_settings(path: Path) -> AppArgs:
-    """AppArgs from a YAML file. Raises pydantic.ValidationError naming the key at fault."""
+    """Read AppArgs from a YAML file. Raises pydantic.ValidationError naming the key at fault."""
     return AppArgs.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
 
 
 def describe_faults(faults: Iterable[object]) -> str:
-    """One line per fault of a pydantic.ValidationError: where it is and what is wrong."""
+    """Return one line per fault of a pydantic.ValidationError: its place and its message."""
     lines = []
     for fault in faults:
         assert isinstance(fault, dict)

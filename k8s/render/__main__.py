@@ -1,4 +1,4 @@
-"""`make manifests`: renders values.schema.json from the settings, and the files of k8s/ from the chart.
+"""`make manifests`: values.schema.json and docs/settings.md from the settings, and k8s/ from the chart.
 
 `python -m k8s.render` writes and names the files that differ. With `--check` it writes nothing, and fails if a file
 differs.
@@ -11,10 +11,12 @@ from pathlib import Path
 
 from k8s.render.binaries import find_program
 from k8s.render.schema import values_schema_text
+from k8s.render.settings_page import settings_page
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "qwen-tts"
 SCHEMA = CHART / "values.schema.json"
+SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 CACHE = ROOT / ".cache" / "programs"
 
 RELEASE, NAMESPACE = "qwen-tts", "qwen-tts"
@@ -75,6 +77,7 @@ def main() -> None:
 def _files() -> Iterator[tuple[Path, str]]:
     """Yield the schema first, because helm checks the rendered values against it."""
     yield SCHEMA, values_schema_text()
+    yield SETTINGS_PAGE, settings_page()
     yield from plain_manifests()
 
 
