@@ -15,7 +15,7 @@ from loadtest.compare import compare, table
 from loadtest.kept_audio import write_audio
 from loadtest.merge import Samples, merge, read_samples, write_samples
 from loadtest.options import LoadOptions, at, bench_of, load_options, promise_of
-from loadtest.readme import rewritten
+from loadtest.readme import PAGES, rewritten
 from loadtest.record import Record
 from loadtest.report import write_report
 from loadtest.result import Result, conditions_of, read_result
@@ -180,13 +180,14 @@ main.add_command(side_by_side)
 @main.command("readme")
 @click.option("--check", is_flag=True, help="Change nothing; fail if it would.")
 def readme(check: bool) -> None:
-    """Write the performance section of README.md from the result files in docs/benchmarks."""
-    file = Path("README.md")
-    before = file.read_text(encoding="utf-8")
-    after = rewritten(before, Path("docs/benchmarks"))
-    if check and after != before:
-        raise click.ClickException("README.md differs from the result files; run `python -m loadtest readme`")
-    file.write_text(after, encoding="utf-8")
+    """Write the tables of README.md and docs/benchmarks.md from the result files in docs/benchmarks."""
+    for page in PAGES:
+        file = Path(page)
+        before = file.read_text(encoding="utf-8")
+        after = rewritten(page, before, Path("docs/benchmarks"))
+        if check and after != before:
+            raise click.ClickException(f"{page} differs from the result files; run `python -m loadtest readme`")
+        file.write_text(after, encoding="utf-8")
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -1,6 +1,7 @@
-"""README's performance section, written from the result files in docs/benchmarks and from nothing else."""
+"""The tables of README.md and docs/benchmarks.md, written from the result files in docs/benchmarks and nothing else."""
 
 import json
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -23,18 +24,15 @@ _HEADS = [
 ]  # fmt: skip
 
 
-def rewritten(readme: str, directory: Path) -> str:
-    """`readme` with the section between its marks written anew. Raises click.ClickException."""
-    before, begin, rest = readme.partition(BEGIN)
+def rewritten(page: str, text: str, directory: Path) -> str:
+    """Return the `text` of `page` with the section between its marks written anew. Raises click.ClickException."""
+    before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise click.ClickException(f"README.md has no section between {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{section(directory)}\n\n{END}{after}"
-
-
-def section(directory: Path) -> str:
-    parts = [_engine(directory), _scenarios(directory), _knees(directory), _peers(directory)]
-    return "\n\n".join(part for part in parts if part)
+        raise click.ClickException(f"{page} has no section between {BEGIN} and {END}")
+    tables = [table(directory) for table in PAGES[page]]
+    section = "\n\n".join(table for table in tables if table)
+    return f"{before}{BEGIN}\n\n{section}\n\n{END}{after}"
 
 
 def _engine(directory: Path) -> str:
@@ -80,7 +78,7 @@ def _knees(directory: Path) -> str:
     for file in sorted(directory.glob("knee-*.json")):
         result = read_result(file)
         assert result.knee is not None
-        page = f"docs/benchmarks/{file.with_suffix('.html').name}"
+        page = f"benchmarks/{file.with_suffix('.html').name}"
         said.append(f"- [{result.conditions.label}]({page}): {knee_said(result.knee)}.")
     return "Knees:\n\n" + "\n".join(said) if said else ""
 
@@ -108,10 +106,8 @@ def _peers(directory: Path) -> str:
     if not rows:
         return ""
     heads = ["", "limit of TTFA p95", "peer: requests a second, kept (broken)", "ours", "times"]
-    words = (
-        "Beside a stand-in for the FastAPI wrappers of PyPI's qwen-tts ([what it is](docs/benchmarks.md#side-by-side))"
-    )
-    return f"{words}, same weights, same machine, in turn:\n\n{markdown(heads, rows)}"
+    words = "Beside a stand-in for the FastAPI wrappers of PyPI's qwen-tts, same weights, same machine, in turn"
+    return f"{words}:\n\n{markdown(heads, rows)}"
 
 
 def _between(kept: float, broken: float | None) -> str:
@@ -127,3 +123,10 @@ def _where(results: list[Result]) -> str:
     if stolen:
         quiet += f", up to {max(stolen):.0%} of the processors taken by other guests of the host"
     return f"{' and '.join(machines)}, {dates[-1]}; {quiet}"
+
+
+# The pages that have such a section, and the tables in it.
+PAGES: Mapping[str, tuple[Callable[[Path], str], ...]] = {
+    "README.md": (_engine, _scenarios),
+    "docs/benchmarks.md": (_knees, _peers),
+}

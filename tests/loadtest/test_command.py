@@ -18,7 +18,7 @@ from loadtest.__main__ import main
 from loadtest.client import Target
 from loadtest.compare import compare
 from loadtest.options import LoadOptions
-from loadtest.readme import BEGIN, END, rewritten
+from loadtest.readme import BEGIN, END, PAGES, rewritten
 from loadtest.result import Result as Measured
 from loadtest.result import read_result
 from loadtest.summary import Run, summarise
@@ -195,15 +195,25 @@ def test_every_option_of_a_load_is_used() -> None:
     assert set(LoadOptions.__annotations__) <= options
 
 
-def test_the_readme_says_what_the_result_files_say() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert rewritten(readme, ROOT / "docs" / "benchmarks") == readme
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_say_what_the_result_files_say(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert rewritten(page, text, ROOT / "docs" / "benchmarks") == text
 
 
 def test_a_section_comes_from_files_alone(tmp_path: Path) -> None:
     readme = f"before\n{BEGIN}\n\nan old figure\n\n{END}\nafter\n"
-    assert rewritten(readme, tmp_path) == f"before\n{BEGIN}\n\n\n\n{END}\nafter\n"
+    assert rewritten("README.md", readme, tmp_path) == f"before\n{BEGIN}\n\n\n\n{END}\nafter\n"
     (tmp_path / "engine-0.6B.json").write_text('[{"name": "fast", "batch": 1, "ms_per_frame": 53.1}]')
-    assert "| fast | 53 |" in rewritten(readme, tmp_path)
-    with pytest.raises(click.ClickException, match="no section between"):
-        rewritten("nothing", tmp_path)
+    assert "| fast | 53 |" in rewritten("README.md", readme, tmp_path)
+    with pytest.raises(click.ClickException, match=r"README.md has no section between"):
+        rewritten("README.md", "nothing", tmp_path)
+
+
+def test_every_result_file_has_a_table() -> None:
+    """The tables of the two pages hold all that is measured for them."""
+    pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    for file in (ROOT / "docs" / "benchmarks").glob("*-peer.json"):
+        assert f"| {file.stem.removesuffix('-peer')} |" in pages
+    for file in (ROOT / "docs" / "benchmarks").glob("scenario-*.html"):
+        assert file.name in pages
