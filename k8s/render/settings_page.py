@@ -28,8 +28,8 @@ _INTRO = """\
 
 `qwen-tts serve --config settings.yaml` reads these settings from a YAML file. They are also the `args` of a Serve
 config file whose `import_path` is `deployments.app:build_app`. The values under `app` of the
-[Helm chart](../helm/qwen-tts/README.md) are the same keys. The chart itself sets `graceful_shutdown_s` and `api_keys`. A
-misspelt key is an error.
+[Helm chart](../helm/qwen-tts/README.md) are the same keys. The chart itself sets `graceful_shutdown_s` and `api_keys`.
+A misspelt key is an error.
 
 Keys that end in `_s` are seconds, and keys that end in `_bytes` are bytes."""
 
