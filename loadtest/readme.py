@@ -62,7 +62,7 @@ def _row(result: Result) -> list[str]:
     seen = result.runs[0].everything
     names = ("p50", "p95") if seen.requests >= _FEWEST_FOR_P95 else ("p50",)
     return [
-        f"[{result.conditions.scenario}](docs/benchmarks/scenario-{result.conditions.scenario}.html)",
+        f"[{result.conditions.scenario}](benchmarks/scenario-{result.conditions.scenario}.html)",
         f"{result.conditions.rate:g}",
         str(seen.requests),
         quantiles(seen.heard_ms, *names),
@@ -127,6 +127,6 @@ def _where(results: list[Result]) -> str:
 
 # The pages that have such a section, and the tables in it.
 PAGES: Mapping[str, tuple[Callable[[Path], str], ...]] = {
-    "README.md": (_engine, _scenarios),
-    "docs/benchmarks.md": (_knees, _peers),
+    "README.md": (_engine,),
+    "docs/benchmarks.md": (_scenarios, _knees, _peers),
 }
