@@ -1,7 +1,7 @@
-"""What a new user does: start the command and run every snippet of the README."""
+"""What a new user does: start the command, and run every snippet of the documents."""
 
+import json
 import os
-import re
 import subprocess
 import sys
 import wave
@@ -13,15 +13,23 @@ import yaml
 
 from deployments.access.key_file import read_keys
 from deployments.settings import AppArgs
+from tests.documents import PAGES, ROOT, blocks, read_page
 from tests.e2e.starting import PATH, Running
 from tests.recordings import wav
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+BLOCKS = {page: blocks(read_page(page)) for page in PAGES}
+SNIPPETS = {page: [block for block in found if block.language in ("bash", "python")] for page, found in BLOCKS.items()}
+SETTINGS = [(page, block.code) for page, found in BLOCKS.items() for block in found if block.language == "yaml"]
+# What the snippets of each page write. The pages that are not here write nothing.
+WRITTEN = {
+    "README.md": {"speech.wav", "openai.wav", "warm.json", "anna.wav"},
+    "docs/clients.md": {
+        "openai.wav", "speech.pcm", "events.txt", "sentence-0.wav", "sentence-1.wav", "dashscope.wav", "elevenlabs.wav",
+        "live.wav",
+    },
+    "docs/http.md": {"candidates.json", "calm.wav", "api-keys.yaml"},
+    "docs/library.md": {"my-checkpoint", "my-base", "hi.wav", "anna.safetensors"},
+}  # fmt: skip
 
 
 def test_ready_says_where_and_whose_voice_it_is(serving: Running) -> None:
@@ -32,31 +40,46 @@ def test_ready_says_where_and_whose_voice_it_is(serving: Running) -> None:
     assert "No API keys are configured: the service is open to everyone" in text
 
 
-def test_every_snippet_of_the_readme_runs(serving: Running, tmp_path: Path) -> None:
-    environment = {**os.environ, "PATH": PATH}
+@pytest.mark.parametrize("page", [page for page, snippets in SNIPPETS.items() if snippets])
+def test_every_snippet_runs(page: str, serving: Running, tmp_path: Path) -> None:
+    """In the order of the page, in a folder where a recording and the demo checkpoints lie."""
     (tmp_path / "reference.wav").write_bytes(wav("high"))
-    shell = [block.replace("127.0.0.1:8000", f"127.0.0.1:{serving.port}") for block in blocks("bash")]
-    assert len(shell) == 7
-    for block in shell:
-        subprocess.run(["bash", "-euc", block], cwd=tmp_path, env=environment, check=True, timeout=120)
-    for block in blocks("python"):
-        served = block.replace("127.0.0.1:8000", f"127.0.0.1:{serving.port}")
-        command = [sys.executable, "-W", "error", "-c", served]
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
-    names = ("speech", "openai", "dashscope", "sentence-0", "sentence-1", "elevenlabs", "anna", "warm", "hi")
-    for name in names:
-        with wave.open(str(tmp_path / f"{name}.wav")) as file:
-            assert (file.getnchannels(), file.getframerate()) == (1, 24000)
-            assert len(file.readframes(file.getnframes())) > 24000
-    *_, last = (tmp_path / "events.txt").read_text().split("\n\n")[:-1]
-    assert '"speech.audio.done"' in last
-    assert [key.name for key in read_keys(tmp_path / "api-keys.yaml")] == ["alice"]
-    assert (tmp_path / "speech.pcm").stat().st_size % (1920 * 2) == 0
+    (tmp_path / "qwen_tts").symlink_to(ROOT / "qwen_tts")
+    given = {path.name for path in tmp_path.iterdir()}
+    for snippet in SNIPPETS[page]:
+        code = snippet.code.replace("127.0.0.1:8000", f"127.0.0.1:{serving.port}")
+        command = ["bash", "-euc", code] if snippet.language == "bash" else [sys.executable, "-W", "error", "-c", code]
+        subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": PATH}, check=True, timeout=120)
+    written = [path for path in sorted(tmp_path.iterdir()) if path.name not in given]
+    assert {path.name for path in written} == WRITTEN.get(page, set())
+    for path in written:
+        check(path)
 
 
-def test_the_settings_of_the_readme_are_valid() -> None:
-    (block,) = blocks("yaml")
-    assert len(AppArgs.model_validate(yaml.safe_load(block)).models) == 3
+def check(path: Path) -> None:
+    """Check a file that a snippet wrote."""
+    match path.suffix:
+        case ".wav":
+            with wave.open(str(path)) as file:
+                assert (file.getnchannels(), file.getframerate()) == (1, 24000)
+                assert len(file.readframes(file.getnframes())) > 24000
+        case ".pcm":
+            assert path.stat().st_size > 24000
+            assert path.stat().st_size % (1920 * 2) == 0
+        case ".txt":
+            *_, last = path.read_text().split("\n\n")[:-1]
+            assert '"speech.audio.done"' in last
+        case ".json":
+            assert "error" not in json.loads(path.read_text())
+        case ".yaml":
+            assert [key.name for key in read_keys(path)] == ["alice"]
+
+
+@pytest.mark.parametrize(("page", "settings"), SETTINGS)
+def test_the_settings_of_the_documents_are_valid(page: str, settings: str) -> None:
+    args = AppArgs.model_validate(yaml.safe_load(settings))
+    if page == "README.md":
+        assert len(args.models) == 3
 
 
 def test_the_builder_fills_its_settings_from_a_serve_config() -> None:
