@@ -117,7 +117,7 @@ class TalkerArgs(TorchReplicaArgs):
     positions: int = Field(8192, ge=64)
     """Prompt rows plus frames of one request. Memory of a slot is committed as it is used."""
     max_frames: PositiveInt = 4096
-    """The most frames of one utterance."""
+    """The highest number of frames in one utterance."""
     chunk_schedule: tuple[PositiveInt, ...] = Field(CHUNK_SCHEDULE, min_length=1)
     """Frames in each chunk of a stream, in order. The last number repeats."""
 
@@ -132,8 +132,8 @@ class CodecDecoderArgs(TorchReplicaArgs):
     max_batch: PositiveInt = 16
     """Streams that are decoded together in one batch."""
     primed_cache_bytes: int = Field(64_000_000, ge=0)
-    """Memory, for each codec, for the decoder states after reference recordings (5 MB a voice); 0 keeps none. It
-    changes no sample."""
+    """Memory per codec for cached decoder states after reference recordings (5 MB a voice); 0 keeps none. It changes no
+    sample."""
 
 
 class CodecEncoderArgs(TorchReplicaArgs):
@@ -157,16 +157,16 @@ class VoiceStoreArgs(Settings):
     cache_bytes: int = Field(64_000_000, ge=0)
     """Memory for voice prompts in each ingress replica."""
     max_voices: PositiveInt = 1000
-    """The most stored voices."""
+    """The highest number of stored voices."""
     max_consents: PositiveInt = 1000
-    """The most recorded consents."""
+    """The highest number of recorded consents."""
     aliases: dict[Annotated[str, StringConstraints(to_lower=True, min_length=1)], str] = {}
     """Other names of voices, for example `{alloy: ryan}` for clients that ask for OpenAI's. No voice can be stored
     under an alias."""
     timeout_s: float = Field(10.0, gt=0)
     """How long a request waits for the storage before it gets 503."""
     preview_ttl_s: float = Field(3600.0, gt=0)
-    """How long a designed candidate can be kept by its id."""
+    """How long a designed candidate stays stored, so that it can be kept as a voice."""
     max_previews: PositiveInt = 200
     """Designed candidates that are stored to choose from. Older ones are dropped."""
 
@@ -217,7 +217,7 @@ class LongTextArgs(Settings):
     pieces_at_once: PositiveInt = 4
     """Pieces of one text that are spoken at the same time."""
     ahead_s: float = Field(30.0, ge=0)
-    """Audio in the listener's hands beyond which the next piece is given only to a replica that is half idle."""
+    """If the listener has more audio than this in hand, the next piece goes only to a replica that is half idle."""
 
 
 class IngressArgs(ReplicaArgs):
@@ -226,9 +226,9 @@ class IngressArgs(ReplicaArgs):
     num_cpus: float = Field(0.1, ge=0)
     """CPUs that Ray reserves for a replica of the ingress."""
     max_input_characters: PositiveInt = 4096
-    """The longest text of every field but a speech request's `input`, and of a text that is still being written."""
+    """The longest text in any field except a speech request's `input`, and the longest live text."""
     long_text: LongTextArgs = LongTextArgs()
-    """Texts that are longer than one utterance."""
+    """Texts that are longer than one utterance of their model."""
     max_body_bytes: PositiveInt = 17_000_000
     """The largest request body. The default has room for a reference recording in base64."""
     max_bytes_under_way: PositiveInt = 256_000_000
@@ -240,11 +240,11 @@ class IngressArgs(ReplicaArgs):
     body_timeout_s: float = Field(120.0, gt=0)
     """How long a whole request body may take."""
     max_candidates: PositiveInt = 4
-    """The most candidates of one voice design request."""
+    """The highest number of candidates in one voice design request."""
     batch_concurrency: PositiveInt = 8
     """Items of one batch that are spoken at the same time."""
     max_batch_audio_bytes: PositiveInt = 32_000_000
-    """The most audio of one batch, all items together (11 minutes at 24 kHz)."""
+    """The largest audio of one batch, all items together (11 minutes at 24 kHz)."""
     live_text_timeout_s: float = Field(30.0, gt=0)
     """A live text may pause this long before its stream is closed."""
 
