@@ -103,8 +103,7 @@ class TalkerArgs(TorchReplicaArgs):
     prefill_rows: PositiveInt = PREFILL_ROWS
     """Rows of a new prompt that are computed per frame of the running streams."""
     prefix_cache_bytes: int = Field(PREFIX_CACHE_BYTES, ge=0)
-    """Memory for the computed beginnings of prompts that share a voice or an instruction; 0 keeps none. It changes no
-    sample."""
+    """Memory for the beginnings of prompts that share a voice or an instruction; 0 keeps none. It changes no sample."""
     keep_pace: bool = True
     """Makes a request wait for a slot while one more stream would make the running streams late. It has no effect if a
     single stream was already too slow when the replica started."""
@@ -132,8 +131,7 @@ class CodecDecoderArgs(TorchReplicaArgs):
     max_batch: PositiveInt = 16
     """Streams that are decoded together in one batch."""
     primed_cache_bytes: int = Field(64_000_000, ge=0)
-    """Memory per codec for cached decoder states after reference recordings (5 MB a voice); 0 keeps none. It changes no
-    sample."""
+    """Memory per codec for states after reference recordings (5 MB a voice); 0 keeps none. It changes no sample."""
 
 
 class CodecEncoderArgs(TorchReplicaArgs):
@@ -213,7 +211,7 @@ class LongTextArgs(Settings):
     """Text that is longer than one utterance of its model. It is cut into pieces, which are spoken side by side."""
 
     max_characters: PositiveInt = 40_000
-    """The longest `input`. 40,000 characters are about 45 minutes of speech, and 130 MB if not streamed."""
+    """The longest complete text. 40,000 characters are about 45 minutes of speech, and 130 MB if not streamed."""
     pieces_at_once: PositiveInt = 4
     """Pieces of one text that are spoken at the same time."""
     ahead_s: float = Field(30.0, ge=0)
@@ -226,7 +224,7 @@ class IngressArgs(ReplicaArgs):
     num_cpus: float = Field(0.1, ge=0)
     """CPUs that Ray reserves for a replica of the ingress."""
     max_input_characters: PositiveInt = 4096
-    """The longest text in any field except a speech request's `input`, and the longest live text."""
+    """The longest live text, and the longest text in any field except `input`."""
     long_text: LongTextArgs = LongTextArgs()
     """Texts that are longer than one utterance of their model."""
     max_body_bytes: PositiveInt = 17_000_000
@@ -234,7 +232,7 @@ class IngressArgs(ReplicaArgs):
     max_bytes_under_way: PositiveInt = 256_000_000
     """Bytes of all request bodies that one ingress replica holds at the same time. Further requests get 429."""
     max_audio_bytes_under_way: PositiveInt = 256_000_000
-    """Audio that one ingress replica holds for all callers: whole files, and what streams hold ahead of playback."""
+    """Audio that one ingress replica holds. Beyond it, whole files get 429 and streams wait for their playback."""
     body_pause_s: float = Field(10.0, gt=0)
     """How long a request body may pause."""
     body_timeout_s: float = Field(120.0, gt=0)

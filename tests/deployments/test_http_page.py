@@ -1,16 +1,15 @@
-"""docs/http.md names every field of a speech request and every code of an error."""
+"""docs/http.md names every field of a speech request, and the status of every error code that it names."""
 
 import re
 
-from deployments.speech.utterance import SpeechBody
-from tests.documents import ROOT, read_page
+from deployments.errors import refusal_of
+from deployments.protocols.openai.bodies import SpeechBody
+from qwen_tts.errors import InvalidRequest
+from tests.documents import read_page
 
 PAGE = read_page("docs/http.md")
-# Codes of WebSocket events, which docs/clients.md and the protocols' own modules explain.
-_OF_SOCKETS = {
-    "protocol_error", "message_too_large", "field_not_accepted", "field_not_supported", "input_text_buffer_empty",
-    "response_cancel_not_active", "unknown_event", "invalid_output_format", "unsupported_language",
-}  # fmt: skip
+# Codes of errors that are not the caller's mistakes.
+_OF_THE_SERVER = {"rate_limit_exceeded", "replica_failed", "internal_error", "not_ready", "storage_timeout"}
 
 
 def test_every_field_of_a_speech_request_has_a_row() -> None:
@@ -19,8 +18,11 @@ def test_every_field_of_a_speech_request_has_a_row() -> None:
     assert set(SpeechBody.model_fields) <= named
 
 
-def test_every_code_of_an_error_is_named() -> None:
-    sources = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "deployments").rglob("*.py"))]
-    codes = {code for source in sources for code in re.findall(r'\bcode="(\w+)"', source)}
-    assert len(codes) > 30
-    assert {code for code in codes - _OF_SOCKETS if f"`{code}`" not in PAGE} == set()
+def test_codes_of_errors_stand_beside_their_status() -> None:
+    errors = PAGE.partition("## Errors")[2].partition("\n## ")[0]
+    rows = [
+        (int(status), re.findall(r"`(\w+)`", row)) for status, row in re.findall(r"\| (\d{3}) \| ([^|]*) \|", errors)
+    ]
+    stated = {code: status for status, codes in rows for code in codes if code not in _OF_THE_SERVER}
+    assert len(stated) > 40
+    assert {code: refusal_of(InvalidRequest("", None, code)).status for code in stated} == stated
