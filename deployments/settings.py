@@ -15,10 +15,9 @@ from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES
 from qwen_tts.engine.scheduler import PREFILL_ROWS
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE
 
-# The most characters that a model speaks at a time, unless its settings say otherwise: about 20 s in a Latin script.
+# Characters that a model speaks at a time, unless its settings differ: about 20 s in a Latin script.
 UTTERANCE_CHARACTERS = 300
-# The `checkpoint` of a model that is part of the package.
-EMBEDDED = "embedded"
+EMBEDDED = "embedded"  # the `checkpoint` of a model that is part of the package
 
 _EMBEDDED_TYPES: tuple[ModelType, ...] = ("custom_voice", "base", "voice_design")
 
