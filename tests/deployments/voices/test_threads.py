@@ -13,7 +13,7 @@ from deployments.voices.threads import StorageThreads
 
 
 async def test_answers_and_errors_pass_through() -> None:
-    storage = StorageThreads(10.0)
+    storage = StorageThreads(60.0)
     assert await storage.run(sorted, [2, 1], reverse=True) == [2, 1]
     with pytest.raises(FileNotFoundError):
         await storage.run(open, "/no/such/file")
@@ -21,13 +21,19 @@ async def test_answers_and_errors_pass_through() -> None:
 
 async def test_storage_that_hangs_costs_its_callers_a_503_and_others_nothing() -> None:
     storage, go = StorageThreads(0.2), threading.Event()
-    answers = await asyncio.gather(*(storage.run(go.wait, 60) for _ in range(40)), return_exceptions=True)
+    waited: list[bool] = []
+
+    def hang() -> None:
+        waited.append(go.wait(60))
+
+    answers = await asyncio.gather(*(storage.run(hang) for _ in range(40)), return_exceptions=True)
     for answer in answers:
         assert isinstance(answer, Unavailable)
         assert answer.code == "storage_timeout"
-    assert await asyncio.wait_for(asyncio.to_thread(lambda: 1), 10) == 1, "other threads are free"
+    assert await asyncio.to_thread(lambda: 1) == 1
+    assert waited == [], "another thread answers while those of the storage hang"
     go.set()
-    assert await StorageThreads(10.0).run(lambda: 2) == 2
+    assert await StorageThreads(60.0).run(lambda: 2) == 2
 
 
 class Upload:
@@ -51,4 +57,8 @@ async def test_callers_that_gave_up_leave_nothing_behind() -> None:
     with pytest.raises(Unavailable):
         await storage.run(lambda: 1)
     go.set()
-    assert await storage.run(lambda: 2) == 2
+    answer = None
+    while answer is None:  # the threads that hung end in their own time
+        with contextlib.suppress(Unavailable):
+            answer = await storage.run(lambda: 2)
+    assert answer == 2
