@@ -13,6 +13,7 @@ from deployments.settings import IngressArgs
 from deployments.speech.limits import TextLimits
 from deployments.speech.live_speech import LiveText
 from qwen_tts.errors import InvalidRequest
+from tests.virtual_time import in_virtual_time
 
 
 class Nobody:
@@ -67,19 +68,26 @@ def limits(live_characters: int = 100) -> TextLimits:
     return TextLimits(IngressArgs(max_input_characters=live_characters))
 
 
+@in_virtual_time()
 async def test_a_pause_ends_a_text() -> None:
     text = LiveText(limits())
     text.append("One ")
     text.append("two.")
-    pieces = [await text.next_piece(0.01) for _ in range(3)]
-    assert pieces == ["One ", "two.", None]
+    assert [await text.next_piece(10) for _ in range(2)] == ["One ", "two."]
+    reading = asyncio.create_task(text.next_piece(10))
+    await asyncio.sleep(9.9)
+    assert not reading.done()
+    await asyncio.sleep(0.2)
+    assert reading.done()
+    assert reading.result() is None
     assert (text.ended, text.characters, text.blank) == (True, 8, False)
 
 
+@in_virtual_time()
 async def test_a_text_that_may_pause_is_read_to_its_end() -> None:
     text = LiveText(limits())
     reading = asyncio.create_task(text.next_piece(None))
-    await asyncio.sleep(0)
+    await asyncio.sleep(3600)
     assert not reading.done()
     text.append("One")
     text.end()
