@@ -1,16 +1,23 @@
-"""A helper that sends requests in the test's own event loop."""
+"""Requests sent within the test's own event loop, in virtual time where time is measured."""
 
+import sys
 import time
 from collections.abc import Sequence
 
+from loadtest import client, generate
 from loadtest.client import Target
 from loadtest.generate import Planned, send
 from loadtest.record import Record
 from loadtest.scenarios import Request
 from loadtest.texts import Text
+from tests.loadtest import fake_server, slow_proxy
+from tests.virtual_time import in_virtual_time
 
 TEXT = Text("english", "Yes, of course.")
 REQUEST = Request("custom_voice", TEXT, {"response_format": "pcm"})
+
+# For tests whose servers and clients are all in one loop.
+virtual = in_virtual_time(client, generate, fake_server, slow_proxy, sys.modules[__name__])
 
 
 async def sent(

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -15,9 +14,8 @@ from loadtest.generate import Planned, generate, watch
 from loadtest.record import Record
 from loadtest.summary import summarise
 from tests.loadtest.fake_server import FakeServer, Step, running, tone
-from tests.loadtest.measuring import REQUEST, sent
-
-_STALL_S = 2.0
+from tests.loadtest.measuring import REQUEST, sent, virtual
+from tests.virtual_time import VirtualTimeLoop
 
 
 @contextmanager
@@ -33,7 +31,7 @@ def in_a_thread(server: FakeServer) -> Iterator[FakeServer]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert ready.wait(10)
+    ready.wait()
     try:
         yield server
     finally:
@@ -43,39 +41,39 @@ def in_a_thread(server: FakeServer) -> Iterator[FakeServer]:
 
 
 def _stalling() -> FakeServer:
-    """Return a server that begins no answer between 0.2 and 2.2 s from now."""
-    begins = time.perf_counter() + 0.2
-    return FakeServer(lambda _: [Step(0.0, tone(0.1))], stall=(begins, begins + _STALL_S))
+    """Begins nothing between 0.2 and 2.2 s from now; otherwise it answers after 10 ms."""
+    now = asyncio.get_running_loop().time()
+    return FakeServer(lambda _: [Step(0.01, tone(0.1))], stall=(now + 0.2, now + 2.2))
 
 
+@virtual
 async def test_an_open_loop_shows_a_stall_and_a_closed_loop_hides_it() -> None:
     moments = offsets_s("poisson", 40, 100, seed=3)
     async with running(_stalling()) as server:
         records, _ = await sent(Target(server.url), moments)
     run = summarise(records, [], 0.0, 20)
-    # Callers arrive for 2.5 s. Those of the 2 s of the stall wait for 1 s on average: two of five wait over a second.
-    heard = run.everything.heard_ms
-    assert heard["p95"] is not None
-    assert heard["max"] is not None
-    assert 1500 < heard["p95"] <= heard["max"]
-    assert heard["max"] > 1800
-    assert sum(record.heard_ms > 1000 for record in records) > 20
+    waits_ms = [10 + (1000 * max(0.0, 2.2 - moment) if moment >= 0.2 else 0) for moment in moments]
+    assert [record.heard_ms for record in records] == pytest.approx(waits_ms, abs=0.001)
+    assert sum(wait_ms > 1000 for wait_ms in waits_ms) > 20, "of 2.5 s of callers those of one wait for over a second"
+    assert run.everything.heard_ms["max"] == pytest.approx(max(waits_ms), abs=0.001)
     assert max(moment.heard_p95_ms or 0 for moment in run.timeline) > 1500
 
     async with running(_stalling()) as server:
         records, _ = await sent(Target(server.url), [None] * 100, users=1)
     hidden = summarise(records, [], 0.0, 20).everything.heard_ms
-    assert hidden["p95"] is not None
-    assert hidden["p95"] < 1000, "one user was kept waiting once, and the others were never sent"
+    assert (hidden["p95"], hidden["max"]) == (pytest.approx(10), pytest.approx(2010, abs=10)), (
+        "one user was kept waiting once, and the others were never sent"
+    )
 
 
+@virtual
 async def test_a_request_that_is_sent_late_is_late_all_the_same() -> None:
     async with running(FakeServer()) as server:
         (record, late), _ = await sent(Target(server.url), [0.0, -0.7])
-    assert late.late_ms > 700
-    assert late.ttfa_ms > 700
-    assert late.rtf < 5, "the server is not to blame"
-    assert record.late_ms < late.late_ms
+    assert late.late_ms == pytest.approx(700)
+    assert late.ttfa_ms == pytest.approx(700)
+    assert late.rtf == 0, "the server is not to blame"
+    assert record.late_ms == 0
 
 
 def test_processes_share_the_work_and_each_request_is_sent_once() -> None:
@@ -119,20 +117,22 @@ def test_users_of_a_closed_loop_send_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(("block_s", "valid"), [(0.0, True), (0.2, False)])
+@virtual
 async def test_a_blocked_event_loop_makes_a_run_invalid(block_s: float, valid: bool) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+
     async def work() -> None:
         for _ in range(5):
-            await asyncio.sleep(0.05)
-            time.sleep(block_s)  # noqa: ASYNC251  # blocks the event loop on purpose
+            await asyncio.sleep(0.055)
+            loop.pass_s(block_s)  # the fault
 
     lags = await watch(asyncio.create_task(work()), lambda: False)
-    async with running(FakeServer()) as server:
+    async with running(FakeServer(lambda _: [Step(0.1, tone(0.1))])) as server:
         records, _ = await sent(Target(server.url), [0.0])
     check = summarise(records, lags, 0.1, allowed_ms=100).self_check
     assert check.valid is valid
-    lag = check.lag_ms["max"]
-    assert lag is not None
-    assert (lag > 150) is not valid
+    assert check.lag_ms["max"] == pytest.approx(1000 * block_s - 5 if block_s else 0, abs=0.001)
 
 
 def test_a_process_that_dies_is_not_waited_for(capfd: pytest.CaptureFixture[str]) -> None:
