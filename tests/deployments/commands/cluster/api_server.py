@@ -36,6 +36,7 @@ KUBERAY = [
     Kind("ray.io/v1", "RayCluster", "rayclusters", has_status=True),
 ]
 _Result = TypeVar("_Result")
+_PATIENCE_S = 120
 
 
 class ApiServer:
@@ -59,14 +60,14 @@ class ApiServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(_PATIENCE_S)
         self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}, "")
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(_PATIENCE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join()
         self._loop.close()
         if self._handlers.faults:
             raise self._handlers.faults[0]
@@ -77,11 +78,15 @@ class ApiServer:
         async def run() -> _Result:
             return function(self.store)
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_PATIENCE_S)
 
     def start_task(self, run: Callable[[], Any]) -> "asyncio.Future[None]":
         """Start a coroutine beside the server, for a controller. Its owner cancels it; else it ends with the server."""
         return asyncio.run_coroutine_threadsafe(run(), self._loop)  # type: ignore[return-value]  # the future's own result
+
+    def end_watches_after(self, seconds: float) -> None:
+        """Those that begin from now on, if their clients ask for no less."""
+        self._handlers.longest_watch_s = seconds
 
     def kind(self, name: str) -> Kind:
         return self.store.kind(name)
@@ -113,8 +118,8 @@ class ApiServer:
         self.wait_until(lambda: any(part in request for request in self.requests))
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Wait until `holds` returns true. Raises TimeoutError."""
-        end = time.monotonic() + 20
+        """Raises TimeoutError."""
+        end = time.monotonic() + _PATIENCE_S
         while not holds():
             if time.monotonic() > end:
                 raise TimeoutError

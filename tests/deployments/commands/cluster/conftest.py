@@ -11,10 +11,12 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from deployments.commands.cluster import waiting
 from deployments.commands.main import main
 from k8s.render.__main__ import CACHE
 from k8s.render.binaries import find_program
 from tests.deployments.commands.cluster.api_server import ApiServer
+from tests.deployments.commands.cluster.clock import SettledClock
 from tests.deployments.commands.cluster.handlers import TOKEN
 from tests.deployments.commands.cluster.operator import Operator
 
@@ -55,8 +57,11 @@ def server(kuberay: bool) -> Iterator[ApiServer]:
 
 
 @pytest.fixture
-def operator(server: ApiServer) -> Iterator[Operator]:
+def operator(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Operator]:
+    """While it is at work, the clock of the commands that wait stands still."""
     with Operator(server) as running:
+        monkeypatch.setattr(waiting, "time", SettledClock(running.settled))
+        server.end_watches_after(0.1)
         yield running
 
 
@@ -99,6 +104,6 @@ def kubectl(kubeconfig: Path, tmp_path: Path) -> Kubectl:
     def call(*arguments: str | Path, input: str | None = None) -> "subprocess.CompletedProcess[str]":
         command = [path, f"--kubeconfig={kubeconfig}", f"--cache-dir={tmp_path / 'cache'}", *arguments]
         environment = os.environ | {"HOME": str(tmp_path)}
-        return subprocess.run(command, input=input, capture_output=True, text=True, timeout=60, env=environment)
+        return subprocess.run(command, input=input, capture_output=True, text=True, env=environment)
 
     return call

@@ -30,7 +30,8 @@ Send = Callable[[str, Json], Awaitable[None]]
 
 
 class Handlers:
-    """logs, forbidden: those of ApiServer; requests: all that arrived; faults: exceptions of the handlers."""
+    """logs, forbidden: as ApiServer has them; requests: all that came; faults: of the handlers themselves;
+    longest_watch_s: after which a watch is ended, whatever its client asked for, as a server may."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -38,6 +39,7 @@ class Handlers:
         self.forbidden: set[tuple[str, str]] = set()
         self.requests: list[str] = []
         self.faults: list[Exception] = []
+        self.longest_watch_s = 300.0
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._errors])
@@ -145,7 +147,7 @@ class Handlers:
 
     async def _send_changes(self, query: Mapping[str, str], kind: Kind, namespace: str, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        end = loop.time() + float(query.get("timeoutSeconds", 300))
+        end = loop.time() + min(float(query.get("timeoutSeconds", 300)), self.longest_watch_s)
         seen = int(query.get("resourceVersion") or 0)
         if 0 < seen < self.store.forgotten:
             await send("ERROR", _status_body(Refused(410, "Expired", f"too old resource version: {seen}")))

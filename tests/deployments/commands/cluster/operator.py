@@ -33,6 +33,7 @@ class Operator:
         self.stopped = False
         self.replaces = True
         self._server = server
+        self._settled_at = -1  # the store's version after which there was nothing to do
         self._made_from: dict[str, str] = {}  # cluster -> the specification it was made from
 
     def __enter__(self) -> "Operator":
@@ -44,6 +45,11 @@ class Operator:
             self._task.result()
         self._task.cancel()
 
+    def settled(self) -> int | None:
+        """The store's version, if nothing is left to do about it."""
+        version = self._server.store.version
+        return version if version == self._settled_at else None
+
     async def _run(self) -> None:
         store, kind = self._server.store, self._server.kind("RayService")
         while True:
@@ -54,6 +60,8 @@ class Operator:
                 except Refused as refused:
                     if refused.status != 404:  # 404: the object was deleted meanwhile
                         raise
+            if store.version == before:
+                self._settled_at = before
             await store.next_change(0 if store.version > before else 0.2)
 
     async def _reconcile(self, namespace: str, name: str) -> None:
@@ -72,9 +80,10 @@ class Operator:
         if status.get("observedGeneration") == metadata["generation"]:
             return
         if self.start is Start.INVALID:
-            self._condition(
-                service, "Ready", "False", "ValidationFailed", "The RayService spec is invalid: headGroupSpec"
-            )
+            if "ValidationFailed" not in [condition["reason"] for condition in status.get("conditions", [])]:
+                self._condition(
+                    service, "Ready", "False", "ValidationFailed", "The RayService spec is invalid: headGroupSpec"
+                )
             return
         wanted = _without_replicas(service["spec"]["rayClusterConfig"])
         active = status.get("activeServiceStatus", {}).get("rayClusterName")

@@ -10,12 +10,12 @@ def test_kubectl_applies_changes_reads_and_deletes(kubectl: Kubectl, server: Api
     text = text_of(ray_service(), settings())
     done = kubectl("apply", "-f", "-", input=text)
     assert done.stdout == "rayservice.ray.io/qwen-tts created\nconfigmap/qwen-tts-settings created\n", done.stderr
-    kubectl("wait", "--for=condition=Ready", "rayservice/qwen-tts", "--timeout=20s")
+    kubectl("wait", "--for=condition=Ready", "rayservice/qwen-tts", "--timeout=120s")
     done = kubectl("apply", "-f", "-", input=text)
     assert done.stdout == "rayservice.ray.io/qwen-tts unchanged\nconfigmap/qwen-tts-settings unchanged\n", done.stderr
     done = kubectl("apply", "-f", "-", input=text_of(ray_service(replicas=3), settings()))
     assert done.stdout == "rayservice.ray.io/qwen-tts configured\nconfigmap/qwen-tts-settings unchanged\n", done.stderr
-    kubectl("wait", "--for=jsonpath={.status.observedGeneration}=2", "rayservice/qwen-tts", "--timeout=20s")
+    kubectl("wait", "--for=jsonpath={.status.observedGeneration}=2", "rayservice/qwen-tts", "--timeout=120s")
     done = kubectl("get", "pods", "-l", "ray.io/group=talker", "-o", "name")
     assert len(done.stdout.splitlines()) == 3, done.stderr
     assert "ray start: talker" in kubectl("logs", done.stdout.splitlines()[0]).stdout

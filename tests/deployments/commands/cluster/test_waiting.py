@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from deployments.commands.cluster import waiting
 from tests.deployments.commands.cluster.api_server import ApiServer
+from tests.deployments.commands.cluster.clock import SettledClock
 from tests.deployments.commands.cluster.conftest import QWEN_TTS, Run, assert_refused, assert_said, write_kubeconfig
 from tests.deployments.commands.cluster.manifests import SERVE_CONFIG, ray_service, text_of
 from tests.deployments.commands.cluster.operator import Operator
 from tests.deployments.commands.cluster.starts import BROKEN, Start
 
+# By the tests' clock, which stands still while the operator is at work.
 SOON = ("--timeout", "20", "--stuck-after", "0.5")
 
 
@@ -105,26 +108,31 @@ def test_an_upgrade_that_finds_no_gpu_says_that_it_needs_them_twice(run: Run, op
     assert_said(run("status"), "serving, being upgraded")
 
 
-def test_a_server_that_goes_away_is_a_cause_like_others(run: Run, kubeconfig: Path, tmp_path: Path) -> None:
+def test_a_server_that_goes_away_is_a_cause_like_others(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = threading.Event()
+    monkeypatch.setattr(waiting, "time", SettledClock(lambda: 1 if gone.is_set() else None))
     with ApiServer() as other:
         other.create(ray_service())
         file = write_kubeconfig(tmp_path / "other", other.url, other.authority_pem)
         results = []
-        waiting = threading.Thread(target=lambda: results.append(run("wait", "--kubeconfig", file, *SOON)))
-        waiting.start()
+        command = threading.Thread(target=lambda: results.append(run("wait", "--kubeconfig", file, *SOON)))
+        command.start()
         other.wait_for_request("watch=true")
-    waiting.join(20)
+    gone.set()
+    command.join()
     assert_refused(results[0], f"No answer from the Kubernetes API at {other.url}")
 
 
 def test_a_service_that_is_deleted_is_not_waited_for(run: Run, server: ApiServer) -> None:
     server.create(ray_service())
     results = []
-    waiting = threading.Thread(target=lambda: results.append(run("wait", "--timeout", "20")))
-    waiting.start()
+    command = threading.Thread(target=lambda: results.append(run("wait")))
+    command.start()
     server.wait_for_request("watch=true")
     server.delete("RayService", "qwen-tts")
-    waiting.join(20)
+    command.join()
     assert_refused(results[0], "RayService qwen-tts is gone")
 
 
