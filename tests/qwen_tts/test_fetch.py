@@ -23,7 +23,7 @@ from qwen_tts.fetch import FetchLimits, fetch
 
 NOT_ALLOWED, FAILED, TOO_LARGE = "url_not_allowed", "url_fetch_failed", "url_too_large"
 CLIP = bytes(range(256)) * 40
-HTTP = FetchLimits(timeout_s=5.0, allow_http=True)
+HTTP = FetchLimits(timeout_s=60.0, allow_http=True)
 SHORT = FetchLimits(timeout_s=0.5, allow_http=True)
 PAUSE_S = 0.1  # between the bytes of a slow server; each alone is far from any time limit
 
@@ -463,7 +463,7 @@ def test_compressed_though_asked_not_to(internet: Internet, encoding: str) -> No
     assert fetch(internet.url("/fine"), HTTP) == CLIP
 
 
-# Time
+# Time. What is slow here goes on for as long as the fetch does: that it ends is the fetch's doing.
 
 
 @pytest.mark.parametrize(
@@ -512,12 +512,14 @@ def test_a_slow_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
 
     def resolve(host: str, port: int) -> list[str]:
-        done.wait(60.0)
+        done.wait()
         return []
 
     monkeypatch.setattr(module, "_resolve", resolve)
-    assert "longer than" in refused("https://public.example/clip", FAILED, SHORT)
-    done.set()
+    try:
+        assert "longer than" in refused("https://public.example/clip", FAILED, SHORT)
+    finally:
+        done.set()
 
 
 def test_no_time_at_all(internet: Internet) -> None:
