@@ -1,5 +1,10 @@
 """What tests ask of the service, and what they look for in its answers."""
 
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +12,8 @@ import httpx
 
 from tests.recordings import wav
 
+# What takes longer never happens. No test is about so long a time.
+PATIENCE_S = 120.0
 FRAME_BYTES = 1920 * 2
 SHORT = {"input": "Hello", "seed": 1, "max_new_tokens": 3, "response_format": "pcm"}
 
@@ -31,6 +38,24 @@ def fault(response: httpx.Response, status: int, param: str | None = None) -> di
     if param is not None:
         assert error["param"] == param, error
     return error
+
+
+def wait_until(holds: Callable[[], bool], otherwise: str) -> None:
+    """Ask again and again."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.02)
+
+
+@contextmanager
+def posted(url: str, body: dict[str, Any]) -> Iterator[None]:
+    """A request whose answer nobody reads, and whose client leaves at the end."""
+    to, content = httpx.URL(url), json.dumps(body).encode()
+    head = f"POST {to.path} HTTP/1.1\r\nHost: {to.host}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((to.host, to.port or 80), timeout=PATIENCE_S) as connection:
+        connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        yield
 
 
 def stored(client: httpx.Client) -> list[str]:

@@ -27,10 +27,11 @@ from deployments.settings import (
 from deployments.wire.messages import Load
 from qwen_tts.config import ModelType
 from qwen_tts.seeded import SHAPES, write_checkpoint
-from tests.serve.calls import stored
+from tests.serve.calls import PATIENCE_S, stored
 
 CUSTOM, DESIGN, BASE = "tiny-custom", "tiny-design", "tiny-base"
 SLOTS = 4
+BODY_PAUSE_S = 4
 MAX_BODY_BYTES, MAX_AUDIO_BYTES, MAX_BATCH_AUDIO_BYTES = 2_000_000, 1_400_000, 1_000_000
 
 
@@ -42,10 +43,10 @@ class Service:
     app: str
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
+        return httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
 
     def load(self, deployment: str) -> Load:
-        load: Load = _handle(deployment, self.app).load.remote().result(timeout_s=10)
+        load: Load = _handle(deployment, self.app).load.remote().result(timeout_s=PATIENCE_S)
         return load
 
 
@@ -94,14 +95,15 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(ray_port: int, checkpoints: dict[str, Path], voices: Path) -> Service:
     args = AppArgs(
         models=tuple(ModelArgs(name=name, checkpoint=str(path)) for name, path in checkpoints.items()),
-        talker=TalkerArgs(compile=False, slots=SLOTS, threads=1, graceful_shutdown_s=1),
+        # All slots are used on the slowest machine, too.
+        talker=TalkerArgs(compile=False, slots=SLOTS, threads=1, graceful_shutdown_s=1, keep_pace=False),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
         codec_encoder=CodecEncoderArgs(threads=1, graceful_shutdown_s=1),
         ingress=IngressArgs(
             graceful_shutdown_s=1,
             max_body_bytes=MAX_BODY_BYTES,
             max_bytes_under_way=6 * MAX_BODY_BYTES,
-            body_pause_s=2,
+            body_pause_s=BODY_PAUSE_S,
             max_batch_audio_bytes=MAX_BATCH_AUDIO_BYTES,
         ),
         voices=VoiceStoreArgs(url=str(voices), aliases={"Alloy": "ryan"}),

@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +26,9 @@ from deployments.settings import (
     VoiceStoreArgs,
 )
 from tests.recordings import wav
-from tests.serve.calls import fault, speak, stored, upload
+from tests.serve.calls import PATIENCE_S, fault, speak, stored, upload, wait_until
 from tests.serve.conftest import BASE, DESIGN, Service
+from tests.serve.test_live_text import slot_in_use
 
 APP = "keys"
 EMBEDDING = [0.5] * 128
@@ -66,10 +66,10 @@ def keyed(
             ModelArgs(name=BASE, checkpoint=str(checkpoints[BASE]), type="base"),
             ModelArgs(name=DESIGN, checkpoint=str(checkpoints[DESIGN]), type="voice_design"),
         ),
-        talker=TalkerArgs(compile=False, slots=4, threads=1, graceful_shutdown_s=1),
+        talker=TalkerArgs(compile=False, slots=4, threads=1, graceful_shutdown_s=1, keep_pace=False),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
         codec_encoder=CodecEncoderArgs(threads=1, graceful_shutdown_s=1),
-        ingress=IngressArgs(graceful_shutdown_s=1),
+        ingress=IngressArgs(graceful_shutdown_s=1, live_text_timeout_s=600),
         voices=VoiceStoreArgs(url=str(tmp_path_factory.mktemp("owned-voices"))),
         api_keys=ApiKeyArgs(file=key_file),
     )
@@ -80,7 +80,7 @@ def keyed(
 
 def client(service: Service, key: str) -> httpx.Client:
     headers = {"Authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=service.url, timeout=60, trust_env=False, headers=headers)
+    return httpx.Client(base_url=service.url, timeout=PATIENCE_S, trust_env=False, headers=headers)
 
 
 def test_only_probes_come_without_a_key(keyed: Service) -> None:
@@ -122,9 +122,7 @@ def test_a_stream_holds_its_key_s_place_until_it_ends_or_is_left(keyed: Service)
             assert int(refused.headers["Retry-After"]) >= 1
             assert alice.get("/v1/models").status_code == 200
             assert bob.post("/v1/audio/speech", json=short).status_code == 200
-        deadline = time.monotonic() + 10
-        while (answer := alice.post("/v1/audio/speech", json=short)).status_code != 200:
-            assert (answer.status_code, time.monotonic() < deadline) == (429, True)
+        wait_until(lambda: alice.post("/v1/audio/speech", json=short).status_code == 200, "the place is still held")
         assert alice.post("/v1/audio/speech", json=short).status_code == 200, "a finished one leaves its place"
 
 
@@ -218,6 +216,13 @@ def lines_with(word: str, deployment: str, ray_session: Path) -> list[str]:
     return [line for log in logs for line in log.read_text().splitlines() if word in line]
 
 
+def line_with(word: str, deployment: str, ray_session: Path) -> str:
+    """The only one. A request may be over for its client before the line is written."""
+    wait_until(lambda: len(lines_with(word, deployment, ray_session)) > 0, f"{deployment} logs no {word}")
+    (line,) = lines_with(word, deployment, ray_session)
+    return line
+
+
 def test_one_id_finds_a_request_in_every_log(keyed: Service, ray_session: Path) -> None:
     body = {"input": "Hello, a secret", "speaker_embedding": EMBEDDING, "max_new_tokens": 3}
     with client(keyed, "bob") as bob:
@@ -230,16 +235,15 @@ def test_one_id_finds_a_request_in_every_log(keyed: Service, ray_session: Path) 
         assert len(set(made)) == 2
         long = bob.get("/v1/models", headers={"X-Request-Id": "a" * 129})
         assert fault(long, 400)["code"] == "invalid_request_id"
-    (line,) = lines_with("find-me-1 -- POST", "ingress", ray_session)
+    line = line_with("find-me-1 -- POST", "ingress", ray_session)
     assert " -- POST /keyed/v1/audio/speech 200 " in line
     assert line.endswith(f"ms key=bob model={BASE} finish=length")
-    assert len(lines_with("find-me-1", "codec-decoder", ray_session)) == 1
-    assert len(lines_with("find-me-1", f"talker-{BASE}", ray_session)) == 1
+    for deployment in ("codec-decoder", f"talker-{BASE}"):
+        assert line_with("find-me-1", deployment, ray_session)
     for id_, status in zip(made, ("GET /keyed/v1/models 200", "GET - 404"), strict=True):
-        (line,) = lines_with(id_, "ingress", ray_session)
-        assert f" -- {status} " in line
+        assert f" -- {status} " in line_with(id_, "ingress", ray_session)
     for way in ways:
-        (line,) = lines_with(f"{way} -- POST", "ingress", ray_session)
+        line = line_with(f"{way} -- POST", "ingress", ray_session)
         assert line.endswith(f"ms key=bob model={BASE} finish=length")
     for deployment in ("ingress", "codec-decoder", f"talker-{BASE}"):
         assert lines_with("secret", deployment, ray_session) == []
@@ -257,8 +261,15 @@ def test_a_websocket_needs_a_key_too(keyed: Service) -> None:
 
 
 def test_many_at_once_are_counted_one_by_one(keyed: Service) -> None:
-    body = {"input": "Hello there", "speaker_embedding": EMBEDDING, "seed": 7, "max_new_tokens": 200}
+    voice = {"speaker_embedding": EMBEDDING, "seed": 7, "max_new_tokens": 3}
+    body = {"input": "Hello there", **voice}
     with client(keyed, "alice") as alice, concurrent.futures.ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: alice.post("/v1/audio/speech", json=body).status_code, range(6)))
-        assert set(answers) == {200, 429}
-        assert alice.post("/v1/audio/speech", json={**body, "max_new_tokens": 3}).status_code == 200
+
+        def answers() -> list[int]:
+            return list(pool.map(lambda _: alice.post("/v1/audio/speech", json=body).status_code, range(6)))
+
+        with slot_in_use(keyed, "alice", voice=None, model=BASE, **voice):
+            assert answers() == [429] * 6
+        wait_until(lambda: alice.post("/v1/audio/speech", json=body).status_code == 200, "the place is still held")
+        assert set(answers()) <= {200, 429}
+        assert alice.post("/v1/audio/speech", json=body).status_code == 200, "nobody is under way"

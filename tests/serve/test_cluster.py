@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from deployments.settings import (
     VoiceStoreArgs,
 )
 from tests.recordings import wav
-from tests.serve.calls import FRAME_BYTES
+from tests.serve.calls import FRAME_BYTES, PATIENCE_S, wait_until
 from tests.serve.conftest import BASE, Service
 
 APP = "cluster"
@@ -96,13 +95,16 @@ def test_a_voice_is_known_everywhere_at_once(cluster: Service, ray_session: Path
 
 def test_an_encoder_that_dies_loses_no_upload(cluster: Service) -> None:
     """Uploads stay under way until the replica is gone and has been replaced."""
-    names = [
-        actor["name"]
-        for actor in ray.util.list_named_actors(all_namespaces=True)
-        if f"{APP}#codec-encoder" in actor["name"]
-    ]
-    assert len(names) == 2
-    stop = threading.Event()
+
+    def encoders() -> list[str]:
+        actors = ray.util.list_named_actors(all_namespaces=True)
+        return [actor["name"] for actor in actors if f"{APP}#codec-encoder" in actor["name"]]
+
+    def is_replaced(name: str) -> bool:
+        return name not in (names := encoders()) and len(names) == 2 and running("codec-encoder") == 2
+
+    victim, _ = encoders()
+    stop, uploaded = threading.Event(), threading.Semaphore(0)
 
     def uploader(name: str) -> set[int]:
         statuses = set()
@@ -110,20 +112,16 @@ def test_an_encoder_that_dies_loses_no_upload(cluster: Service) -> None:
             while not stop.is_set():
                 statuses.add(upload(client, name, wav("high")).status_code)
                 statuses.add(client.delete(f"/v1/audio/voices/{name}").status_code)
+                uploaded.release()
         return statuses
 
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         uploaders = [pool.submit(uploader, f"caller-{index}") for index in range(6)]
         try:
-            time.sleep(0.5)
-            ray.kill(ray.get_actor(names[0], namespace="serve"))
-            deadline = time.monotonic() + 60
-            while running("codec-encoder") == 2:  # until Serve has noticed
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            while running("codec-encoder") < 2:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            for _ in range(6):
+                assert uploaded.acquire(timeout=PATIENCE_S)
+            ray.kill(ray.get_actor(victim, namespace="serve"))
+            wait_until(lambda: is_replaced(victim), "no other encoder has come")
         finally:
             stop.set()
         assert set().union(*(each.result() for each in uploaders)) == {200}
@@ -134,6 +132,7 @@ def test_talkers_follow_the_load_and_no_request_fails(cluster: Service, ray_sess
     embedding = [0.5] * 128
     stop_load, stop = threading.Event(), threading.Event()
     frames = 24
+    answered = threading.Semaphore(0)  # of the caller who goes on
 
     def caller(until: threading.Event) -> list[tuple[int, int]]:
         answers = []
@@ -141,13 +140,15 @@ def test_talkers_follow_the_load_and_no_request_fails(cluster: Service, ray_sess
             while not until.is_set():
                 answer = speak(client, frames, speaker_embedding=embedding)
                 answers.append((answer.status_code, len(answer.content)))
+                if until is stop:
+                    answered.release()
         return answers
 
     def wait_for(replicas: int) -> None:
-        deadline = time.monotonic() + 60
-        while running(talker) != replicas:
-            assert time.monotonic() < deadline, f"{running(talker)} talkers, not {replicas}"
-            time.sleep(0.1)
+        wait_until(lambda: running(talker) == replicas, f"there are not {replicas} talkers")
+
+    def spoke() -> int:
+        return replicas_with("CALL generate OK", talker, ray_session)
 
     wait_for(1)
     with concurrent.futures.ThreadPoolExecutor(9) as pool:
@@ -155,13 +156,15 @@ def test_talkers_follow_the_load_and_no_request_fails(cluster: Service, ray_sess
         callers = [pool.submit(caller, stop)] + [pool.submit(caller, stop_load) for _ in range(8)]
         try:
             wait_for(2)
+            wait_until(lambda: spoke() == 2, "the second talker does not speak")
             stop_load.set()
             wait_for(1)
-            time.sleep(1)
+            while answered.acquire(blocking=False):  # those of before
+                pass
+            for _ in range(3):
+                assert answered.acquire(timeout=PATIENCE_S)
         finally:
             stop_load.set()
             stop.set()
         answers = [answer for each in callers for answer in each.result()]
-    assert len(answers) > 20
     assert set(answers) == {(200, frames * FRAME_BYTES)}
-    assert replicas_with("CALL generate OK", talker, ray_session) == 2, "the second talker spoke"

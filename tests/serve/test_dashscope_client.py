@@ -17,11 +17,10 @@ from dashscope.audio.qwen_tts_realtime import QwenTtsRealtime, QwenTtsRealtimeCa
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.serve.calls import FRAME_BYTES
+from tests.serve.calls import FRAME_BYTES, PATIENCE_S
 from tests.serve.conftest import Service
 from tests.serve.test_openai_client import wait_until_idle
 
-PATIENCE_S = 30
 BEGINNING = [
     "input_text_buffer.committed",
     "response.created",

@@ -12,7 +12,7 @@ from elevenlabs import AsyncElevenLabs, ElevenLabs, VoiceSettings
 from elevenlabs.core.api_error import ApiError
 
 from tests.audio_files import same_samples
-from tests.serve.calls import FRAME_BYTES, upload
+from tests.serve.calls import FRAME_BYTES, PATIENCE_S, upload
 from tests.serve.conftest import CUSTOM, Service
 from tests.serve.test_dashscope_client import LONG, differences, said
 from tests.serve.test_openai_client import wait_until_idle
@@ -27,13 +27,13 @@ MODEL = "eleven_multilingual_v2"
 
 @pytest.fixture
 def api(service: Service) -> Iterator[ElevenLabs]:
-    with httpx.Client(timeout=60) as connections:  # which this client does not close itself
+    with httpx.Client(timeout=PATIENCE_S) as connections:  # which this client does not close itself
         yield ElevenLabs(base_url=service.url, api_key="unused", httpx_client=connections)
 
 
 @pytest.fixture
 async def async_api(service: Service) -> AsyncIterator[AsyncElevenLabs]:
-    async with httpx.AsyncClient(timeout=60) as connections:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as connections:
         yield AsyncElevenLabs(base_url=service.url, api_key="unused", httpx_client=connections)
 
 

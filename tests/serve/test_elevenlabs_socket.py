@@ -11,12 +11,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.serve.calls import FRAME_BYTES
+from tests.serve.calls import FRAME_BYTES, PATIENCE_S
 from tests.serve.conftest import CUSTOM, Service
-from tests.serve.test_dashscope_client import LONG, PATIENCE_S, differences, said
+from tests.serve.test_dashscope_client import LONG, differences, said
 from tests.serve.test_openai_client import wait_until_idle
 
 FIRST = {"text": " ", "voice_settings": {"stability": 0.5, "speed": 1}, "max_new_tokens": 5}
+ENDLESS = FIRST | {"max_new_tokens": 3000}
 END = {"text": ""}
 
 
@@ -108,7 +109,7 @@ def test_nothing_to_say(service: Service) -> None:
 @pytest.mark.parametrize("ended", [True, False])
 def test_leaving_in_the_middle_frees_the_slots(service: Service, ended: bool) -> None:
     with calling(service) as call:
-        call.send(FIRST | {"max_new_tokens": 3000}, {"text": LONG, "flush": True}, {"text": LONG})
+        call.send(ENDLESS, {"text": LONG, "flush": True}, {"text": LONG})
         if ended:
             call.send(END)
         call.receive()
@@ -129,7 +130,7 @@ def test_leaving_in_the_middle_frees_the_slots(service: Service, ended: bool) ->
         ("", [FIRST, {"text": "Hello ", "voice_settings": {"speed": 2}}], "protocol_error", "voice_settings"),
         ("", [FIRST, {"text": LONG}, END, {"text": "more "}], "protocol_error", "end"),
         ("", [FIRST, {"text": "a" * 4097}], "max_character_limit_exceeded", "4096"),
-        ("", [FIRST, *[{"text": "Hello ", "flush": True}] * 20], "too_many_utterances", "8"),
+        ("", [ENDLESS, *[{"text": "Hello ", "flush": True}] * 20], "too_many_utterances", "8"),
         ("", [FIRST | {"pronunciation_dictionary_locators": [{}]}], "invalid_value", "pronunciation_dictionary"),
         ("", [FIRST | {"voice_settings": {"speed": 9}}], "out_of_range", "voice_settings.speed"),
         ("&inactivity_timeout=1", [], "input_timeout_exceeded", "1 s"),

@@ -12,13 +12,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from tests.serve.calls import FRAME_BYTES, upload
+from tests.serve.calls import FRAME_BYTES, PATIENCE_S, upload
 from tests.serve.conftest import BASE, CUSTOM, DESIGN, Service
 from tests.serve.test_speech import speak, wait_until_idle
 
 TEXT = "Hello there, how are you? 你好 now"
 START = {"voice": "ryan", "seed": 5, "max_new_tokens": 60}
-PATIENCE_S = 30
 
 
 class Call:
@@ -66,10 +65,22 @@ class Call:
 
 
 @contextmanager
-def calling(service: Service) -> Iterator[Call]:
+def calling(service: Service, key: str | None = None) -> Iterator[Call]:
     url = service.url.replace("http", "ws") + "/v1/audio/speech/ws"
-    with connect(url, subprotocols=[Subprotocol("nari.speech.v1")], proxy=None) as socket:
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    with connect(url, subprotocols=[Subprotocol("nari.speech.v1")], additional_headers=headers, proxy=None) as socket:
         yield Call(socket)
+
+
+@contextmanager
+def slot_in_use(service: Service, key: str | None = None, **fields: object) -> Iterator[None]:
+    """A speech whose text pauses: it is under way for as long as this is entered, and for at most the service's
+    `live_text_timeout_s`, however fast or slow the machine."""
+    with calling(service, key) as call:
+        call.start(**fields)
+        call.write("Hello ")
+        call.until("response.started")
+        yield
 
 
 def whole(client: httpx.Client, **fields: object) -> bytes:

@@ -1,10 +1,8 @@
 """Text beyond one utterance over a real socket."""
 
-import time
-
 import httpx
 
-from tests.serve.calls import speak
+from tests.serve.calls import speak, wait_until
 from tests.serve.conftest import CUSTOM, Service
 from tests.serve.test_speech import wait_until_idle
 
@@ -18,12 +16,9 @@ def test_pieces_are_spoken_at_once_and_leave_room_and_end_with_their_listener(
     with client.stream("POST", "/v1/audio/speech", json=BOOK) as response:
         audio = response.iter_raw()
         next(audio)
-        deadline = time.monotonic() + 10
-        while service.load(TALKER).used < 2:
-            assert time.monotonic() < deadline, "the next piece is not being spoken"
-            time.sleep(0.01)
+        wait_until(lambda: service.load(TALKER).used >= 2, "the next piece is not being spoken")
         speak(client, voice="serena")
-        assert service.load(TALKER).used >= 2, "another listener was served meanwhile"
+        wait_until(lambda: service.load(TALKER).used >= 2, "another listener was not served meanwhile")
     wait_until_idle(service)
 
 

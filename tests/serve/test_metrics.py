@@ -3,18 +3,16 @@
 import time
 
 import httpx
-import pytest
 import ray
 
+from tests.serve.calls import PATIENCE_S
 from tests.serve.conftest import CUSTOM, Service
-
-PATIENCE_S = 60.0
 
 
 def scraped() -> dict[str, float]:
     """Samples of our own metrics, labels in the name, of the node's exporter."""
     (node,) = ray.nodes()  # type: ignore[no-untyped-call]  # no types in Ray
-    text = httpx.get(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10, trust_env=False).text
+    text = httpx.get(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=PATIENCE_S, trust_env=False).text
     lines = [line for line in text.splitlines() if line.startswith("ray_qwen_tts_")]
     return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines}
 
@@ -23,7 +21,6 @@ def total(samples: dict[str, float], name: str, label: str) -> float:
     return sum(value for key, value in samples.items() if key.startswith(f"ray_qwen_tts_{name}{{") and label in key)
 
 
-@pytest.mark.timeout(180)
 def test_streams_and_steps_are_counted(service: Service) -> None:
     model = f'model="{CUSTOM}"'
     least = {

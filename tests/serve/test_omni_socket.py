@@ -14,9 +14,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.serve.calls import FRAME_BYTES
+from tests.serve.calls import FRAME_BYTES, PATIENCE_S
 from tests.serve.conftest import Service
-from tests.serve.test_dashscope_client import LONG, PATIENCE_S, differences, said
+from tests.serve.test_dashscope_client import LONG, differences, said
 from tests.serve.test_openai_client import wait_until_idle
 
 CONFIG = {"type": "session.config", "voice": "ryan", "seed": 1, "max_new_tokens": 5}

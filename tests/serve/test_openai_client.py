@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from tests.audio_files import same_samples
 from tests.recordings import wav
-from tests.serve.calls import FRAME_BYTES, fault, stored, upload
+from tests.serve.calls import FRAME_BYTES, fault, stored, upload, wait_until
 from tests.serve.conftest import BASE, CUSTOM, DESIGN, Service
 
 SHORT = {"max_new_tokens": 5, "seed": 1}
@@ -50,10 +49,8 @@ def audio_of(found: list[dict[str, Any]]) -> bytes:
 
 
 def wait_until_idle(service: Service) -> None:
-    deadline = time.monotonic() + 10
-    while any(service.load(name).used for name in (f"talker-{CUSTOM}", "codec-decoder")):
-        assert time.monotonic() < deadline, "slots are still in use"
-        time.sleep(0.01)
+    names = (f"talker-{CUSTOM}", "codec-decoder")
+    wait_until(lambda: not any(service.load(name).used for name in names), "slots are still in use")
 
 
 def test_two_utterances_on_one_client(api: openai.OpenAI) -> None:

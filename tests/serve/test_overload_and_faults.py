@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import json
-import time
+import os
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -14,25 +16,65 @@ from ray import serve
 from deployments.app import build_app
 from deployments.settings import AppArgs, CodecDecoderArgs, IngressArgs, ModelArgs, TalkerArgs
 from tests.audio_files import same_samples
+from tests.serve.calls import posted, wait_until
 from tests.serve.conftest import CUSTOM, Service
+from tests.serve.test_live_text import slot_in_use
 
 APP = "small-queue"
 MODEL = "one-slot"
 
 
+@dataclass(frozen=True)
+class Gate:
+    """A file of a checkpoint whose reader waits until the gate is opened."""
+
+    file: Path
+
+    @classmethod
+    def before(cls, file: Path) -> "Gate":
+        file.rename(file.with_suffix(".behind"))
+        os.mkfifo(file)
+        return cls(file)
+
+    def open(self) -> None:
+        """For whoever waits, and for good."""
+        behind = self.file.with_suffix(".behind")
+        if behind.exists():
+            content = behind.read_bytes()
+            with self.file.open("wb") as waiting:  # opens when somebody reads
+                behind.rename(self.file)
+                waiting.write(content)
+
+
 @pytest.fixture(scope="module")
-def one_slot(ray_port: int, checkpoints: dict[str, Path]) -> Iterator[Service]:
-    """A service with one slot and room for one waiting request. Yielded before it has loaded."""
+def gate(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    """Before the talker of a checkpoint of its own; nobody else reads this file."""
+    directory = tmp_path_factory.mktemp("gated") / CUSTOM
+    shutil.copytree(checkpoints[CUSTOM], directory)
+    return Gate.before(directory / "generation_config.json")
+
+
+@pytest.fixture(scope="module")
+def loading(ray_port: int, gate: Gate) -> Iterator[Service]:
+    """A service with one slot and room for one waiting request, whose talker is not ready before the gate is opened."""
     args = AppArgs(
-        models=(ModelArgs(name=MODEL, checkpoint=str(checkpoints[CUSTOM]), type="custom_voice"),),
+        models=(ModelArgs(name=MODEL, checkpoint=str(gate.file.parent), type="custom_voice"),),
         talker=TalkerArgs(compile=False, slots=1, max_waiting=1, threads=1, graceful_shutdown_s=1),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
-        ingress=IngressArgs(graceful_shutdown_s=1),
+        ingress=IngressArgs(graceful_shutdown_s=1, live_text_timeout_s=600),
     )
     target = serve.RunTarget(target=build_app(args), name=APP, route_prefix="/small")
     serve.run_many([target], wait_for_applications_running=False)
     yield Service(f"http://127.0.0.1:{ray_port}/small", APP)
     serve.delete(APP)
+
+
+@pytest.fixture(scope="module")
+def one_slot(loading: Service, gate: Gate) -> Service:
+    gate.open()
+    with loading.client() as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200, "it has not loaded")
+    return loading
 
 
 def speak(service: Service, frames: int) -> httpx.Response:
@@ -41,64 +83,55 @@ def speak(service: Service, frames: int) -> httpx.Response:
         return client.post("/v1/audio/speech", json=body | {"response_format": "pcm"})
 
 
-def wait_ready(service: Service) -> list[httpx.Response]:
-    """Answers of /readyz up to the first 200."""
-    answers: list[httpx.Response] = []
-    deadline = time.monotonic() + 60
-    with service.client() as client:
-        while not answers or answers[-1].status_code != 200:
-            assert time.monotonic() < deadline, answers[-1].text
-            answers.append(client.get("/readyz"))
-            time.sleep(0.05)
-    return answers
+def test_loading_answers_503_and_then_speaks(loading: Service, gate: Gate) -> None:
+    with loading.client() as client:
 
+        def answers_itself() -> bool:
+            return client.get("/readyz").headers["content-type"] == "application/json"
 
-def test_loading_answers_503_and_then_speaks(one_slot: Service) -> None:
-    not_ready = [answer for answer in wait_ready(one_slot) if answer.headers["content-type"] == "application/json"][:-1]
-    assert not_ready, "the edge came up after the models"
-    for answer in not_ready:
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
-        assert answer.headers["retry-after"]
-    assert speak(one_slot, 2).status_code == 200
+        wait_until(answers_itself, "the edge has not come up")
+        not_ready = client.get("/readyz")
+        assert (not_ready.status_code, not_ready.json()["error"]["code"]) == (503, "not_ready")
+        assert not_ready.headers["retry-after"]
+        gate.open()
+        wait_until(lambda: client.get("/readyz").status_code == 200, "it has not loaded")
+    assert speak(loading, 2).status_code == 200
 
 
 def test_overload_is_refused_before_any_work(one_slot: Service) -> None:
-    wait_ready(one_slot)
+    alone = speak(one_slot, 20)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: speak(one_slot, 150), range(8)))
-    spoken = [answer for answer in answers if answer.status_code == 200]
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert len(spoken) >= 2, "one slot and one place in the queue"
-    assert len(refused) >= 4
-    assert len(spoken) + len(refused) == 8
+        with slot_in_use(one_slot):
+            answers = concurrent.futures.as_completed([pool.submit(speak, one_slot, 20) for _ in range(8)])
+            refused = [next(answers).result() for _ in range(7)]
+        spoken = next(answers).result()
     for answer in refused:
+        assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["error"]["code"] == "rate_limit_exceeded"
-    for answer in spoken:
-        assert same_samples(answer.content, spoken[0].content), "the same request gives the same audio under load"
+    assert spoken.status_code == 200, "there is one place in the queue"
+    assert same_samples(spoken.content, alone.content), "the same request gives the same audio under load"
     assert speak(one_slot, 2).status_code == 200
 
 
 def test_a_client_that_leaves_the_queue_makes_room(one_slot: Service) -> None:
-    wait_ready(one_slot)
-    body = {"input": "Hello there. " * 20, "voice": "ryan", "seed": 7, "max_new_tokens": 2000}
-    with one_slot.client() as client, client.stream("POST", "/v1/audio/speech", json=body) as response:
-        pieces = response.iter_raw()
-        next(pieces)
-        with pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/audio/speech", json=body, timeout=0.5)
-        deadline = time.monotonic() + 5
-        while (load := one_slot.load(f"talker-{MODEL}")).waiting:
-            assert time.monotonic() < deadline
-        assert load.used == 1, "the stream that was running still runs"
+    body = {"input": "Hello there.", "voice": "ryan", "seed": 7, "max_new_tokens": 20}
+
+    def waiting() -> int:
+        return one_slot.load(f"talker-{MODEL}").waiting
+
+    with slot_in_use(one_slot):
+        with posted(f"{one_slot.url}/v1/audio/speech", body):
+            wait_until(lambda: waiting() == 1, "the request has not come to the queue")
+        wait_until(lambda: waiting() == 0, "the request is still in the queue")
+        assert one_slot.load(f"talker-{MODEL}").used == 1, "the stream that was running still runs"
 
 
 def test_a_talker_that_dies_cuts_its_streams_and_is_replaced(one_slot: Service) -> None:
-    wait_ready(one_slot)
     body = {
         "input": "Hello there, how are you?",
         "voice": "ryan",
-        "max_new_tokens": 1000,
+        "max_new_tokens": 3000,  # which take long beside what it takes to kill one
         "seed": 7,
         "response_format": "pcm",
     }
@@ -123,10 +156,7 @@ def test_a_talker_that_dies_cuts_its_streams_and_is_replaced(one_slot: Service) 
 
 
 def speaks_again(one_slot: Service) -> None:
-    deadline = time.monotonic() + 60
-    while speak(one_slot, 2).status_code != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: speak(one_slot, 2).status_code == 200, "no other talker has come")
 
 
 def kill_talker() -> None:

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import io
-import time
 import wave
 
 import httpx
@@ -12,6 +11,7 @@ import pytest
 import soundfile
 
 from tests.audio_files import same_samples
+from tests.serve.calls import wait_until
 from tests.serve.conftest import BASE, CUSTOM, DESIGN, SLOTS, Service
 
 FRAME_SAMPLES = 1920
@@ -25,10 +25,8 @@ def speak(client: httpx.Client, **body: object) -> httpx.Response:
 
 
 def wait_until_idle(service: Service) -> None:
-    deadline = time.monotonic() + 10
-    while any(service.load(name).used for name in (f"talker-{CUSTOM}", f"talker-{DESIGN}", "codec-decoder")):
-        assert time.monotonic() < deadline, "slots are still in use"
-        time.sleep(0.01)
+    names = (f"talker-{CUSTOM}", f"talker-{DESIGN}", "codec-decoder")
+    wait_until(lambda: not any(service.load(name).used for name in names), "slots are still in use")
 
 
 def test_wav_is_24_khz_mono_and_ends_where_the_request_says(client: httpx.Client) -> None:
@@ -55,7 +53,7 @@ def test_the_whole_file_has_its_length_and_the_samples_of_the_stream(client: htt
 
 
 def test_audio_arrives_while_the_talker_is_still_at_work(service: Service, client: httpx.Client) -> None:
-    body = LONG | {"response_format": "pcm", "max_new_tokens": 200}
+    body = LONG | {"response_format": "pcm", "max_new_tokens": 1000}
     with client.stream("POST", "/v1/audio/speech", json=body) as response:
         pieces = response.iter_raw()
         first = next(pieces)

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.recordings import FILES, encode, recording, wav
-from tests.serve.calls import FRAME_BYTES, SHORT, fault, files, speak, stored, upload
+from tests.serve.calls import FRAME_BYTES, PATIENCE_S, SHORT, fault, files, speak, stored, upload
 from tests.serve.conftest import BASE, MAX_AUDIO_BYTES, MAX_BODY_BYTES, Service
 
 pytestmark = pytest.mark.usefixtures("empty_library")
@@ -187,9 +187,9 @@ def test_an_upload_that_breaks_off_leaves_nothing(service: Service, client: http
     body = content.read()
     head = "".join(f"{name}: {value}\r\n" for name, value in content.headers.items())
     for sent in (0, 100, len(body) // 2, len(body) - 1):
-        with socket.create_connection((content.url.host, content.url.port or 80), timeout=20) as connection:
+        with socket.create_connection((content.url.host, content.url.port or 80), timeout=PATIENCE_S) as connection:
             connection.sendall(f"POST /v1/audio/voices HTTP/1.1\r\n{head}\r\n".encode() + body[:sent])
-    with socket.create_connection((content.url.host, content.url.port or 80), timeout=20) as stalled:
+    with socket.create_connection((content.url.host, content.url.port or 80), timeout=PATIENCE_S) as stalled:
         stalled.sendall(f"POST /v1/audio/voices HTTP/1.1\r\n{head}\r\n".encode() + body[:1000])
         assert stalled.recv(4096).decode().startswith("HTTP/1.1 408"), "it need not break off to be given up"
     fault(client.get("/v1/audio/voices/anna"), 404)
@@ -199,7 +199,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(service: Service, client: http
 
 def test_a_declared_gigabyte_is_refused_before_it_is_sent(service: Service) -> None:
     url = httpx.URL(service.url)
-    with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
+    with socket.create_connection((url.host, url.port or 80), timeout=PATIENCE_S) as connection:
         connection.sendall(
             f"POST /v1/audio/voices HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: {10**9}\r\n"
             "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode()
