@@ -20,7 +20,7 @@ import psutil
 from k8s.render.__main__ import ROOT
 
 BIN = Path(sys.executable).parent
-START_S = 60
+START_S = 120
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LocalRay:
     def ask(self, path: str) -> httpx.Response:
         """Return the answer of the dashboard."""
         token = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
-        return httpx.get(f"http://127.0.0.1:{self.dashboard}{path}", headers=token, timeout=30, trust_env=False)
+        return httpx.get(f"http://127.0.0.1:{self.dashboard}{path}", headers=token, timeout=60, trust_env=False)
 
 
 def free_ports(count: int) -> list[int]:
