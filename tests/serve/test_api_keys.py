@@ -202,13 +202,14 @@ def test_an_item_of_a_batch_speaks_with_its_caller_s_voices(keyed: Service) -> N
 
 
 def test_a_key_is_revoked_and_another_given_without_a_restart(keyed: Service, key_file: Path) -> None:
-    try:
-        write(key_file, "alice", "ops", "slow", "carol")
-        with client(keyed, "bob") as bob, client(keyed, "carol") as carol:
-            assert bob.get("/v1/models").status_code == 401
+    with client(keyed, "bob") as bob, client(keyed, "carol") as carol:
+        try:
+            write(key_file, "alice", "ops", "slow", "carol")
+            wait_until(lambda: bob.get("/v1/models").status_code == 401, "a revoked key is still known")
             assert carol.get("/v1/models").status_code == 200
-    finally:
-        write(key_file, *NAMES)
+        finally:
+            write(key_file, *NAMES)
+            wait_until(lambda: bob.get("/v1/models").status_code == 200, "a key that was given back is not known")
 
 
 def lines_with(word: str, deployment: str, ray_session: Path) -> list[str]:
