@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from deployments.http.bodies import BodyReader
+from deployments.http.docs_page import install_docs_page
 from deployments.http.errors import install_error_handlers
 from deployments.http.gate import Gate, GateMiddleware
 from deployments.http.openapi import DocumentedAPI
@@ -52,9 +53,11 @@ def build_api(service: SpeechService, gate: Gate) -> DocumentedAPI:
     api = DocumentedAPI(
         title="qwen-tts",
         description="Speech from Qwen3-TTS: OpenAI's routes with vLLM-Omni's fields. Errors have OpenAI's shape.",
+        docs_url=None,
         redoc_url=None,
     )
     install_error_handlers(api)
+    install_docs_page(api)
     bodies, limits = BodyReader(service.args), gate.limits
     for router in (
         models.routes(service),

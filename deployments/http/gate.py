@@ -10,6 +10,7 @@ from deployments.access.api_keys import ApiKeys
 from deployments.access.caller import Caller
 from deployments.access.limits import CallerLimits
 from deployments.errors import Refusal, refusal_of
+from deployments.http.docs_page import DOCS_PATHS
 from deployments.http.errors import error_response
 from deployments.settings import ApiKeyArgs
 from qwen_tts.errors import InvalidRequest, Overloaded
@@ -17,7 +18,7 @@ from qwen_tts.errors import InvalidRequest, Overloaded
 log = logging.getLogger("ray.serve")
 
 # Probes come without a key. Everything else, known or not, needs one.
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+OPEN_PATHS = DOCS_PATHS | {"/healthz", "/readyz", "/openapi.json"}
 
 
 class Gate:
