@@ -21,6 +21,7 @@ from deployments.replicas.stream_decoder import Stream, StreamDecoder
 from deployments.replicas.torch_process import apart, prepare_torch
 from deployments.settings import CodecDecoderArgs, ModelArgs
 from deployments.wire.messages import AudioChunk, FrameChunk, Load, ModelCard
+from deployments.wire.start_states import report_start
 from deployments.wire.streams import cancel, open_stream
 from deployments.wire.text_inbox import InboxText
 from qwen_tts.checkpoint import CODEC_DIRECTORY, DTYPES, resolve_checkpoint
@@ -41,6 +42,7 @@ class CodecDecoder:
         args: CodecDecoderArgs,
     ) -> None:
         device = prepare_torch(args)
+        report_start("loading the weights")
         self._talkers = talkers
         self._metrics = StreamMetrics()
         self._decoders: dict[str, StreamDecoder] = {}

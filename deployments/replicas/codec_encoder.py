@@ -12,6 +12,7 @@ from deployments.embedded import checkpoint_of
 from deployments.replicas.batcher import Batcher, first_come
 from deployments.replicas.torch_process import adopt_threads, apart, prepare_torch
 from deployments.settings import CodecEncoderArgs, ModelArgs
+from deployments.wire.start_states import report_start
 from qwen_tts.audio import Clip, decode_audio
 from qwen_tts.checkpoint import resolve_checkpoint
 from qwen_tts.config import read_model_config
@@ -37,6 +38,7 @@ class CodecEncoder:
 
     def __init__(self, models: tuple[ModelArgs, ...], args: CodecEncoderArgs) -> None:
         device = prepare_torch(args)
+        report_start("loading the weights")
         self._encoders: dict[str, VoiceEncoder] = {}
         for model in models:
             directory = resolve_checkpoint(checkpoint_of(model))

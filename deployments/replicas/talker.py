@@ -16,6 +16,7 @@ from deployments.replicas.metrics import EngineMetrics
 from deployments.replicas.torch_process import apart, prepare_torch
 from deployments.settings import ModelArgs, TalkerArgs
 from deployments.wire.messages import FrameChunk, Load, ModelCard
+from deployments.wire.start_states import report_start
 from deployments.wire.text_inbox import InboxText
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.engine.choose_passes import can_compile
@@ -60,6 +61,7 @@ class Talker:
             max_waiting=args.max_waiting,
             max_frames=args.max_frames,
         )
+        report_start("loading the weights")
         try:
             loaded = apart(partial(load, compiled=compiled))
         except UnsupportedError as error:
@@ -80,6 +82,7 @@ class Talker:
             sample_rate_hz=loaded.codec_config.output_sample_rate,
             utterance_characters=model.utterance_characters,
         )
+        report_start("warming up")
         warm_up = partial(_warm_up, engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)
         step_s = apart(warm_up)
         if args.keep_pace and step_s <= FRAME_S:

@@ -136,7 +136,7 @@ class GraphPasses:
             for length in reversed(self._lengths):
                 self._decodes[rows, length] = capture(partial(self._read, rows, length))
             done = len(self._decodes) + len(self._draws)
-            log.info("%s of %s graphs ready after %.0f s", done, count, time.monotonic() - started)
+            log.info("capturing graphs: %s of %s after %.0f s", done, count, time.monotonic() - started)
 
     def _send(self, which: slice, numbers: list[list[int]]) -> None:
         self._host_inputs[which] = torch.tensor(numbers)

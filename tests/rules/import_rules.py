@@ -52,7 +52,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "protocols": frozenset({"errors", "settings", "text", "audio", "wire", "access", "voices", "speech", "http"}),
     "ingress": frozenset({"settings", "wire", "speech", "http", "protocols"}),
     "app": frozenset({"settings", "replicas", "ingress"}),
-    "commands": frozenset({"settings", "access", "app"}),
+    "commands": frozenset({"settings", "wire", "access", "app"}),
 }
 # Packages that only some rooms of deployments may import.
 ONLY_IN = {
