@@ -28,7 +28,7 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --start-period=10m CMD ["wget", "-q", "-O-", "http://127.0.0.1:8000/healthz"]
-CMD ["qwen-tts", "serve", "--host", "0.0.0.0"]
+CMD ["qwen-tts", "serve", "--host", "0.0.0.0", "--verbose"]
 
 FROM base AS cuda
 # PyPI's torch brings CUDA's libraries; the driver comes from the node, and nvidia-cuda-mps-control with it.
@@ -39,4 +39,4 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --start-period=30m CMD ["wget", "-q", "-O-", "http://127.0.0.1:8000/healthz"]
-CMD ["qwen-tts", "serve", "--host", "0.0.0.0"]
+CMD ["qwen-tts", "serve", "--host", "0.0.0.0", "--verbose"]

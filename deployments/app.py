@@ -14,7 +14,7 @@ from deployments.ingress import Ingress
 from deployments.replicas.codec_decoder import CodecDecoder
 from deployments.replicas.codec_encoder import CodecEncoder
 from deployments.replicas.talker import Talker
-from deployments.settings import AppArgs, ReplicaArgs
+from deployments.settings import AppArgs, ModelArgs, ReplicaArgs
 
 APP_NAME = "qwen-tts"
 
@@ -25,23 +25,39 @@ _UNBOUNDED_REQUESTS = 10_000
 def build_app(args: AppArgs) -> Application:
     """The Serve application; `serve run deployments.app:build_app` and Serve config files fill `args`."""
     talkers = {
-        model.name: _deployment(Talker, f"talker-{model.name.replace('/', '-')}", talker).bind(model, talker)
+        model.name: _deployment(Talker, _talker_name(model), talker).bind(model, talker)
         for model, talker in ((model, model.talker or args.talker) for model in args.models)
     }
     decoder = _deployment(CodecDecoder, "codec-decoder", args.codec_decoder).bind(
         args.models, talkers, args.codec_decoder
     )
-    # Where settings give every model's type and none of them clones, there is nothing to encode.
-    clones = any(model.type in (None, "base") for model in args.models)
     encoder = (
         _deployment(CodecEncoder, "codec-encoder", args.codec_encoder).bind(args.models, args.codec_encoder)
-        if clones
+        if _clones(args)
         else None
     )
     application: Application = _deployment(Ingress, "ingress", args.ingress).bind(
         decoder, encoder, args.ingress, args.voices, args.reference_audio, args.api_keys
     )
     return application
+
+
+def deployment_names(args: AppArgs) -> dict[str, str]:
+    """Return the deployments that load models, and the name of each in sentences."""
+    return {
+        **{_talker_name(model): model.name for model in args.models},
+        "codec-decoder": "codec decoder",
+        **({"codec-encoder": "codec encoder"} if _clones(args) else {}),
+    }
+
+
+def _talker_name(model: ModelArgs) -> str:
+    return f"talker-{model.name.replace('/', '-')}"
+
+
+def _clones(args: AppArgs) -> bool:
+    """Whether a model may clone voices. Otherwise there is nothing to encode."""
+    return any(model.type in (None, "base") for model in args.models)
 
 
 def _deployment(cls: type, name: str, args: ReplicaArgs) -> serve.Deployment:

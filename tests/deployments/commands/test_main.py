@@ -1,5 +1,6 @@
 """The command: what it writes, and its one line for every mistake."""
 
+import socket
 import wave
 from pathlib import Path
 
@@ -117,3 +118,31 @@ def test_serve_refuses_two_models_of_one_name() -> None:
     result = run("serve", "--model", "same=a", "--model", "same=b")
     assert "Starting Ray" not in result.output
     assert_refused(result, "names must differ", "same, same")
+
+
+def test_serve_refuses_a_taken_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        result = run("serve", "--port", port)
+    assert "Starting Ray" not in result.output
+    assert_refused(result, f"127.0.0.1:{port}", "--port")
+
+
+def test_serve_refuses_a_missing_checkpoint(tmp_path: Path) -> None:
+    result = run("serve", "--port", free_port(), "--model", tmp_path / "none")
+    assert "Starting Ray" not in result.output
+    assert_refused(result, f"{tmp_path / 'none'} does not exist", "name a directory")
+
+
+def test_serve_refuses_a_log_file_that_cannot_be_written(custom_voice: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    log_file = tmp_path / "file" / "serve.log"
+    result = run("serve", "--port", free_port(), "--model", custom_voice, "--log-file", log_file)
+    assert f"Log: {log_file}" in result.output
+    assert_refused(result, str(log_file), "--log-file")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
