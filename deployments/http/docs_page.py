@@ -52,5 +52,6 @@ def _install_file(app: FastAPI, path: str) -> None:
 def _files() -> Path:
     """Directory of the package's files on this machine; the application may have been built on another one."""
     spec = find_spec(_PACKAGE)
-    assert spec is not None and spec.origin is not None, "pyproject.toml requires fastapi-offline"
+    assert spec is not None, "pyproject.toml requires fastapi-offline"
+    assert spec.origin is not None, "fastapi-offline lies in a directory"
     return Path(spec.origin).parent / "static"

@@ -1,4 +1,4 @@
-"""`qwen-tts serve` as a terminal would run it: in a process group of its own, with nothing cached."""
+"""`qwen-tts serve` as a terminal runs it: in a process group of its own, with an empty home directory."""
 
 import os
 import signal
@@ -23,7 +23,10 @@ class Running:
 
 @contextmanager
 def start(home: Path, *words: str) -> Iterator[Running]:
-    """`qwen-tts serve` with `words`, ready to answer; killed with its children if it has not ended at the end."""
+    """Start `qwen-tts serve` with the arguments `words` and wait until it is ready.
+
+    At the end the command and its children are killed, if they still run.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -50,6 +53,7 @@ def start(home: Path, *words: str) -> Iterator[Running]:
     reader.start()
     try:
         assert ready.wait(240), "".join(output)
+        assert process.poll() is None, f"{''.join(output)}\n{_end_of_log(home)}"
         yield Running(process, port, output)
     finally:
         if process.poll() is None:
@@ -58,3 +62,8 @@ def start(home: Path, *words: str) -> Iterator[Running]:
         reader.join()
         assert process.stdout is not None
         process.stdout.close()
+
+
+def _end_of_log(home: Path) -> str:
+    files = sorted((home / ".local/state/qwen-tts").glob("*.log"))
+    return "".join(file.read_text(encoding="utf-8")[-3000:] for file in files)

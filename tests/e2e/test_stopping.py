@@ -1,4 +1,4 @@
-"""However it is stopped, it ends in order and leaves no process behind."""
+"""A service that is stopped, in whichever way, ends in order and leaves no process behind."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def test_a_stopped_service_leaves_no_process(
     with start(tmp_path, "--config", str(settings)) as serving:
         family = [psutil.Process(serving.process.pid), *psutil.Process(serving.process.pid).children(recursive=True)]
         assert len(family) > 5, "Ray and the replicas run as children"
-        assert {process.nice() for process in family} == {os.nice(0)}, "Ray would have them give way to other programs"
+        assert {process.nice() for process in family} == {os.nice(0)}, "Ray's own niceness is 15"
         send(serving.process.pid, number)
         assert serving.process.wait() == 0
         _, alive = psutil.wait_procs(family, timeout=60)
