@@ -30,9 +30,9 @@ def say(
     """Speak TEXT into a WAV file, without a server."""
     from tqdm import tqdm
 
-    from qwen_tts.embedded import embedded_checkpoint
     from qwen_tts.api import GenerationOptions, Qwen3TTSModel
     from qwen_tts.audio import to_pcm16
+    from qwen_tts.embedded import embedded_checkpoint
 
     try:
         model = Qwen3TTSModel.from_pretrained(checkpoint or str(embedded_checkpoint("custom_voice")))

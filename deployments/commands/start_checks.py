@@ -9,10 +9,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from qwen_tts.embedded import embedded_checkpoint
 from deployments.settings import EMBEDDED, AppArgs, ModelArgs, TalkerArgs
 from qwen_tts.checkpoint import CODEC_DIRECTORY, WEIGHTS_FILE, resolve_checkpoint
 from qwen_tts.config import ModelConfig, check_codec, read_codec_config, read_model_config
+from qwen_tts.embedded import embedded_checkpoint
 from qwen_tts.errors import CheckpointError, UnsupportedError
 from qwen_tts.native.transformer import find_compiler
 

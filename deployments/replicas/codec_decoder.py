@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from ray.serve.handle import DeploymentHandle
 
-from deployments.embedded import checkpoint_of
+from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.metrics import StreamMetrics
 from deployments.replicas.stream_decoder import Stream, StreamDecoder
 from deployments.replicas.torch_process import apart, prepare_torch

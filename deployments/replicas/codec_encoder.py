@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from deployments.embedded import checkpoint_of
 from deployments.replicas.batcher import Batcher, first_come
+from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.torch_process import adopt_threads, apart, prepare_torch
 from deployments.settings import CodecEncoderArgs, ModelArgs
 from deployments.wire.start_states import report_start

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from deployments.embedded import checkpoint_of
+from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.engine_thread import EngineThread
 from deployments.replicas.metrics import EngineMetrics
 from deployments.replicas.torch_process import apart, prepare_torch

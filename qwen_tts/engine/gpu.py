@@ -215,7 +215,8 @@ def _(q: Tensor, kv: Tensor, positions: Tensor) -> Tensor:
 
 def flash_attention_whole(q: Tensor, kv: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
     """`flash_attention` by `flash_attention_op`. The kernel needs no mask."""
-    return flash_attention_op(q, kv, positions)
+    attended: Tensor = flash_attention_op(q, kv, positions)
+    return attended
 
 
 _COMPILABLE: dict[Attend, Attend] = {sdpa: sdpa_of_groups, flash_attention: flash_attention_whole}

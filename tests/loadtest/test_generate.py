@@ -61,9 +61,8 @@ async def test_an_open_loop_shows_a_stall_and_a_closed_loop_hides_it() -> None:
     async with running(_stalling()) as server:
         records, _ = await sent(Target(server.url), [None] * 100, users=1)
     hidden = summarise(records, [], 0.0, 20).everything.heard_ms
-    assert (hidden["p95"], hidden["max"]) == (pytest.approx(10), pytest.approx(2010, abs=10)), (
-        "one user was kept waiting once, and the others were never sent"
-    )
+    assert hidden["p95"] == pytest.approx(10)
+    assert hidden["max"] == pytest.approx(2010, abs=10), "one user waited once, and the other requests were never sent"
 
 
 @virtual

@@ -1,4 +1,4 @@
-"""The models of a fresh installation: small checkpoints in the package, trained on synthetic voices."""
+"""The checkpoint of a model, as its settings name it."""
 
 import logging
 
