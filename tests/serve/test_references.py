@@ -2,7 +2,6 @@
 
 import base64
 import concurrent.futures
-import math
 import threading
 import time
 from collections.abc import Iterator
@@ -66,17 +65,6 @@ def test_who_leaves_takes_the_shared_reference_from_nobody(service: Service, cli
             with pytest.raises(httpx.ReadTimeout):
                 first.result()
             assert second.result() == 200
-
-
-def test_batches_of_references_fill_while_the_model_is_busy(service: Service) -> None:
-    encoder = serve.get_deployment_handle("codec-encoder", service.app)
-    before = len(encoder.batch_sizes.remote().result(timeout_s=10))
-    answers = [encoder.encode.remote(BASE, wav(seconds=1 + index / 10)) for index in range(12)]
-    codes = [answer.result(timeout_s=60).codes for answer in answers]
-    assert [len(frames) for frames in codes] == [math.ceil((1 + index / 10) * 12.5) for index in range(12)]
-    sizes = encoder.batch_sizes.remote().result(timeout_s=10)[before:]
-    assert sum(sizes) == 12
-    assert len(sizes) < 6, sizes
 
 
 def test_a_raw_speaker_embedding(client: httpx.Client) -> None:

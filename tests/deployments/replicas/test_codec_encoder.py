@@ -1,24 +1,33 @@
 """The codec encoder, batched and alone, and the decoder that goes on from what it encoded."""
 
+import asyncio
 import math
 import shutil
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from deployments.replicas.codec_encoder import CodecEncoder as CodecEncoderDeployment
+from deployments.settings import CodecEncoderArgs, ModelArgs
 from qwen_tts.audio import Clip
 from qwen_tts.checkpoint import CODEC_DIRECTORY, WEIGHTS_FILE
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.encoder import CodecEncoder, load_codec_encoder
 from qwen_tts.errors import UnsupportedError
+from qwen_tts.voice import EncodedReference
 from qwen_tts.voice_encoder import fingerprint, load_voice_encoder
 from tests.parity.reference_clips import CLIPS
 from tests.qwen_tts.engine.decoding import FRAME_SAMPLES, TOLERANCE, decode, load_decoder, random_codes
 from tests.qwen_tts.tiny import CPU, TINY
+from tests.recordings import wav
 
+PATIENCE_S = 30.0
 CODEC_WEIGHTS = f"{CODEC_DIRECTORY}/{WEIGHTS_FILE}"
 WAVES = [
     torch.from_numpy(Clip(clip.samples(), clip.sample_rate_hz).resampled(24000).samples) for clip in CLIPS.values()
@@ -121,3 +130,47 @@ def test_fingerprints_tell_encoders_apart_and_nothing_else(
 def test_a_model_of_another_type_has_no_voice_encoder(custom_voice: Path) -> None:
     with pytest.raises(UnsupportedError, match="'custom_voice' cannot clone voices; a model of type 'base' can"):
         load_voice_encoder(custom_voice, CPU)
+
+
+class GatedEncoder:
+    """A voice encoder whose batches wait for a gate. The only code of a clip is its length in units of 10 ms."""
+
+    sample_rate_hz = 24000
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.started = threading.Event()
+        self.gate = threading.Event()
+
+    def encode(self, clips: Sequence[Clip]) -> list[EncodedReference]:
+        self.batches.append(len(clips))
+        self.started.set()
+        assert self.gate.wait(PATIENCE_S)
+        return [
+            EncodedReference(np.zeros(1, np.float32), np.full((1, 1), len(clip.samples) // 240, np.int16), "gated")
+            for clip in clips
+        ]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.001)
+
+
+async def test_references_that_arrive_while_the_model_is_busy_are_one_batch(base: Path) -> None:
+    args = CodecEncoderArgs(threads=1)
+    deployment = CodecEncoderDeployment((ModelArgs(name="base", checkpoint=str(base), type="base"),), args)
+    model = GatedEncoder()
+    deployment._encoders["base"] = model  # type: ignore[assignment]  # the two members that are used
+    seconds = [1 + index / 10 for index in range(12)]
+    tasks = [asyncio.create_task(deployment.encode("base", wav(seconds=seconds[0])))]
+    await until(model.started.is_set)
+    tasks += [asyncio.create_task(deployment.encode("base", wav(seconds=length))) for length in seconds[1:]]
+    await until(lambda: len(deployment._batcher._waiting) == 11)
+    model.gate.set()
+    encoded = await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
+    assert model.batches == [1, 11]
+    assert [int(reference.codes[0, 0]) for reference in encoded] == [round(100 * length) for length in seconds]
