@@ -41,9 +41,16 @@ class Batcher(Generic[Item, Result]):
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        while batch := self._next_batch():
+        while live := [entry for entry in self._waiting if not entry[1].done()]:
+            batch, self._waiting = live, []  # a choice that fails, fails all that it was made from
             try:
+                chosen = set(self._choose([item for item, _ in live]))
+                assert chosen, f"none of {len(live)} waiting items was chosen: they would wait for ever"
+                assert chosen <= set(range(len(live))), f"{sorted(chosen)} chosen of {len(live)} waiting items"
+                batch = [live[index] for index in sorted(chosen)]
+                self._waiting = [entry for index, entry in enumerate(live) if index not in chosen]
                 results = await loop.run_in_executor(self._executor, self._run, [item for item, _ in batch])
+                assert len(results) == len(batch), f"{len(results)} results for a batch of {len(batch)}"
             except Exception as error:  # the submitters' to handle
                 for _, future in batch:
                     if not future.done():
@@ -52,12 +59,6 @@ class Batcher(Generic[Item, Result]):
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
-
-    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        live = [entry for entry in self._waiting if not entry[1].done()]
-        chosen = set(self._choose([item for item, _ in live])) if live else set()
-        self._waiting = [entry for index, entry in enumerate(live) if index not in chosen]
-        return [entry for index, entry in enumerate(live) if index in chosen]
 
 
 def first_come(most: int) -> Callable[[Sequence[object]], Sequence[int]]:

@@ -79,13 +79,12 @@ class CodecEncoder:
 
     def _encode(self, recordings: Sequence[_Recording]) -> list[EncodedReference]:
         self._batch_sizes.append(len(recordings))
-        encoded: list[EncodedReference | None] = [None] * len(recordings)
+        encoded: dict[int, EncodedReference] = {}
         for model in {recording.model for recording in recordings}:
             indices = [index for index, recording in enumerate(recordings) if recording.model == model]
             results = self._encoders[model].encode([recordings[index].clip for index in indices])
-            for index, result in zip(indices, results, strict=True):
-                encoded[index] = result
-        return [result for result in encoded if result is not None]
+            encoded.update(zip(indices, results, strict=True))
+        return [encoded[index] for index in range(len(recordings))]
 
 
 def _read(audio: bytes, rate_hz: int, check: bool) -> Clip:

@@ -130,3 +130,42 @@ async def test_who_is_chosen_goes_and_the_others_keep_their_order(executor: Thre
     doubler.let_go(4)
     assert await asyncio.gather(*tasks) == [10, 24, 62, 44, 42, 28]
     assert doubler.batches == [[5], [31, 21], [12, 22], [14]]
+
+
+async def test_a_result_too_few_fails_its_own_batch_only(executor: ThreadPoolExecutor) -> None:
+    """The worker goes on, and nobody gets another item's result."""
+    spoilt = [True, False]
+    batcher = Batcher[int, int](
+        lambda items: list(items)[1:] if spoilt.pop(0) else list(items), executor, first_come(3)
+    )
+    tasks = await submit(batcher, 1, 2, 3, 4, 5)
+    *failed, four, five = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE_S)
+    assert [str(error) for error in failed] == ["2 results for a batch of 3"] * 3
+    assert (four, five) == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (None, "no choice"),
+        ([], "none of 2 waiting items was chosen"),
+        ([0, 2], "[0, 2] chosen of 2 waiting items"),
+    ],
+    ids=["raises", "nobody", "somebody else"],
+)
+async def test_a_choice_that_fails_fails_those_that_wait_and_the_worker_goes_on(
+    executor: ThreadPoolExecutor, choice: list[int] | None, message: str
+) -> None:
+    def choose(waiting: Sequence[int]) -> Sequence[int]:
+        if BAD not in waiting:
+            return range(len(waiting))
+        if choice is None:
+            raise ArithmeticError("no choice")
+        return choice
+
+    batcher = Batcher[int, int](lambda items: list(items), executor, choose)
+    tasks = await submit(batcher, BAD, 1)
+    one, other = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE_S)
+    assert message in str(one)
+    assert message in str(other)
+    assert await asyncio.wait_for(batcher.submit(2), PATIENCE_S) == 2
