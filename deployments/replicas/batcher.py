@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
+from deployments.replicas.health import Health
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -16,7 +18,7 @@ class Batcher(Generic[Item, Result]):
     """Runs `run(items) -> results` on `executor`, one batch at a time.
 
     `choose` says which of those waiting, in order of arrival, are the next batch: by their indices, one at least. A
-    batch that raises fails its own items with that exception and no others.
+    batch that raises fails its own items with that exception and no others. `health` counts batches.
     """
 
     def __init__(
@@ -24,10 +26,12 @@ class Batcher(Generic[Item, Result]):
         run: Callable[[Sequence[Item]], Sequence[Result]],
         executor: Executor,
         choose: Callable[[Sequence[Item]], Sequence[int]],
+        health: Health,
     ) -> None:
         self._run = run
         self._executor = executor
         self._choose = choose
+        self._health = health
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -44,13 +48,14 @@ class Batcher(Generic[Item, Result]):
         while live := [entry for entry in self._waiting if not entry[1].done()]:
             batch, self._waiting = live, []  # a choice that fails, fails all that it was made from
             try:
-                chosen = set(self._choose([item for item, _ in live]))
-                assert chosen, f"none of {len(live)} waiting items was chosen: they would wait for ever"
-                assert chosen <= set(range(len(live))), f"{sorted(chosen)} chosen of {len(live)} waiting items"
-                batch = [live[index] for index in sorted(chosen)]
-                self._waiting = [entry for index, entry in enumerate(live) if index not in chosen]
-                results = await loop.run_in_executor(self._executor, self._run, [item for item, _ in batch])
-                assert len(results) == len(batch), f"{len(results)} results for a batch of {len(batch)}"
+                with self._health.watch():
+                    chosen = set(self._choose([item for item, _ in live]))
+                    assert chosen, f"none of {len(live)} waiting items was chosen: they would wait for ever"
+                    assert chosen <= set(range(len(live))), f"{sorted(chosen)} chosen of {len(live)} waiting items"
+                    batch = [live[index] for index in sorted(chosen)]
+                    self._waiting = [entry for index, entry in enumerate(live) if index not in chosen]
+                    results = await loop.run_in_executor(self._executor, self._run, [item for item, _ in batch])
+                    assert len(results) == len(batch), f"{len(results)} results for a batch of {len(batch)}"
             except Exception as error:  # the submitters' to handle
                 for _, future in batch:
                     if not future.done():

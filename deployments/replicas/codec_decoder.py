@@ -68,6 +68,11 @@ class CodecDecoder:
             waiting=sum(load.waiting for load in loads),
         )
 
+    def check_health(self) -> None:
+        """Called by Serve, which replaces the replica when this raises."""
+        for decoder in set(self._decoders.values()):
+            decoder.check_health()
+
     async def has_room(self, model: str) -> bool:
         """Whether a talker of `model`, the one that a request would go to now, is half idle."""
         room: bool = await self._talkers[model].has_room.remote()

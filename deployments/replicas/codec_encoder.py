@@ -10,6 +10,7 @@ from functools import partial
 
 from deployments.replicas.batcher import Batcher, first_come
 from deployments.replicas.checkpoints import checkpoint_of
+from deployments.replicas.health import Health
 from deployments.replicas.torch_process import adopt_threads, apart, prepare_torch
 from deployments.settings import CodecEncoderArgs, ModelArgs
 from deployments.wire.start_states import report_start
@@ -46,7 +47,8 @@ class CodecEncoder:
                 self._encoders[model.name] = apart(partial(load_voice_encoder, directory, device))
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="audio-reader")
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-encoder", initializer=adopt_threads)
-        self._batcher = Batcher(self._encode, thread, first_come(args.max_batch))
+        self._health = Health()
+        self._batcher = Batcher(self._encode, thread, first_come(args.max_batch), self._health)
         self._batch_sizes: deque[int] = deque(maxlen=_BATCHES_REMEMBERED)
         self._max_waiting = args.max_waiting
         self._under_way = 0
@@ -76,6 +78,10 @@ class CodecEncoder:
     async def batch_sizes(self) -> list[int]:
         """Sizes of the latest batches, oldest first."""
         return list(self._batch_sizes)
+
+    def check_health(self) -> None:
+        """Called by Serve, which replaces the replica when this raises."""
+        self._health.check()
 
     def _encode(self, recordings: Sequence[_Recording]) -> list[EncodedReference]:
         self._batch_sizes.append(len(recordings))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from deployments.replicas.admission import DecodingPace, Listener
 from deployments.replicas.batcher import Batcher
+from deployments.replicas.health import Health
 from deployments.replicas.torch_process import adopt_threads
 from deployments.wire.messages import Load
 from qwen_tts.audio import to_pcm16
@@ -86,8 +87,13 @@ class StreamDecoder:
         self._primed = RecentlyUsed[Carry](primed_cache_bytes)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-decoder", initializer=adopt_threads)
         self._max_batch = max_batch
-        self._batcher = Batcher(self._decode, self._thread, self._next_batch)
+        self._health = Health()
+        self._batcher = Batcher(self._decode, self._thread, self._next_batch, self._health)
         self._pace = DecodingPace(slots)
+
+    def check_health(self) -> None:
+        """Raise RuntimeError if this decoder fails whatever it is given, or if its pool has lost count of its slots."""
+        self._health.check()
 
     def load(self) -> Load:
         return Load(slots=self._state.slots, used=self._state.used, waiting=self._pace.waiting)
@@ -130,7 +136,8 @@ class StreamDecoder:
         return alike[: min(self._max_batch, max(1, self._pace.frames_at_once // frames))]
 
     async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._prime, slot, codes)
+        with self._health.watch():
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._prime, slot, codes)
 
     @torch.inference_mode()
     def _prime(self, slot: int, codes: NDArray[np.int16]) -> None:
@@ -144,9 +151,14 @@ class StreamDecoder:
         self._state.scatter([slot], carry)
 
     def _release(self, lease: "Future[int | None]") -> None:
-        slot = lease.result()
-        assert slot is not None
-        self._state.release(slot)
+        if lease.cancelled():  # the stream ended before it had a slot
+            return
+        try:
+            slot = lease.result()
+            assert slot is not None, "more streams were admitted than the pool has slots"
+            self._state.release(slot)
+        except Exception as error:  # nobody awaits a release
+            self._health.failed(error)
 
     @torch.inference_mode()
     def _decode(self, pieces: Sequence[_Piece]) -> list[bytes]:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from deployments.replicas.batcher import Batcher, first_come
+from deployments.replicas.health import Health
 
 BAD = 13
 PATIENCE_S = 30.0
@@ -51,7 +52,7 @@ async def submit(batcher: Batcher[int, int], *items: int) -> list[asyncio.Task[i
 
 async def test_items_that_arrive_while_a_batch_runs_are_the_next_batch(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, first_come(10))
+    batcher = Batcher(doubler.run, executor, first_come(10), Health())
     first = await submit(batcher, 1)
     await doubler.batch_started()
     later = await submit(batcher, 2, 3)
@@ -64,7 +65,7 @@ async def test_items_that_arrive_while_a_batch_runs_are_the_next_batch(executor:
 async def test_a_batch_starts_without_company_when_the_worker_is_free(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
     doubler.let_go(2)
-    batcher = Batcher(doubler.run, executor, first_come(10))
+    batcher = Batcher(doubler.run, executor, first_come(10), Health())
     assert await batcher.submit(1) == 2
     assert await batcher.submit(2) == 4, "the worker starts again after it had nothing to do"
     assert doubler.batches == [[1], [2]]
@@ -72,7 +73,7 @@ async def test_a_batch_starts_without_company_when_the_worker_is_free(executor: 
 
 async def test_max_batch_in_order_of_arrival(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, first_come(3))
+    batcher = Batcher(doubler.run, executor, first_come(3), Health())
     tasks = await submit(batcher, *range(7))
     doubler.let_go(3)
     assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8, 10, 12]
@@ -81,7 +82,7 @@ async def test_max_batch_in_order_of_arrival(executor: ThreadPoolExecutor) -> No
 
 async def test_an_exception_fails_its_own_batch_only(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, first_come(2))
+    batcher = Batcher(doubler.run, executor, first_come(2), Health())
     tasks = await submit(batcher, 1, 2, 3, BAD, 5)
     doubler.let_go(3)
     one, two, three, bad, five = await asyncio.gather(*tasks, return_exceptions=True)
@@ -92,7 +93,7 @@ async def test_an_exception_fails_its_own_batch_only(executor: ThreadPoolExecuto
 
 async def test_an_item_cancelled_in_the_queue_is_not_run(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, first_come(2))
+    batcher = Batcher(doubler.run, executor, first_come(2), Health())
     running, *waiting = await submit(batcher, 1) + await submit(batcher, 2, 3, 4)
     await doubler.batch_started()
     waiting[0].cancel()
@@ -105,7 +106,7 @@ async def test_an_item_cancelled_in_the_queue_is_not_run(executor: ThreadPoolExe
 
 async def test_an_item_cancelled_while_it_runs_leaves_its_companions(executor: ThreadPoolExecutor) -> None:
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, first_come(2))
+    batcher = Batcher(doubler.run, executor, first_come(2), Health())
     gone, stays = await submit(batcher, 1, BAD + 1)
     await doubler.batch_started()
     gone.cancel()
@@ -123,7 +124,7 @@ async def test_who_is_chosen_goes_and_the_others_keep_their_order(executor: Thre
         return [index for index, item in enumerate(waiting) if (largest - item) % 10 == 0]
 
     doubler = Doubler()
-    batcher = Batcher(doubler.run, executor, choose)
+    batcher = Batcher(doubler.run, executor, choose, Health())
     tasks = await submit(batcher, 5)
     await doubler.batch_started()
     tasks += await submit(batcher, 12, 31, 22, 21, 14)
@@ -136,7 +137,7 @@ async def test_a_result_too_few_fails_its_own_batch_only(executor: ThreadPoolExe
     """The worker goes on, and nobody gets another item's result."""
     spoilt = [True, False]
     batcher = Batcher[int, int](
-        lambda items: list(items)[1:] if spoilt.pop(0) else list(items), executor, first_come(3)
+        lambda items: list(items)[1:] if spoilt.pop(0) else list(items), executor, first_come(3), Health()
     )
     tasks = await submit(batcher, 1, 2, 3, 4, 5)
     *failed, four, five = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE_S)
@@ -163,7 +164,7 @@ async def test_a_choice_that_fails_fails_those_that_wait_and_the_worker_goes_on(
             raise ArithmeticError("no choice")
         return choice
 
-    batcher = Batcher[int, int](lambda items: list(items), executor, choose)
+    batcher = Batcher[int, int](lambda items: list(items), executor, choose, Health())
     tasks = await submit(batcher, BAD, 1)
     one, other = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE_S)
     assert message in str(one)

@@ -19,7 +19,7 @@ from qwen_tts.audio import Clip
 from qwen_tts.checkpoint import CODEC_DIRECTORY, WEIGHTS_FILE
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.encoder import CodecEncoder, load_codec_encoder
-from qwen_tts.errors import UnsupportedError
+from qwen_tts.errors import InvalidRequest, UnsupportedError
 from qwen_tts.voice import EncodedReference
 from qwen_tts.voice_encoder import fingerprint, load_voice_encoder
 from tests.parity.reference_clips import CLIPS
@@ -160,9 +160,13 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_references_that_arrive_while_the_model_is_busy_are_one_batch(base: Path) -> None:
-    args = CodecEncoderArgs(threads=1)
-    deployment = CodecEncoderDeployment((ModelArgs(name="base", checkpoint=str(base), type="base"),), args)
+@pytest.fixture
+def deployment(base: Path) -> CodecEncoderDeployment:
+    models = (ModelArgs(name="base", checkpoint=str(base), type="base"),)
+    return CodecEncoderDeployment(models, CodecEncoderArgs(threads=1))
+
+
+async def test_references_that_arrive_while_the_model_is_busy_are_one_batch(deployment: CodecEncoderDeployment) -> None:
     model = GatedEncoder()
     deployment._encoders["base"] = model  # type: ignore[assignment]  # the two members that are used
     seconds = [1 + index / 10 for index in range(12)]
@@ -174,3 +178,23 @@ async def test_references_that_arrive_while_the_model_is_busy_are_one_batch(base
     encoded = await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
     assert model.batches == [1, 11]
     assert [int(reference.codes[0, 0]) for reference in encoded] == [round(100 * length) for length in seconds]
+
+
+async def test_an_encoder_that_always_fails_is_unhealthy_until_it_succeeds(
+    deployment: CodecEncoderDeployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(clips: Sequence[Clip]) -> list[EncodedReference]:
+        raise RuntimeError("device lost")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(deployment._encoders["base"], "encode", fail)
+        for _ in range(3):
+            with pytest.raises(InvalidRequest):
+                await deployment.encode("base", b"no audio")
+            deployment.check_health()
+            with pytest.raises(RuntimeError, match="device lost"):
+                await deployment.encode("base", wav())
+        with pytest.raises(RuntimeError, match="the latest 3 batches have failed"):
+            deployment.check_health()
+    await deployment.encode("base", wav())
+    deployment.check_health()

@@ -251,3 +251,54 @@ async def test_load_is_never_negative(streams: StreamDecoder) -> None:
 async def test_warm_up_leaves_the_pool_free(streams: StreamDecoder) -> None:
     streams.warm_up()
     assert streams.load() == IDLE
+
+
+async def test_a_slot_that_is_released_twice_is_heard_of(
+    streams: StreamDecoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with streams.stream() as stream:
+        streams.check_health()
+        streams._state.release(stream._slot)
+    await settle(streams)
+    assert "slot 0 released twice" in caplog.text
+    with pytest.raises(RuntimeError):
+        streams.check_health()
+
+
+async def test_a_pool_with_fewer_slots_than_streams_is_heard_of(
+    streams: StreamDecoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = [streams._state.lease() for _ in range(SLOTS)]
+    with pytest.raises(AssertionError):
+        async with streams.stream():
+            pass
+    await settle(streams)
+    assert "more streams were admitted than the pool has slots" in caplog.text
+    with pytest.raises(RuntimeError):
+        streams.check_health()
+    for slot in taken:
+        assert slot is not None
+        streams._state.release(slot)
+
+
+@pytest.mark.parametrize("primed", [False, True])
+async def test_a_decoder_that_always_fails_is_unhealthy_until_it_succeeds(
+    streams: StreamDecoder, decoder: CodecDecoder, monkeypatch: pytest.MonkeyPatch, primed: bool
+) -> None:
+    def fail(codes: Tensor, carry: Carry) -> Tensor:
+        raise RuntimeError("device lost")
+
+    async def attempt(seed: int) -> None:
+        codes = random_codes(2, seed=seed)[0]
+        await (cloned(streams, codes, codes) if primed else speak(streams, codes, [2]))
+
+    with monkeypatch.context() as lost:
+        lost.setattr(decoder, "prime" if primed else "forward", fail)
+        for seed in range(3):
+            streams.check_health()
+            with pytest.raises(RuntimeError, match="device lost"):
+                await attempt(seed)
+        with pytest.raises(RuntimeError, match="the latest 3 batches have failed"):
+            streams.check_health()
+    await attempt(0)
+    streams.check_health()
