@@ -1,8 +1,8 @@
-"""Who may have a place on a codec decoder: another stream, as long as nobody will run out of audio for it."""
+"""Admission to a codec decoder: another stream begins only if no listener will run out of audio because of it."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -10,91 +10,168 @@ from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.engine.playback import Playback
 from qwen_tts.errors import Overloaded
 
-# What is wanted within each of these times may take this share of it to decode.
+# The audio that listeners will need within each of these times may take at most this share of that time to decode.
+# Short horizons protect a listener who is about to run out, long ones keep the decoder from being overbooked. The rest
+# of the time is for frames that come late and for other work of the machine.
 _HORIZONS_S = tuple(frames * FRAME_S for frames in (2, 4, 8, 12))
 _SHARE = 0.5
-# A stream that begins wants so much more, to have that in hand.
+# A new stream is counted as this much audio behind, so that it soon has as much in hand. Its first frame is due this
+# long after it could come.
 _START_S = 2 * FRAME_S
-_WEIGHT = 0.1  # of the newest batch in the average
-# What a batch may take, because whoever comes in the middle of it waits for its end; but of few frames it is mostly
-# what any batch takes.
+# The weight of the newest batch in the average cost.
+_WEIGHT = 0.1
+# A batch may take this long, because a piece that arrives in the middle of a batch waits for its end. It may always
+# have this many frames: a smaller batch costs almost as much.
 _BATCH_S = FRAME_S / 2
 _LEAST_FRAMES = 8
 
 
-@dataclass(eq=False)
-class Listener:
-    """Of one stream: what he has heard, and whether he waits for something that has yet to be decoded."""
+@dataclass(frozen=True)
+class DecodeCost:
+    """What decoding takes: `batch_s` for a batch and `frame_s` for each frame in it."""
 
-    playback: Playback
-    waits: bool = True
+    batch_s: float
+    frame_s: float
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether he hears another piece of the same text before."""
-        return self.playback.ahead > 0
+    @classmethod
+    def measured(cls, one_s: float, many_s: float, many: int) -> "DecodeCost":
+        """The cost by two batches: one frame took `one_s`, `many` frames took `many_s`."""
+        # Noise can make one frame look slower than many. A frame then still costs half of its share of the batch.
+        frame_s = max((many_s - one_s) / (many - 1), many_s / many / 2)
+        return cls(max(0.0, one_s - frame_s), frame_s)
 
-    def in_hand(self, now: float) -> float:
-        """Seconds of audio that he has yet to hear."""
-        if self.playback.first_sent is None:
-            return self.playback.ahead - _START_S
-        return self.playback.ends - now
+    def of_batch(self, frames: float) -> float:
+        """Seconds that one batch of `frames` takes."""
+        return self.batch_s + frames * self.frame_s
 
-
-class DecodingPace:
-    """Places for up to `slots` streams; as many may wait for one. On one event loop."""
-
-    def __init__(self, slots: int) -> None:
-        # What a batch takes, and each frame in it; not known yet.
-        self.batch_s, self.frame_s = 0.0, FRAME_S
-        self._slots = slots
-        self._kept = False
-        self._listeners: set[Listener] = set()
-        self._queue: list[tuple[Listener, asyncio.Future[None]]] = []
-        self._again: asyncio.TimerHandle | None = None
-
-    @property
-    def waiting(self) -> int:
-        return len(self._queue)
+    def scaled(self, factor: float) -> "DecodeCost":
+        return DecodeCost(self.batch_s * factor, self.frame_s * factor)
 
     @property
     def frames_at_once(self) -> int:
         """How many frames a batch may have."""
         return max(_LEAST_FRAMES, int((_BATCH_S - self.batch_s) / self.frame_s))
 
-    def begin(self, one_s: float, many_s: float, many: int) -> None:
-        """A frame alone takes `one_s`, and `many` together `many_s`."""
-        # Of times that noise has put the wrong way round, a frame takes its part all the same.
-        self.frame_s = max((many_s - one_s) / (many - 1), many_s / many / 2)
-        self.batch_s = max(0.0, one_s - self.frame_s)
-        self._note()
+    @property
+    def allows_two_streams(self) -> bool:
+        """Whether two streams can be decoded in real time."""
+        return self.of_batch(2) <= _SHARE * FRAME_S
+
+
+def fits(cost: DecodeCost, in_hand_s: Sequence[float]) -> bool:
+    """Return whether the listeners' streams can all be decoded in time. `in_hand_s` is the audio that each has left.
+
+    Within a horizon h, a listener with s seconds in hand needs max(0, h - s) more. All listeners together need n frames
+    of FRAME_S. Streams make their frames one by one, so a batch holds one frame of every stream at best. Then there are
+    h / FRAME_S batches, or n if that is less:
+
+        min(n, h / FRAME_S) * batch_s + n * frame_s  <=  _SHARE * h         for every h in _HORIZONS_S
+
+    The bound of a batch's frames plays no part: a batch beyond it takes more than _SHARE of a frame's time.
+    """
+    for horizon_s in _HORIZONS_S:
+        frames = sum(max(0.0, horizon_s - seconds) for seconds in in_hand_s) / FRAME_S
+        batches = min(frames, horizon_s / FRAME_S)
+        if batches * cost.batch_s + frames * cost.frame_s > _SHARE * horizon_s:
+            return False
+    return True
+
+
+@dataclass(eq=False)
+class Listener:
+    """The listener of one stream, and what the stream wants of the decoder."""
+
+    playback: Playback
+    admitted_s: float | None = None
+    waits: bool = False  # for a piece that has yet to be decoded
+
+    @property
+    def continues_a_text(self) -> bool:
+        """Whether the listener hears an earlier piece of the same text before."""
+        return self.playback.ahead > 0
+
+    def in_hand_s(self, now: float) -> float:
+        """Seconds of audio that the listener has yet to hear."""
+        if self.playback.first_sent is None:
+            return self.playback.ahead - _START_S
+        return self.playback.headroom(now)
+
+    def due_s(self, now: float) -> float:
+        """When a piece that arrives now must be decoded."""
+        return now + self.playback.ahead + _START_S if self.playback.first_sent is None else self.playback.ends
+
+    def is_busy(self, now: float) -> bool:
+        """Whether the stream wants something of the decoder now or soon.
+
+        A stream that has run out of audio and wants nothing has a writer who pauses. A new stream whose first frame is
+        overdue waits for its talker.
+        """
+        if self.waits:
+            return True
+        if self.playback.first_sent is None:
+            assert self.admitted_s is not None, "a stream that waits for its slot is not busy"
+            return now < self.admitted_s + _START_S
+        return self.playback.ends > now
+
+
+class Admission:
+    """Slots for up to `slots` streams; as many more may wait for one.
+
+    Everything but `observe` is called on one event loop. `changed` is called whenever streams come or go.
+    """
+
+    def __init__(self, slots: int, changed: Callable[[], None] = lambda: None) -> None:
+        self._slots = slots
+        self._changed = changed
+        self._cost = DecodeCost(0.0, FRAME_S)  # until it is measured
+        self._keeps_up = False
+        self._listeners: set[Listener] = set()
+        self._queue: list[tuple[Listener, asyncio.Future[None]]] = []
+        self._again: asyncio.TimerHandle | None = None
+
+    @property
+    def in_use(self) -> int:
+        return len(self._listeners)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    @property
+    def cost(self) -> DecodeCost:
+        return self._cost
+
+    @cost.setter
+    def cost(self, cost: DecodeCost) -> None:
+        # One assignment of a frozen value: another thread sees the old cost or the new one, never half of each.
+        self._cost = cost
+        # A latch. A machine that cannot decode two streams in real time would admit them one by one for ever, so there
+        # only the slots count. A machine that could do it once is slow because it is loaded: there admission stays on.
+        self._keeps_up = self._keeps_up or cost.allows_two_streams
 
     def observe(self, frames: int, took_s: float) -> None:
-        """The newest batch. Only how fast the machine is now is learned from it, not what the two parts are."""
-        slower = 1 + _WEIGHT * (took_s / (self.batch_s + frames * self.frame_s) - 1)
-        self.batch_s *= slower
-        self.frame_s *= slower
-        self._note()
+        """Learn from the newest batch how fast the machine is now. Called by the decoder's thread.
 
-    def _note(self) -> None:
-        """Where not even two streams would be in time, none waits for others. Once they would have been, a busy machine
-        is all that it can be."""
-        self._kept = self._kept or self.batch_s + 2 * self.frame_s <= _SHARE * FRAME_S
+        One batch cannot tell `batch_s` from `frame_s`, so their ratio stays as it was measured at the start.
+        """
+        cost = self._cost
+        self.cost = cost.scaled(1 + _WEIGHT * (took_s / cost.of_batch(frames) - 1))
 
     @asynccontextmanager
-    async def place(self, ahead_s: float) -> AsyncIterator[Listener]:
-        """A place for a stream whose listener has `ahead_s` of other audio to hear first. Raises Overloaded."""
+    async def slot(self, playback: Playback) -> AsyncIterator[Listener]:
+        """Wait for a slot and hold it. Raises Overloaded when too many streams are waiting."""
         if len(self._queue) >= self._slots:
-            streams, waiting = len(self._listeners), len(self._queue)
             raise Overloaded(
-                f"{streams} streams are all that can be decoded in time and {waiting} requests are waiting"
+                f"the decoder has all the streams it can decode in time ({len(self._listeners)} streams), and"
+                f" {len(self._queue)} requests are waiting; try again later"
             )
-        listener = Listener(Playback(requested=time.monotonic(), ahead=ahead_s))
-        turn = asyncio.get_running_loop().create_future()
-        self._queue.append((listener, turn))
+        listener = Listener(playback)
+        admitted = asyncio.get_running_loop().create_future()
+        self._queue.append((listener, admitted))
         self.admit()
         try:
-            await turn
+            await admitted
+            assert listener in self._listeners, "a stream was admitted without a slot"
             yield listener
         finally:
             self._listeners.discard(listener)
@@ -102,43 +179,36 @@ class DecodingPace:
             self.admit()
 
     def admit(self) -> None:
-        """Let in whoever may begin now, first what goes on with a text that is being heard, then the most urgent.
+        """Admit every stream that may begin now: continued texts first, then by deadline.
 
-        After every batch, when a stream has ended, and soon again while somebody waits, because those who keep him out
-        may have ceased to want anything.
+        Called after every piece and when a stream has ended. While streams wait it is also called once a frame, because
+        the streams that keep them out may have stopped wanting anything.
         """
         if self._again is not None:
             self._again.cancel()
             self._again = None
         while self._queue:
-            entry = min(self._queue, key=lambda entry: (not entry[0].goes_on, entry[0].playback.ends))
-            listener, turn = entry
+            entry = min(self._queue, key=lambda entry: (not entry[0].continues_a_text, entry[0].playback.ends))
+            listener, admitted = entry
             if not self._has_room(listener):
                 self._again = asyncio.get_running_loop().call_later(FRAME_S, self.admit)
-                return
+                break
             self._queue.remove(entry)
-            if not turn.done():  # he may have left just now
+            if not admitted.done():  # else its request was cancelled just now
+                listener.admitted_s = time.monotonic()
                 self._listeners.add(listener)
-                turn.set_result(None)
+                admitted.set_result(None)
+        assert len(self._listeners) <= self._slots, f"{len(self._listeners)} streams on {self._slots} slots"
+        assert not self._queue or self._again is not None, "streams wait and nothing will admit them"
+        self._changed()
 
     def _has_room(self, newcomer: Listener) -> bool:
         if len(self._listeners) >= self._slots:
             return False
-        if newcomer.goes_on:
-            return True  # with the whole text this has been let in; to wait would break it off
+        if newcomer.continues_a_text:
+            return True  # the whole text was admitted with its first piece; waiting now would break it off
         now = time.monotonic()
-        busy = [listener for listener in self._listeners if listener.waits or listener.playback.ends > now]
-        if not self._kept or not busy:
+        busy = [listener for listener in self._listeners if listener.is_busy(now)]
+        if not self._keeps_up or not busy:
             return True
-        in_hand_s = [listener.in_hand(now) for listener in (newcomer, *busy)]
-        wanted_s = [sum(max(0.0, horizon - seconds) for seconds in in_hand_s) for horizon in _HORIZONS_S]
-        return all(
-            self._takes_s(seconds / FRAME_S, horizon) <= _SHARE * horizon
-            for horizon, seconds in zip(_HORIZONS_S, wanted_s, strict=True)
-        )
-
-    def _takes_s(self, frames: float, horizon_s: float) -> float:
-        """To decode `frames` of several streams, which come one by one: where there is little time, one of every stream
-        in a batch."""
-        batches = min(frames, max(horizon_s / FRAME_S, frames / self.frames_at_once))
-        return batches * self.batch_s + frames * self.frame_s
+        return fits(self._cost, [listener.in_hand_s(now) for listener in (newcomer, *busy)])

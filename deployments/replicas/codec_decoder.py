@@ -7,7 +7,8 @@ one coroutine: the stream stays with its state, and a cancelled caller cancels t
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,13 @@ from deployments.replicas.metrics import StreamMetrics
 from deployments.replicas.stream_decoder import Stream, StreamDecoder
 from deployments.replicas.torch_process import apart, prepare_torch
 from deployments.settings import CodecDecoderArgs, ModelArgs
-from deployments.wire.messages import AudioChunk, FrameChunk, Load, ModelCard
+from deployments.wire.messages import AudioChunk, FrameChunk, ModelCard
 from deployments.wire.start_states import report_start
 from deployments.wire.streams import cancel, open_stream
 from deployments.wire.text_inbox import InboxText
 from qwen_tts.checkpoint import CODEC_DIRECTORY, DTYPES, resolve_checkpoint
 from qwen_tts.codec.decoder import load_codec_decoder
-from qwen_tts.config import read_codec_config
+from qwen_tts.engine.playback import Playback
 from qwen_tts.request import ClonedVoice, SpeechRequest
 
 log = logging.getLogger("ray.serve")
@@ -52,21 +53,14 @@ class CodecDecoder:
             codec = resolve_checkpoint(checkpoint, [f"{CODEC_DIRECTORY}/*"]) / CODEC_DIRECTORY
             content = _digest(codec)
             if content not in by_content:
-                by_content[content] = apart(partial(_load, codec, device, args))
+                by_content[content] = apart(partial(_load, codec, device, args, self._note_slots))
             self._decoders[model.name] = by_content[content]
+        self._note_slots()
         log.info("codec decoder ready: %d codec(s) on %s in %s", len(by_content), device, args.dtype)
 
     async def describe(self) -> list[ModelCard]:
         """Cards of all models, once every talker has loaded; first model first."""
         return list(await asyncio.gather(*(talker.describe.remote() for talker in self._talkers.values())))
-
-    async def load(self) -> Load:
-        loads = [decoder.load() for decoder in set(self._decoders.values())]
-        return Load(
-            slots=sum(load.slots for load in loads),
-            used=sum(load.used for load in loads),
-            waiting=sum(load.waiting for load in loads),
-        )
 
     def check_health(self) -> None:
         """Called by Serve, which replaces the replica when this raises."""
@@ -84,27 +78,36 @@ class CodecDecoder:
         """Audio of `request` while its frames are being generated; the last chunk carries the finish reason and
         usage. The talker reads the `rest` of a text that is still being written.
 
-        Raises what the talker raises, before the first chunk unless it dies later.
+        The talker is called when the stream has its slot here, so a request that waits or is refused costs it nothing.
+        Raises Overloaded, or what the talker raises, before the first chunk unless the talker dies later.
         """
-        decoder = self._decoders[model]
-        chunks = open_stream(self._talkers[model], "generate", request, rest)
-        try:
-            with self._metrics.stream(model, decoder.sample_rate_hz, request.ahead_s) as leave:
-                first: FrameChunk = await anext(chunks)
-                async with decoder.stream(request.ahead_s) as stream:
+        playback = Playback(requested=time.monotonic(), ahead=request.ahead_s)
+        with self._metrics.stream(model, playback) as observe:
+            async with self._decoders[model].stream(playback) as stream:
+                chunks = open_stream(self._talkers[model], "generate", request, rest)
+                try:
+                    first: FrameChunk = await anext(chunks)
                     if isinstance(request.voice, ClonedVoice) and request.voice.prompt.ref_codes is not None:
                         await stream.prime(request.voice.prompt.ref_codes)
-                    yield leave(await _audio(stream, first))
+                    yield observe(await _audio(stream, first))
                     async for chunk in chunks:
-                        yield leave(await _audio(stream, chunk))
-        finally:
-            cancel(chunks)
+                        yield observe(await _audio(stream, chunk))
+                finally:
+                    cancel(chunks)
+
+    def _note_slots(self) -> None:
+        decoders = set(self._decoders.values())
+        self._metrics.slots(
+            in_use=sum(decoder.slots_in_use for decoder in decoders),
+            waiting=sum(decoder.waiting for decoder in decoders),
+        )
 
 
-def _load(codec: Path, device: torch.device, args: CodecDecoderArgs) -> StreamDecoder:
+def _load(
+    codec: Path, device: torch.device, args: CodecDecoderArgs, slots_changed: Callable[[], None]
+) -> StreamDecoder:
     decoder = load_codec_decoder(codec, device, DTYPES[args.dtype])
-    rate_hz = read_codec_config(codec).output_sample_rate
-    streams = StreamDecoder(decoder, args.slots, args.max_batch, rate_hz, args.primed_cache_bytes)
+    streams = StreamDecoder(decoder, args.slots, args.max_batch, args.primed_cache_bytes, slots_changed)
     streams.warm_up()
     return streams
 

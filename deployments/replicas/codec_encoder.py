@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import partial
 from deployments.replicas.batcher import Batcher, first_come
 from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.health import Health
+from deployments.replicas.metrics import EncoderMetrics
 from deployments.replicas.torch_process import adopt_threads, apart, prepare_torch
 from deployments.settings import CodecEncoderArgs, ModelArgs
 from deployments.wire.start_states import report_start
@@ -25,7 +25,6 @@ from qwen_tts.voice_encoder import VoiceEncoder, load_voice_encoder
 log = logging.getLogger("ray.serve")
 
 _READERS = 2  # threads that unpack audio files while the model is busy
-_BATCHES_REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class CodecEncoder:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-encoder", initializer=adopt_threads)
         self._health = Health()
         self._batcher = Batcher(self._encode, thread, first_come(args.max_batch), self._health)
-        self._batch_sizes: deque[int] = deque(maxlen=_BATCHES_REMEMBERED)
+        self._metrics = EncoderMetrics()
         self._max_waiting = args.max_waiting
         self._under_way = 0
         log.info("codec encoder ready: %s on %s", ", ".join(self._encoders) or "no model clones", device)
@@ -75,16 +74,12 @@ class CodecEncoder:
         finally:
             self._under_way -= 1
 
-    async def batch_sizes(self) -> list[int]:
-        """Sizes of the latest batches, oldest first."""
-        return list(self._batch_sizes)
-
     def check_health(self) -> None:
         """Called by Serve, which replaces the replica when this raises."""
         self._health.check()
 
     def _encode(self, recordings: Sequence[_Recording]) -> list[EncodedReference]:
-        self._batch_sizes.append(len(recordings))
+        self._metrics.batch(len(recordings))
         encoded: dict[int, EncodedReference] = {}
         for model in {recording.model for recording in recordings}:
             indices = [index for index, recording in enumerate(recordings) if recording.model == model]

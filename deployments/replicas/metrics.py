@@ -6,6 +6,7 @@ A metric may only be made in a replica.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from ray.serve import metrics
 
@@ -34,6 +35,10 @@ class StreamMetrics:
         self._audio = metrics.Counter("qwen_tts_audio_s", "Audio made.", _MODEL)
         self._underruns = metrics.Counter("qwen_tts_underruns", "Chunks that came after the audio had run out.", _MODEL)
         self._silence = metrics.Counter("qwen_tts_underrun_ms", "Silence that listeners heard for it.", _MODEL)
+        self._in_use = metrics.Gauge("qwen_tts_decoder_slots_in_use", "Streams that have a slot of the decoder.")
+        self._waiting = metrics.Gauge(
+            "qwen_tts_decoder_requests_waiting", "Streams that wait for a slot of the decoder."
+        )
         ends = (*_MODEL, "finish_reason")
         self._ended = metrics.Counter(
             "qwen_tts_streams",
@@ -41,22 +46,29 @@ class StreamMetrics:
             ends,  # type: ignore[arg-type]  # typed as one key
         )
 
-    @contextmanager
-    def stream(self, model: str, sample_rate_hz: int, ahead_s: float) -> Iterator[Callable[[AudioChunk], AudioChunk]]:
-        """For one stream: gives what every chunk is passed through as it leaves. Its listener has `ahead_s` of other
-        audio to hear before it; with any, its first audio does not count as one that is waited for."""
-        tags = {"model": model}
-        playback, reason = Playback(requested=time.monotonic(), ahead=ahead_s), "cancelled"
+    def slots(self, in_use: int, waiting: int) -> None:
+        """Streams that have a slot of the decoder, and streams that wait for one."""
+        self._in_use.set(in_use)
+        self._waiting.set(waiting)
 
-        def leave(chunk: AudioChunk) -> AudioChunk:
-            nonlocal reason
+    @contextmanager
+    def stream(self, model: str, playback: Playback) -> Iterator[Callable[[AudioChunk], AudioChunk]]:
+        """Measure one stream. Gives a function that returns each chunk after `playback` has it as sent.
+
+        The first audio of a listener who has other audio to hear first does not count as one that is waited for.
+        """
+        tags, reason = {"model": model}, "cancelled"
+        sent = _Sent()
+
+        def observe(chunk: AudioChunk) -> AudioChunk:
+            nonlocal reason, sent
             if chunk.pcm:
-                self._observe(playback, len(chunk.pcm) / 2 / sample_rate_hz, tags)
+                sent = self._observe(playback, sent, tags)
             reason = chunk.finish_reason or reason
             return chunk
 
         try:
-            yield leave
+            yield observe
         except (InvalidRequest, Overloaded):
             reason = "refused"
             raise
@@ -68,18 +80,32 @@ class StreamMetrics:
             if playback.sent:
                 self._rtf.observe((time.monotonic() - playback.requested) / playback.sent, tags)
 
-    def _observe(self, playback: Playback, audio_s: float, tags: dict[str, str]) -> None:
-        now, underruns, silence = time.monotonic(), playback.underruns, playback.silence
-        if playback.first_sent is None and not playback.ahead:
-            self._ttfa.observe(1000 * (now - playback.requested), tags)
-        elif playback.first_sent is not None:
-            self._headroom.observe(1000 * max(0.0, playback.headroom(now)), tags)
-        if (gap := playback.send(audio_s, now)) is not None:
-            self._gap.observe(1000 * gap, tags)
+    def _observe(self, playback: Playback, before: "_Sent", tags: dict[str, str]) -> "_Sent":
+        """What was sent `before` a chunk and what `playback` has now; returns the latter."""
+        assert playback.first_sent is not None, "a chunk is observed before it is sent"
+        now, audio_s = time.monotonic(), playback.sent - before.audio_s
+        assert audio_s > 0, "a chunk is observed twice"
+        if before.last_s is None:
+            if not playback.ahead:
+                self._ttfa.observe(1000 * (playback.first_sent - playback.requested), tags)
+        else:
+            self._headroom.observe(1000 * max(0.0, playback.headroom(now) - audio_s), tags)
+            self._gap.observe(1000 * (now - before.last_s), tags)
         self._audio.inc(audio_s, tags)
-        if playback.underruns > underruns:
-            self._underruns.inc(tags=tags)
-            self._silence.inc(1000 * (playback.silence - silence), tags)
+        if playback.underruns > before.underruns:
+            self._underruns.inc(playback.underruns - before.underruns, tags)
+            self._silence.inc(1000 * (playback.silence - before.silence_s), tags)
+        return _Sent(playback.sent, playback.underruns, playback.silence, now)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What a playback had when its latest chunk was observed."""
+
+    audio_s: float = 0.0
+    underruns: int = 0
+    silence_s: float = 0.0
+    last_s: float | None = None  # when that was
 
 
 class EngineMetrics:
@@ -120,3 +146,13 @@ class EngineMetrics:
         if rows:
             self._found.inc(tags=self._tags)
             self._reused.inc(rows, self._tags)
+
+
+class EncoderMetrics:
+    """Of the codec encoder."""
+
+    def __init__(self) -> None:
+        self._batch = metrics.Histogram("qwen_tts_encoder_batch_size", "References encoded in one batch.", _ROWS)
+
+    def batch(self, references: int) -> None:
+        self._batch.observe(references)

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deployments.replicas.admission import DecodingPace, Listener
+from deployments.replicas.admission import Admission, DecodeCost, Listener
 from deployments.replicas.batcher import Batcher
 from deployments.replicas.health import Health
 from deployments.replicas.torch_process import adopt_threads
-from deployments.wire.messages import Load
 from qwen_tts.audio import to_pcm16
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.codec.state import DecoderState
 from qwen_tts.engine.pace import FRAME_S
+from qwen_tts.engine.playback import Playback
 from qwen_tts.recently_used import RecentlyUsed, content_key
 
 log = logging.getLogger("ray.serve")
@@ -34,7 +34,7 @@ _WARM_UP_FRAMES, _WARM_UPS = 8, 8
 class _Piece:
     slot: int
     codes: NDArray[np.int16]  # [F, G]
-    due: float  # when its listener has nothing left to hear
+    due_s: float  # when its listener has nothing left to hear
 
 
 class Stream:
@@ -45,13 +45,13 @@ class Stream:
         batcher: Batcher[_Piece, bytes],
         prime: Callable[[int, NDArray[np.int16]], Awaitable[None]],
         slot: int,
-        pace: DecodingPace,
+        admission: Admission,
         listener: Listener,
     ) -> None:
         self._batcher = batcher
         self._prime = prime
         self._slot = slot
-        self._pace = pace
+        self._admission = admission
         self._listener = listener
 
     async def prime(self, codes: NDArray[np.int16]) -> None:
@@ -59,15 +59,18 @@ class Stream:
         await self._prime(self._slot, codes)
 
     async def decode(self, codes: NDArray[np.int16]) -> bytes:
-        """The next frames, codes [F, G], as 16-bit PCM of F * 1920 samples."""
+        """The next frames, codes [F, G], as 16-bit PCM of F * 1920 samples. Notes them in the playback as sent."""
         listener = self._listener
+        assert not listener.waits, f"slot {self._slot}: two pieces of one stream at a time"
         listener.waits = True
-        most = self._pace.frames_at_once
-        pieces = [_Piece(self._slot, codes[n : n + most], listener.playback.ends) for n in range(0, len(codes), most)]
-        pcm = b"".join([await self._batcher.submit(piece) for piece in pieces])
-        listener.waits = False
+        most, due_s = self._admission.cost.frames_at_once, listener.due_s(time.monotonic())
+        pieces = [_Piece(self._slot, codes[n : n + most], due_s) for n in range(0, len(codes), most)]
+        try:
+            pcm = b"".join([await self._batcher.submit(piece) for piece in pieces])
+        finally:
+            listener.waits = False
         listener.playback.send(len(codes) * FRAME_S, time.monotonic())
-        self._pace.admit()
+        self._admission.admit()
         return pcm
 
 
@@ -78,9 +81,13 @@ class StreamDecoder:
     `primed_cache_bytes` of what priming leaves are kept for the next streams that go on from the same frames."""
 
     def __init__(
-        self, decoder: CodecDecoder, slots: int, max_batch: int, sample_rate_hz: int, primed_cache_bytes: int
+        self,
+        decoder: CodecDecoder,
+        slots: int,
+        max_batch: int,
+        primed_cache_bytes: int,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.sample_rate_hz = sample_rate_hz
         self._decoder = decoder
         self._device = decoder.pre_conv.conv.weight.device
         self._state = DecoderState(decoder, slots)
@@ -89,25 +96,30 @@ class StreamDecoder:
         self._max_batch = max_batch
         self._health = Health()
         self._batcher = Batcher(self._decode, self._thread, self._next_batch, self._health)
-        self._pace = DecodingPace(slots)
+        self._admission = Admission(slots, changed)
 
     def check_health(self) -> None:
         """Raise RuntimeError if this decoder fails whatever it is given, or if its pool has lost count of its slots."""
         self._health.check()
 
-    def load(self) -> Load:
-        return Load(slots=self._state.slots, used=self._state.used, waiting=self._pace.waiting)
+    @property
+    def slots_in_use(self) -> int:
+        return self._admission.in_use
+
+    @property
+    def waiting(self) -> int:
+        """Streams that wait for a slot."""
+        return self._admission.waiting
 
     @asynccontextmanager
-    async def stream(self, ahead_s: float = 0.0) -> AsyncIterator[Stream]:
-        """A slot of the pool, waiting for one if need be. The listener has `ahead_s` of other audio to hear first.
-        Raises Overloaded."""
-        async with self._pace.place(ahead_s) as listener:
+    async def stream(self, playback: Playback) -> AsyncIterator[Stream]:
+        """Wait for a slot of the pool and hold it. What is decoded is noted in `playback`. Raises Overloaded."""
+        async with self._admission.slot(playback) as listener:
             lease: Future[int | None] = self._thread.submit(self._state.lease)
             try:
                 slot = await asyncio.wrap_future(lease)
-                assert slot is not None, "the places and the pool disagree"
-                yield Stream(self._batcher, self._prime_on_thread, slot, self._pace, listener)
+                assert slot is not None, "more streams were admitted than the pool has slots"
+                yield Stream(self._batcher, self._prime_on_thread, slot, self._admission, listener)
             finally:
                 self._thread.submit(self._release, lease)
 
@@ -117,9 +129,9 @@ class StreamDecoder:
         # In turn, so that a machine that is busy for some of the time is so for both.
         took_s = [(self._timed(slot, 1), self._timed(slot, _WARM_UP_FRAMES)) for _ in range(_WARM_UPS)]
         one_s, many_s = (min(times) for times in zip(*took_s, strict=True))
-        self._pace.begin(one_s, many_s, _WARM_UP_FRAMES)
         self._state.release(slot)
-        batch_ms, frame_ms = 1000 * self._pace.batch_s, 1000 * self._pace.frame_s
+        cost = self._admission.cost = DecodeCost.measured(one_s, many_s, _WARM_UP_FRAMES)
+        batch_ms, frame_ms = 1000 * cost.batch_s, 1000 * cost.frame_s
         log.info("decoding takes %.1f ms a batch and %.1f ms for each frame in it", batch_ms, frame_ms)
 
     def _timed(self, slot: int, frames: int) -> float:
@@ -130,10 +142,10 @@ class StreamDecoder:
 
     def _next_batch(self, waiting: Sequence[_Piece]) -> list[int]:
         """The most urgent piece, and as many others of its length as there is time for."""
-        by_urgency = sorted(range(len(waiting)), key=lambda index: waiting[index].due)
+        by_urgency = sorted(range(len(waiting)), key=lambda index: waiting[index].due_s)
         frames = len(waiting[by_urgency[0]].codes)
         alike = [index for index in by_urgency if len(waiting[index].codes) == frames]
-        return alike[: min(self._max_batch, max(1, self._pace.frames_at_once // frames))]
+        return alike[: min(self._max_batch, max(1, self._admission.cost.frames_at_once // frames))]
 
     async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16]) -> None:
         with self._health.watch():
@@ -169,5 +181,5 @@ class StreamDecoder:
         carry = self._state.gather(slots)
         samples = self._decoder(codes.to(self._device, torch.int64), carry).float().cpu()  # [B, S]
         self._state.scatter(slots, carry)
-        self._pace.observe(len(pieces) * codes.shape[1], time.monotonic() - began)
+        self._admission.observe(len(pieces) * codes.shape[1], time.monotonic() - began)
         return [to_pcm16(row) for row in samples.numpy()]

@@ -15,7 +15,7 @@ from deployments.replicas.engine_thread import EngineThread
 from deployments.replicas.metrics import EngineMetrics
 from deployments.replicas.torch_process import apart, prepare_torch
 from deployments.settings import ModelArgs, TalkerArgs
-from deployments.wire.messages import FrameChunk, Load, ModelCard
+from deployments.wire.messages import FrameChunk, ModelCard
 from deployments.wire.start_states import report_start
 from deployments.wire.text_inbox import InboxText
 from qwen_tts.checkpoint import DTYPES
@@ -41,7 +41,6 @@ class Talker:
         if device.type == "cpu":
             # Frames are made ahead of the time they are wanted at; who decodes and sends them goes by the clock.
             os.nice(_NICENESS)
-        self._args = args
         library = logging.getLogger("qwen_tts")  # how far capturing graphs has come
         library.setLevel(logging.INFO)
         library.parent = log
@@ -96,10 +95,6 @@ class Talker:
 
     async def describe(self) -> ModelCard:
         return self._card
-
-    async def load(self) -> Load:
-        engine = self._engine.engine
-        return Load(slots=self._args.slots, used=engine.running, waiting=engine.waiting)
 
     async def has_room(self) -> bool:
         """Whether half of this replica is idle, so that what nobody waits for may be computed."""

@@ -75,12 +75,3 @@ class ModelCard:
     defaults: GenerationDefaults
     sample_rate_hz: int
     utterance_characters: int  # longer text is cut
-
-
-@dataclass(frozen=True)
-class Load:
-    """What a replica is doing: engine slots or decoder slots in use, and requests waiting for one."""
-
-    slots: int
-    used: int
-    waiting: int

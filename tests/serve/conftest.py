@@ -1,19 +1,19 @@
 """One Ray per test session, and on it one service with a model of each type."""
 
-import functools
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 import ray
 from ray import serve
-from ray.serve.handle import DeploymentHandle
 
 from deployments.app import APP_NAME, build_app
+from deployments.replicas.codec_decoder import CodecDecoder
+from deployments.replicas.talker import Talker
 from deployments.settings import (
     AppArgs,
     CodecDecoderArgs,
@@ -24,11 +24,11 @@ from deployments.settings import (
     TalkerArgs,
     VoiceStoreArgs,
 )
-from deployments.wire.messages import Load
 from qwen_tts.config import ModelType
 from qwen_tts.seeded import SHAPES, write_checkpoint
 from tests.serve.calls import PATIENCE_S, stored
 
+Result = TypeVar("Result")
 CUSTOM, DESIGN, BASE = "tiny-custom", "tiny-design", "tiny-base"
 SLOTS = 4
 BODY_PAUSE_S = 4
@@ -36,8 +36,16 @@ MAX_BODY_BYTES, MAX_AUDIO_BYTES, MAX_BATCH_AUDIO_BYTES = 2_000_000, 1_400_000, 1
 
 
 @dataclass(frozen=True)
+class Load:
+    """Slots in use, and requests that wait for one."""
+
+    used: int
+    waiting: int
+
+
+@dataclass(frozen=True)
 class Service:
-    """A running application: its address, and how many slots its deployments have in use."""
+    """A running application: its address, and what the replicas of its deployments do."""
 
     url: str
     app: str
@@ -46,13 +54,32 @@ class Service:
         return httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
 
     def load(self, deployment: str) -> Load:
-        load: Load = _handle(deployment, self.app).load.remote().result(timeout_s=PATIENCE_S)
-        return load
+        """Of all replicas together."""
+        loads = self.in_replicas(deployment, _load)
+        return Load(sum(load.used for load in loads), sum(load.waiting for load in loads))
+
+    def in_replicas(self, deployment: str, function: Callable[[Any], Result]) -> list[Result]:
+        """Call `function` in every replica of a deployment, with the instance of its class."""
+        prefix = f"SERVE_REPLICA::{self.app}#{deployment}#"
+        names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+        actors: list[Any] = [ray.get_actor(name, namespace="serve") for name in names if name.startswith(prefix)]
+        assert actors, f"no replica of {deployment}"
+        results: list[Result] = ray.get(
+            [actor.__ray_call__.remote(_on_instance, function) for actor in actors], timeout=PATIENCE_S
+        )
+        return results
 
 
-@functools.cache
-def _handle(deployment: str, app: str) -> DeploymentHandle[Any]:
-    return serve.get_deployment_handle(deployment, app)
+def _on_instance(actor: Any, function: Callable[[Any], Result]) -> Result:
+    return function(actor._replica_impl._user_callable_wrapper.user_callable)
+
+
+def _load(replica: Talker | CodecDecoder) -> Load:
+    if isinstance(replica, Talker):
+        engine = replica._engine.engine
+        return Load(engine.running, engine.waiting)
+    decoders = set(replica._decoders.values())
+    return Load(sum(decoder._state.used for decoder in decoders), sum(decoder.waiting for decoder in decoders))
 
 
 @pytest.fixture(scope="session")

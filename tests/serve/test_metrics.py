@@ -53,6 +53,7 @@ def test_streams_and_steps_are_counted(service: Service) -> None:
             break
         assert time.monotonic() < deadline, (grown, ends)
         time.sleep(1.0)
-    while total(scraped(), "slots_in_use", model):
+    assert any(key.startswith("ray_qwen_tts_decoder_requests_waiting{") for key in now)
+    while any(total(scraped(), name, "") for name in ("slots_in_use", "decoder_slots_in_use")):
         assert time.monotonic() < deadline
         time.sleep(1.0)

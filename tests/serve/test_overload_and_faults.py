@@ -14,6 +14,7 @@ import ray
 from ray import serve
 
 from deployments.app import build_app
+from deployments.replicas.codec_decoder import CodecDecoder
 from deployments.settings import AppArgs, CodecDecoderArgs, IngressArgs, ModelArgs, TalkerArgs
 from tests.audio_files import same_samples
 from tests.serve.calls import posted, wait_until
@@ -153,6 +154,23 @@ def test_a_talker_that_dies_cuts_its_streams_and_is_replaced(one_slot: Service) 
     assert (last["type"], last["error"]["code"]) == ("speech.audio.error", "replica_failed")
     speaks_again(one_slot)
     assert one_slot.load("codec-decoder").used == 0
+
+
+def test_a_decoder_that_only_fails_is_replaced(one_slot: Service) -> None:
+    wait_ready(one_slot)
+    one_slot.in_replicas("codec-decoder", lose_device)
+    assert speak(one_slot, 2).status_code == 500
+    speaks_again(one_slot)
+
+
+def lose_device(replica: CodecDecoder) -> None:
+    """From now on every batch fails, as it does when a GPU is lost."""
+
+    def fail(pieces: object) -> list[bytes]:
+        raise RuntimeError("device lost")
+
+    for decoder in replica._decoders.values():
+        decoder._batcher._run = fail
 
 
 def speaks_again(one_slot: Service) -> None:

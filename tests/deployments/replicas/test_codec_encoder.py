@@ -4,7 +4,7 @@ import asyncio
 import math
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,12 @@ from qwen_tts.codec.encoder import CodecEncoder, load_codec_encoder
 from qwen_tts.errors import InvalidRequest, UnsupportedError
 from qwen_tts.voice import EncodedReference
 from qwen_tts.voice_encoder import fingerprint, load_voice_encoder
+from tests.deployments.replicas.waiting import PATIENCE_S, until
 from tests.parity.reference_clips import CLIPS
 from tests.qwen_tts.engine.decoding import FRAME_SAMPLES, TOLERANCE, decode, load_decoder, random_codes
 from tests.qwen_tts.tiny import CPU, TINY
 from tests.recordings import wav
 
-PATIENCE_S = 30.0
 CODEC_WEIGHTS = f"{CODEC_DIRECTORY}/{WEIGHTS_FILE}"
 WAVES = [
     torch.from_numpy(Clip(clip.samples(), clip.sample_rate_hz).resampled(24000).samples) for clip in CLIPS.values()
@@ -150,14 +150,6 @@ class GatedEncoder:
             EncodedReference(np.zeros(1, np.float32), np.full((1, 1), len(clip.samples) // 240, np.int16), "gated")
             for clip in clips
         ]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            if holds():
-                return
-            await asyncio.sleep(0.001)
 
 
 @pytest.fixture

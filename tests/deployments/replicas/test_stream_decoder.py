@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from deployments.replicas.admission import DecodeCost
 from deployments.replicas.stream_decoder import StreamDecoder, _Piece
-from deployments.wire.messages import Load
 from qwen_tts.audio import to_pcm16
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder
+from qwen_tts.engine.playback import Playback
 from tests.qwen_tts.engine.decoding import decode, load_decoder, random_codes
 
 PATIENCE_S = 30.0
 SLOTS = 3
-IDLE = Load(slots=SLOTS, used=0, waiting=0)
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +32,20 @@ def decoder(custom_voice: Path) -> CodecDecoder:
 @pytest.fixture
 async def streams(decoder: CodecDecoder) -> AsyncIterator[StreamDecoder]:
     """Afterwards every slot must be free, whatever the test did."""
-    streams = StreamDecoder(decoder, SLOTS, max_batch=2, sample_rate_hz=24000, primed_cache_bytes=1_000_000)
+    streams = StreamDecoder(decoder, SLOTS, max_batch=2, primed_cache_bytes=1_000_000)
     yield streams
     await settle(streams)
-    assert streams.load() == IDLE
+    assert load(streams) == (0, 0)
     streams._thread.shutdown()
+
+
+def load(streams: StreamDecoder) -> tuple[int, int]:
+    """Slots of the pool in use, and streams that wait for one."""
+    return streams._state.used, streams.waiting
+
+
+def playback(ahead_s: float = 0.0) -> Playback:
+    return Playback(requested=time.monotonic(), ahead=ahead_s)
 
 
 async def settle(streams: StreamDecoder) -> None:
@@ -48,7 +58,7 @@ async def speak(streams: StreamDecoder, codes: Tensor, sizes: list[int]) -> byte
     bounds = [0]
     while bounds[-1] < len(codes):
         bounds.append(min(bounds[-1] + sizes[min(len(bounds) - 1, len(sizes) - 1)], len(codes)))
-    async with asyncio.timeout(PATIENCE_S), streams.stream() as stream:
+    async with asyncio.timeout(PATIENCE_S), streams.stream(playback()) as stream:
         return b"".join([await stream.decode(codes[a:b].short().numpy()) for a, b in pairwise(bounds)])
 
 
@@ -72,18 +82,18 @@ async def test_a_stream_waits_for_a_slot(streams: StreamDecoder) -> None:
     opened, leave = asyncio.Queue[int](), asyncio.Event()
 
     async def hold(name: int) -> None:
-        async with streams.stream():
+        async with streams.stream(playback()):
             opened.put_nowait(name)
             await leave.wait()
 
     tasks = [asyncio.create_task(hold(name)) for name in range(SLOTS + 2)]
     assert sorted([await opened.get() for _ in range(SLOTS)]) == [0, 1, 2]
-    assert streams.load() == Load(slots=SLOTS, used=SLOTS, waiting=2)
+    assert load(streams) == (SLOTS, 2)
     tasks[0].cancel()
     assert await asyncio.wait_for(opened.get(), PATIENCE_S) == SLOTS
     tasks[-1].cancel()
     await asyncio.sleep(0)
-    assert streams.load() == Load(slots=SLOTS, used=SLOTS, waiting=0), "one that gave up is not waiting"
+    assert load(streams) == (SLOTS, 0), "one that gave up is not waiting"
     leave.set()
     await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -93,12 +103,12 @@ async def test_cancelled_in_a_batch_gives_its_slot_back_after_it(streams: Stream
     gate, opened, speaks = threading.Event(), asyncio.Event(), asyncio.Event()
 
     async def leave() -> None:
-        async with streams.stream() as stream:
+        async with streams.stream(playback()) as stream:
             opened.set()
             await speaks.wait()
             await stream.decode(codes.short().numpy())
 
-    async with streams.stream() as stays:
+    async with streams.stream(playback()) as stays:
         gone = asyncio.create_task(leave())
         await asyncio.wait_for(opened.wait(), PATIENCE_S)
         streams._thread.submit(gate.wait, PATIENCE_S)
@@ -109,11 +119,11 @@ async def test_cancelled_in_a_batch_gives_its_slot_back_after_it(streams: Stream
         gone.cancel()
         await asyncio.wait([gone])
         assert gone.cancelled()
-        assert streams.load().used == 2, "its batch has yet to be decoded"
+        assert load(streams)[0] == 2, "its batch has yet to be decoded"
         gate.set()
         assert_sounds_like(await heard, decoder, codes)
         await settle(streams)
-        assert streams.load().used == 1
+        assert load(streams)[0] == 1
 
 
 async def test_streams_cancelled_before_they_have_a_slot_take_none(streams: StreamDecoder) -> None:
@@ -121,7 +131,7 @@ async def test_streams_cancelled_before_they_have_a_slot_take_none(streams: Stre
     streams._thread.submit(gate.wait, PATIENCE_S)
     tasks = [asyncio.create_task(speak(streams, random_codes(2)[0], [1])) for _ in range(SLOTS)]
     await asyncio.sleep(0)
-    asked_for_all = len(streams._pace._listeners) == SLOTS
+    asked_for_all = streams.slots_in_use == SLOTS
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
@@ -129,7 +139,7 @@ async def test_streams_cancelled_before_they_have_a_slot_take_none(streams: Stre
     assert asked_for_all, "they were cancelled too soon to show anything"
     assert all(task.cancelled() for task in tasks)
     await settle(streams)
-    assert streams.load() == IDLE
+    assert load(streams) == (0, 0)
 
 
 async def test_a_code_out_of_range_ends_its_stream_alone(streams: StreamDecoder, decoder: CodecDecoder) -> None:
@@ -154,7 +164,7 @@ async def decoded(
     monkeypatch.setattr(streams._batcher, "_run", noted)
 
     async def one(number: int) -> None:
-        async with streams.stream(aheads_s[number]) as stream:
+        async with streams.stream(playback(aheads_s[number])) as stream:
             numbers[stream._slot] = number
             opened.release()
             await everyone.wait()
@@ -188,12 +198,12 @@ async def test_a_batch_takes_no_longer_than_half_a_frame(
     streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch, frame_s: float, batches: list[list[int]]
 ) -> None:
     monkeypatch.setattr("deployments.replicas.admission._WEIGHT", 0.0)
-    streams._pace.batch_s, streams._pace.frame_s = 0.0, frame_s
+    streams._admission.cost = DecodeCost(0.0, frame_s)
     assert await decoded(streams, monkeypatch, [1, 5, 5], [0.0, 9.0, 1.0]) == batches
 
 
 async def cloned(streams: StreamDecoder, reference: Tensor, codes: Tensor) -> bytes:
-    async with asyncio.timeout(PATIENCE_S), streams.stream() as stream:
+    async with asyncio.timeout(PATIENCE_S), streams.stream(playback()) as stream:
         await stream.prime(reference.short().numpy())
         return await stream.decode(codes.short().numpy())
 
@@ -240,23 +250,23 @@ async def test_known_references_are_bounded_in_bytes(streams: StreamDecoder, dec
 
 async def test_load_is_never_negative(streams: StreamDecoder) -> None:
     gate = threading.Event()
-    async with streams.stream():
+    async with streams.stream(playback()):
         streams._thread.submit(gate.wait, PATIENCE_S)
-    load = streams.load()
+    waiting = streams.waiting
     gate.set()
-    assert load.waiting == 0
+    assert waiting == 0
     await settle(streams)
 
 
 async def test_warm_up_leaves_the_pool_free(streams: StreamDecoder) -> None:
     streams.warm_up()
-    assert streams.load() == IDLE
+    assert load(streams) == (0, 0)
 
 
 async def test_a_slot_that_is_released_twice_is_heard_of(
     streams: StreamDecoder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with streams.stream() as stream:
+    async with streams.stream(playback()) as stream:
         streams.check_health()
         streams._state.release(stream._slot)
     await settle(streams)
@@ -270,7 +280,7 @@ async def test_a_pool_with_fewer_slots_than_streams_is_heard_of(
 ) -> None:
     taken = [streams._state.lease() for _ in range(SLOTS)]
     with pytest.raises(AssertionError):
-        async with streams.stream():
+        async with streams.stream(playback()):
             pass
     await settle(streams)
     assert "more streams were admitted than the pool has slots" in caplog.text

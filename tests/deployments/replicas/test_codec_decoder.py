@@ -1,0 +1,279 @@
+"""The codec decoder's deployment without Serve: when it calls a talker, what it measures, and when it is unhealthy."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from ray.serve.handle import DeploymentHandle
+
+from deployments.replicas import metrics
+from deployments.replicas.codec_decoder import CodecDecoder as CodecDecoderDeployment
+from deployments.settings import CodecDecoderArgs, ModelArgs
+from deployments.wire.messages import AudioChunk, FrameChunk, Usage
+from qwen_tts.errors import InvalidRequest, Overloaded
+from qwen_tts.request import ClonedVoice, SpeechRequest
+from qwen_tts.voice import VoicePrompt
+from tests.deployments.replicas.waiting import PATIENCE_S, until
+from tests.qwen_tts.engine.decoding import FRAME_SAMPLES, decode, load_decoder, random_codes
+from tests.qwen_tts.tiny import TINY, custom
+
+MODEL = "tiny"
+USAGE = Usage(1, 0, 5)
+REQUEST = custom()
+
+
+class FrameStream:
+    """What a talker sends of one stream."""
+
+    def __init__(self) -> None:
+        self.chunks: asyncio.Queue[FrameChunk | Exception] = asyncio.Queue()
+        self.cancelled = False
+
+    def send(self, codes: NDArray[np.int16], *, last: bool = False) -> None:
+        self.chunks.put_nowait(FrameChunk(codes, "length" if last else None, USAGE if last else None))
+        if last:
+            self.chunks.put_nowait(StopAsyncIteration())
+
+    def __aiter__(self) -> AsyncIterator[FrameChunk]:
+        return self
+
+    async def __anext__(self) -> FrameChunk:
+        found = await self.chunks.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Talker:
+    """The handle of a talker: a stream for every call."""
+
+    def __init__(self) -> None:
+        self.streams: list[FrameStream] = []
+        self.generate = self
+
+    def options(self, *, stream: bool) -> "Talker":
+        assert stream
+        return self
+
+    def remote(self, request: SpeechRequest, rest: None) -> FrameStream:
+        self.streams.append(FrameStream())
+        return self.streams[-1]
+
+
+@dataclass
+class Metrics:
+    """Takes the place of ray.serve.metrics: what every metric was given, by its name."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    ends: list[str] = field(default_factory=list)
+
+    def Histogram(self, name: str, *_: object) -> "Metric":
+        return Metric(self, name)
+
+    Gauge = Counter = Histogram
+
+
+@dataclass
+class Metric:
+    metrics: Metrics
+    name: str
+
+    def _note(self, value: float = 1.0, tags: Mapping[str, str] | None = None) -> None:
+        self.metrics.values.setdefault(self.name.removeprefix("qwen_tts_"), []).append(value)
+        if tags is not None and "finish_reason" in tags:
+            self.metrics.ends.append(tags["finish_reason"])
+
+    set = inc = observe = _note
+
+
+@dataclass
+class Clock:
+    now_s: float = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Metrics:
+    measured = Metrics()
+    monkeypatch.setattr(metrics, "metrics", measured)
+    return measured
+
+
+@pytest.fixture
+def talker() -> Talker:
+    return Talker()
+
+
+@pytest.fixture
+def deployment(base: Path, talker: Talker, measured: Metrics) -> CodecDecoderDeployment:
+    """One slot."""
+    return CodecDecoderDeployment(
+        (ModelArgs(name=MODEL, checkpoint=str(base), type="base"),),
+        {MODEL: cast("DeploymentHandle[Any]", talker)},
+        CodecDecoderArgs(slots=1, threads=1),
+    )
+
+
+def listen(deployment: CodecDecoderDeployment, request: SpeechRequest = REQUEST) -> asyncio.Task[list[AudioChunk]]:
+    async def listening() -> list[AudioChunk]:
+        return [chunk async for chunk in deployment.synthesize(MODEL, request)]
+
+    return asyncio.create_task(listening())
+
+
+def codes(frames: int, seed: int = 0) -> NDArray[np.int16]:
+    return random_codes(frames, seed=seed)[0].short().numpy()
+
+
+async def test_a_request_that_waits_or_is_refused_costs_the_talker_nothing(
+    deployment: CodecDecoderDeployment, talker: Talker, measured: Metrics
+) -> None:
+    running = listen(deployment)
+    await until(lambda: len(talker.streams) == 1)
+    waiting = listen(deployment)
+    await until(lambda: measured.values["decoder_requests_waiting"][-1] == 1)
+    with pytest.raises(Overloaded):
+        await listen(deployment)
+    assert len(talker.streams) == 1
+    talker.streams[0].send(codes(2))
+    talker.streams[0].send(codes(3), last=True)
+    chunks = await asyncio.wait_for(running, PATIENCE_S)
+    assert [len(chunk.pcm) for chunk in chunks] == [2 * 2 * FRAME_SAMPLES, 3 * 2 * FRAME_SAMPLES]
+    assert [(chunk.finish_reason, chunk.usage) for chunk in chunks] == [(None, None), ("length", USAGE)]
+    await until(lambda: len(talker.streams) == 2)
+    talker.streams[1].send(codes(1), last=True)
+    assert len(await asyncio.wait_for(waiting, PATIENCE_S)) == 1
+    assert measured.ends == ["refused", "length", "length"]
+    assert measured.values["decoder_slots_in_use"][-1] == measured.values["decoder_requests_waiting"][-1] == 0
+    assert max(measured.values["decoder_slots_in_use"]) == 1
+
+
+async def test_a_request_cancelled_while_it_waits_never_reaches_the_talker(
+    deployment: CodecDecoderDeployment, talker: Talker, measured: Metrics
+) -> None:
+    running = listen(deployment)
+    await until(lambda: len(talker.streams) == 1)
+    waiting = listen(deployment)
+    await until(lambda: measured.values["decoder_requests_waiting"][-1] == 1)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    assert measured.values["decoder_requests_waiting"][-1] == 0
+    talker.streams[0].send(codes(1), last=True)
+    await asyncio.wait_for(running, PATIENCE_S)
+    assert len(talker.streams) == 1
+    assert measured.ends == ["cancelled", "length"]
+
+
+async def test_a_cancelled_stream_cancels_its_talker_and_frees_the_slot(
+    deployment: CodecDecoderDeployment, talker: Talker, measured: Metrics
+) -> None:
+    running = listen(deployment)
+    await until(lambda: len(talker.streams) == 1)
+    running.cancel()
+    await asyncio.wait([running])
+    assert talker.streams[0].cancelled
+    again = listen(deployment)
+    await until(lambda: len(talker.streams) == 2)
+    talker.streams[1].send(codes(1), last=True)
+    assert len(await asyncio.wait_for(again, PATIENCE_S)) == 1
+
+
+async def test_what_the_talker_refuses_is_refused_and_frees_the_slot(
+    deployment: CodecDecoderDeployment, talker: Talker, measured: Metrics
+) -> None:
+    for _ in range(4):
+        refused = listen(deployment)
+        await until(lambda: bool(talker.streams))
+        talker.streams.pop().chunks.put_nowait(InvalidRequest("no such speaker", "voice"))
+        with pytest.raises(InvalidRequest):
+            await asyncio.wait_for(refused, PATIENCE_S)
+    deployment.check_health()
+    assert measured.ends == ["refused"] * 4
+    assert measured.values["decoder_slots_in_use"][-1] == 0
+    assert "ttfa_ms" not in measured.values
+
+
+async def test_a_cloned_voice_goes_on_from_its_reference(
+    deployment: CodecDecoderDeployment, talker: Talker, base: Path
+) -> None:
+    reference, spoken = random_codes(12, seed=1), random_codes(4, seed=2)
+    embedding = np.zeros(TINY.hidden, np.float32)
+    voice = ClonedVoice(VoicePrompt(embedding, reference[0].short().numpy(), "Words."))
+    stream = listen(deployment, SpeechRequest("Hello.", voice, seed=1))
+    await until(lambda: len(talker.streams) == 1)
+    talker.streams[0].send(spoken[0].short().numpy(), last=True)
+    (chunk,) = await asyncio.wait_for(stream, PATIENCE_S)
+    whole = decode(load_decoder(base), torch.cat((reference, spoken), dim=1))[0]
+    expected = whole[-4 * FRAME_SAMPLES :].numpy()
+    heard = np.frombuffer(chunk.pcm, "<i2") / 32767
+    np.testing.assert_allclose(heard, expected, atol=2 / 32767)
+
+
+async def test_what_is_measured_of_a_stream(
+    deployment: CodecDecoderDeployment, talker: Talker, measured: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that the test sets: when requested, when each chunk leaves."""
+    clock = Clock()
+    for module in ("codec_decoder", "stream_decoder", "metrics"):
+        monkeypatch.setattr(f"deployments.replicas.{module}.time", clock)
+    stream = deployment.synthesize(MODEL, REQUEST)
+    for now_s, frames in ((100.5, 5), (100.6, 5), (101.6, 1)):
+        first = asyncio.ensure_future(anext(stream))
+        await until(lambda: len(talker.streams) == 1)
+        clock.now_s = now_s
+        talker.streams[0].send(codes(frames), last=frames == 1)
+        await asyncio.wait_for(first, PATIENCE_S)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    found = {name: pytest.approx(values) for name, values in measured.values.items()}
+    assert found["ttfa_ms"] == [500.0]
+    assert found["chunk_gap_ms"] == [100.0, 1000.0]
+    assert found["headroom_ms"] == [300.0, 0.0], "5 frames less what was played; then none for 300 ms"
+    assert found["underruns"] == [1.0]
+    assert found["underrun_ms"] == [300.0]
+    assert found["audio_s"] == [0.4, 0.4, 0.08]
+    assert found["rtf"] == [1.6 / 0.88]
+    assert measured.ends == ["length"]
+
+
+async def test_a_piece_of_a_longer_text_has_no_time_to_first_audio(
+    deployment: CodecDecoderDeployment, talker: Talker, measured: Metrics
+) -> None:
+    stream = listen(deployment, replace(REQUEST, ahead_s=3.0))
+    await until(lambda: len(talker.streams) == 1)
+    talker.streams[0].send(codes(2), last=True)
+    await asyncio.wait_for(stream, PATIENCE_S)
+    assert "ttfa_ms" not in measured.values
+    assert measured.values["audio_s"] == [pytest.approx(0.16)]
+
+
+async def test_a_decoder_that_only_fails_is_unhealthy(
+    deployment: CodecDecoderDeployment, talker: Talker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (decoder,) = deployment._decoders.values()
+
+    def fail(*_: object) -> list[bytes]:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(decoder._batcher, "_run", fail)
+    for _ in range(3):
+        deployment.check_health()
+        stream = listen(deployment)
+        await until(lambda: bool(talker.streams))
+        talker.streams.pop().send(codes(1))
+        with pytest.raises(RuntimeError, match="device lost"):
+            await asyncio.wait_for(stream, PATIENCE_S)
+    with pytest.raises(RuntimeError, match="the latest 3 batches have failed"):
+        deployment.check_health()
