@@ -16,7 +16,7 @@ from qwen_tts.engine.engine import Engine
 from qwen_tts.engine.live_text import LiveText
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.engine.playback import Playback
-from qwen_tts.engine.sequence import Sequence, chunk_sizes
+from qwen_tts.engine.sequence import Frame, Sequence, chunk_sizes
 from qwen_tts.errors import EngineStopped
 from qwen_tts.request import SpeechRequest
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _LEAST_HEADROOM_S = 2 * FRAME_S
 
 
-class _Listener:
+class _Waker:
     """Wakes one coroutine from the engine's thread."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class EngineThread:
         self._metrics = metrics
         self._chunk_schedule = chunk_schedule
         self._groups = engine.config.talker_config.num_code_groups
-        self._listeners: dict[Sequence, _Listener] = {}
+        self._wakers: dict[Sequence, _Waker] = {}
         self._work = threading.Event()
         self._closing = False
         self._failed = False
@@ -93,43 +93,61 @@ class EngineThread:
         """
         text = None if rest is None else await self._begin(request, rest)
         sequence = self.engine.add(request) if text is None else self.engine.add_live(text)
-        listener = self._listeners[sequence] = _Listener()
-        writer = None
-        if text is not None and rest is not None and not text.ended:
-            writer = asyncio.create_task(self._write(text, rest))
-            writer.add_done_callback(listener.notify_of)
+        assert sequence not in self._wakers, "the engine gave one sequence to two requests"
+        waker = self._wakers[sequence] = _Waker()
+        writer = None if text is None or rest is None or text.ended else self._write(text, rest, waker)
         self._work.set()
         try:
-            sent = 0
-            playback = Playback(requested=self._clock(), ahead=request.ahead_s)
+            sent, playback = 0, Playback(requested=self._clock(), ahead=request.ahead_s)
             for size in chunk_sizes(self._chunk_schedule, self._first_size(request)):
-                while not sequence.finished and not self._due(held := len(sequence.frames) - sent, size, playback):
-                    most_s = self._may_wait_s(playback) if sequence.paused and held else None
-                    if most_s is not None and most_s <= 0:
-                        break
-                    await listener.wait(most_s)
-                    if writer is not None and writer.done():
-                        writer.result()
-                frames = sequence.frames[sent : sent + size]
+                frames = await self._frames_due(sequence, sent, size, playback, waker, writer)
+                first = sent == 0
                 sent += len(frames)
                 playback.send(len(frames) * FRAME_S, self._clock())
                 if sequence.finish_reason == "cancelled":
                     raise EngineStopped("the talker stopped before the utterance was complete")
                 last = sequence.finished and sent == len(sequence.frames)
-                if self._metrics is not None and sent == len(frames) and sequence.started_s is not None:
+                assert frames or last, "a chunk without frames in the middle of a stream"
+                yield self._chunk(sequence, frames, last=last)
+                if first and self._metrics is not None and sequence.started_s is not None:
                     self._metrics.waited(sequence.started_s - sequence.queued_s)
                     self._metrics.reused(sequence.rows_reused)
-                codes = np.array(frames, dtype=np.int16).reshape(-1, self._groups)
                 if last:
-                    yield FrameChunk(codes, sequence.finish_reason, _usage(sequence))
                     return
-                yield FrameChunk(codes, None)
         finally:
             if writer is not None:
                 writer.cancel()
             self.engine.cancel(sequence)
-            self._work.set()  # a paused one leaves its slot too
-            del self._listeners[sequence]
+            self._work.set()  # so that the engine frees the slot of a paused sequence, too
+            del self._wakers[sequence]
+
+    async def _frames_due(
+        self,
+        sequence: Sequence,
+        sent: int,
+        size: int,
+        playback: Playback,
+        waker: _Waker,
+        writer: "asyncio.Task[None] | None",
+    ) -> list[Frame]:
+        """Wait for the chunk after the first `sent` frames: `size` frames, or fewer if the listener cannot wait for so
+        many or if there are no more."""
+        # The engine's thread adds a frame before it says that the sequence has finished, so a finished one has all.
+        while not sequence.finished:
+            held = len(sequence.frames) - sent
+            if self._due(held, size, playback):
+                break
+            most_s = self._may_wait_s(playback) if sequence.paused and held else None
+            if most_s is not None and most_s <= 0:
+                break
+            await waker.wait(most_s)
+            if writer is not None and writer.done():
+                writer.result()  # raises what has ended the text
+        return sequence.frames[sent : sent + size]
+
+    def _chunk(self, sequence: Sequence, frames: list[Frame], *, last: bool) -> FrameChunk:
+        codes = np.array(frames, dtype=np.int16).reshape(-1, self._groups)
+        return FrameChunk(codes, sequence.finish_reason, _usage(sequence)) if last else FrameChunk(codes, None)
 
     def _first_size(self, request: SpeechRequest) -> int:
         """Of the first chunk. Who is not alone begins with a frame more in hand: the next one may come late, after
@@ -161,12 +179,19 @@ class EngineThread:
                 text.append(piece)
         return text
 
-    async def _write(self, text: LiveText, rest: AsyncIterator[str]) -> None:
-        async for piece in rest:
-            text.append(piece)
+    def _write(self, text: LiveText, rest: AsyncIterator[str], waker: _Waker) -> "asyncio.Task[None]":
+        """Append `rest` to `text` in a task of its own."""
+
+        async def write() -> None:
+            async for piece in rest:
+                text.append(piece)
+                self._work.set()
+            text.end()
             self._work.set()
-        text.end()
-        self._work.set()
+
+        writer = asyncio.create_task(write())
+        writer.add_done_callback(waker.notify_of)
+        return writer
 
     def close(self) -> None:
         """End every request and the thread."""
@@ -186,7 +211,7 @@ class EngineThread:
             log.exception("engine step failed; this talker serves no more requests")
         finally:
             self.engine.stop()
-            self._notify(tuple(self._listeners))
+            self._notify(tuple(self._wakers))
 
     def _step(self) -> tuple[Sequence, ...]:
         if self._metrics is None:
@@ -198,8 +223,8 @@ class EngineThread:
 
     def _notify(self, sequences: tuple[Sequence, ...]) -> None:
         for sequence in sequences:
-            if listener := self._listeners.get(sequence):
-                listener.notify()
+            if waker := self._wakers.get(sequence):
+                waker.notify()
 
 
 def _usage(sequence: Sequence) -> Usage:
