@@ -11,9 +11,9 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.ingress import Ingress
-from deployments.replicas.codec_decoder import CodecDecoder
-from deployments.replicas.codec_encoder import CodecEncoder
-from deployments.replicas.talker import Talker
+from deployments.replicas.codec_decoder import CodecDecoderDeployment
+from deployments.replicas.codec_encoder import CodecEncoderDeployment
+from deployments.replicas.talker import TalkerDeployment
 from deployments.settings import AppArgs, ModelArgs, ReplicaArgs
 
 APP_NAME = "qwen-tts"
@@ -25,14 +25,14 @@ _UNBOUNDED_REQUESTS = 10_000
 def build_app(args: AppArgs) -> Application:
     """The Serve application; `serve run deployments.app:build_app` and Serve config files fill `args`."""
     talkers = {
-        model.name: _deployment(Talker, _talker_name(model), talker).bind(model, talker)
+        model.name: _deployment(TalkerDeployment, _talker_name(model), talker).bind(model, talker)
         for model, talker in ((model, model.talker or args.talker) for model in args.models)
     }
-    decoder = _deployment(CodecDecoder, "codec-decoder", args.codec_decoder).bind(
+    decoder = _deployment(CodecDecoderDeployment, "codec-decoder", args.codec_decoder).bind(
         args.models, talkers, args.codec_decoder
     )
     encoder = (
-        _deployment(CodecEncoder, "codec-encoder", args.codec_encoder).bind(args.models, args.codec_encoder)
+        _deployment(CodecEncoderDeployment, "codec-encoder", args.codec_encoder).bind(args.models, args.codec_encoder)
         if _clones(args)
         else None
     )

@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.metrics import StreamMetrics
 from deployments.replicas.stream_decoder import Stream, StreamDecoder
-from deployments.replicas.torch_process import apart, prepare_torch
+from deployments.replicas.torch_process import in_own_thread, prepare_torch
 from deployments.settings import CodecDecoderArgs, ModelArgs
 from deployments.wire.messages import AudioChunk, FrameChunk, ModelCard
 from deployments.wire.start_states import report_start
@@ -33,7 +33,7 @@ from qwen_tts.request import ClonedVoice, SpeechRequest
 log = logging.getLogger("ray.serve")
 
 
-class CodecDecoder:
+class CodecDecoderDeployment:
     """Speaks with any of the application's models; models that share a codec share its weights and its pool."""
 
     def __init__(
@@ -53,7 +53,7 @@ class CodecDecoder:
             codec = resolve_checkpoint(checkpoint, [f"{CODEC_DIRECTORY}/*"]) / CODEC_DIRECTORY
             content = _digest(codec)
             if content not in by_content:
-                by_content[content] = apart(partial(_load, codec, device, args, self._note_slots))
+                by_content[content] = in_own_thread(partial(_load, codec, device, args, self._note_slots))
             self._decoders[model.name] = by_content[content]
         self._note_slots()
         log.info("codec decoder ready: %d codec(s) on %s in %s", len(by_content), device, args.dtype)

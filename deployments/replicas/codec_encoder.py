@@ -11,7 +11,7 @@ from deployments.replicas.batcher import Batcher, first_come
 from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.health import Health
 from deployments.replicas.metrics import EncoderMetrics
-from deployments.replicas.torch_process import adopt_threads, apart, prepare_torch
+from deployments.replicas.torch_process import adopt_threads, in_own_thread, prepare_torch
 from deployments.settings import CodecEncoderArgs, ModelArgs
 from deployments.wire.start_states import report_start
 from qwen_tts.audio import Clip, decode_audio
@@ -28,12 +28,12 @@ _READERS = 2  # threads that unpack audio files while the model is busy
 
 
 @dataclass(frozen=True)
-class _Recording:
+class _ReferenceClip:
     model: str
     clip: Clip
 
 
-class CodecEncoder:
+class CodecEncoderDeployment:
     """The speaker encoder of every Base model of the application, and the encoders of their codecs."""
 
     def __init__(self, models: tuple[ModelArgs, ...], args: CodecEncoderArgs) -> None:
@@ -43,7 +43,7 @@ class CodecEncoder:
         for model in models:
             directory = resolve_checkpoint(checkpoint_of(model))
             if read_model_config(directory).tts_model_type == "base":
-                self._encoders[model.name] = apart(partial(load_voice_encoder, directory, device))
+                self._encoders[model.name] = in_own_thread(partial(load_voice_encoder, directory, device))
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="audio-reader")
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-encoder", initializer=adopt_threads)
         self._health = Health()
@@ -70,22 +70,23 @@ class CodecEncoder:
         try:
             rate_hz = self._encoders[model].sample_rate_hz
             clip = await asyncio.get_running_loop().run_in_executor(self._readers, _read, audio, rate_hz, check)
-            return await self._batcher.submit(_Recording(model, clip))
+            return await self._batcher.submit(_ReferenceClip(model, clip))
         finally:
             self._under_way -= 1
+            assert self._under_way >= 0, "more references ended than began"
 
     def check_health(self) -> None:
         """Called by Serve, which replaces the replica when this raises."""
         self._health.check()
 
-    def _encode(self, recordings: Sequence[_Recording]) -> list[EncodedReference]:
-        self._metrics.batch(len(recordings))
+    def _encode(self, clips: Sequence[_ReferenceClip]) -> list[EncodedReference]:
+        self._metrics.batch(len(clips))
         encoded: dict[int, EncodedReference] = {}
-        for model in {recording.model for recording in recordings}:
-            indices = [index for index, recording in enumerate(recordings) if recording.model == model]
-            results = self._encoders[model].encode([recordings[index].clip for index in indices])
+        for model in {clip.model for clip in clips}:
+            indices = [index for index, clip in enumerate(clips) if clip.model == model]
+            results = self._encoders[model].encode([clips[index].clip for index in indices])
             encoded.update(zip(indices, results, strict=True))
-        return [encoded[index] for index in range(len(recordings))]
+        return [encoded[index] for index in range(len(clips))]
 
 
 def _read(audio: bytes, rate_hz: int, check: bool) -> Clip:

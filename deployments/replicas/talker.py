@@ -13,14 +13,14 @@ import torch
 from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.engine_thread import EngineThread
 from deployments.replicas.metrics import EngineMetrics
-from deployments.replicas.torch_process import apart, prepare_torch
+from deployments.replicas.torch_process import in_own_thread, prepare_torch
 from deployments.settings import ModelArgs, TalkerArgs
 from deployments.wire.messages import FrameChunk, ModelCard
 from deployments.wire.start_states import report_start
 from deployments.wire.text_inbox import InboxText
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.engine.choose_passes import can_compile
-from qwen_tts.engine.engine import Engine, load_engine
+from qwen_tts.engine.engine import Engine, LoadedModel, load_engine
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.errors import ConfigError, EngineStopped, UnsupportedError
 from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, Voice
@@ -33,63 +33,21 @@ _WARM_UP_STREAMS = 3
 _NICENESS = 5  # more than the others have
 
 
-class Talker:
+class TalkerDeployment:
     """Generates codes. The constructor returns when the model is loaded and has spoken once."""
 
     def __init__(self, model: ModelArgs, args: TalkerArgs) -> None:
         device = prepare_torch(args)
         if device.type == "cpu":
-            # Frames are made ahead of the time they are wanted at; who decodes and sends them goes by the clock.
+            # Frames are made ahead of the time they are wanted at; decoding and sending them goes by the clock.
             os.nice(_NICENESS)
-        library = logging.getLogger("qwen_tts")  # how far capturing graphs has come
-        library.setLevel(logging.INFO)
-        library.parent = log
-        dtype = torch.bfloat16 if args.dtype == "int8" else DTYPES[args.dtype]
-        compiled = can_compile(device, dtype) if args.compile is None else args.compile
-        load = partial(
-            load_engine,
-            checkpoint_of(model),
-            device=device,
-            dtype=dtype,
-            int8=args.dtype == "int8",
-            prefill_rows=args.prefill_rows,
-            prefix_cache_bytes=args.prefix_cache_bytes,
-            attn_implementation=args.attn_implementation,
-            slots=args.slots,
-            positions=args.positions,
-            max_waiting=args.max_waiting,
-            max_frames=args.max_frames,
-        )
+        _log_library()
         report_start("loading the weights")
-        try:
-            loaded = apart(partial(load, compiled=compiled))
-        except UnsupportedError as error:
-            if args.compile is not None or not compiled:
-                raise
-            log.warning("%s; %s computes in plain torch", error, model.name)  # a compiler that does not know C++20
-            compiled = False
-            loaded = apart(partial(load, compiled=compiled))
-        engine, config = loaded.engine, loaded.engine.config
-        if model.type not in (None, config.tts_model_type):
-            raise ConfigError(f"model {model.name} is of type {config.tts_model_type!r}, settings say {model.type!r}")
-        self._card = ModelCard(
-            name=model.name,
-            model_type=config.tts_model_type,
-            speakers=config.speakers,
-            languages=config.languages,
-            defaults=loaded.defaults,
-            sample_rate_hz=loaded.codec_config.output_sample_rate,
-            utterance_characters=model.utterance_characters,
-        )
+        loaded, compiled = _load(model, args, device)
+        self._card = _card(model, loaded)
         report_start("warming up")
-        warm_up = partial(_warm_up, engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)
-        step_s = apart(warm_up)
-        if args.keep_pace and step_s <= FRAME_S:
-            engine.keep_pace()
-            apart(warm_up)  # it learns what steps take
-        elif args.keep_pace:
-            log.info("%s takes %.0f ms a frame for one stream: no pace to keep", model.name, 1000 * step_s)
-        self._engine = EngineThread(engine, args.chunk_schedule, EngineMetrics(engine, model.name))
+        _start_pace(loaded.engine, model, args)
+        self._engine = EngineThread(loaded.engine, args.chunk_schedule, EngineMetrics(loaded.engine, model.name))
         how = f"{args.dtype}{', compiled' if compiled else ''}"
         log.info("talker of %s ready: %s slots on %s in %s", model.name, args.slots, device, how)
 
@@ -114,6 +72,68 @@ class Talker:
         """Called by Serve, which replaces the replica when this raises."""
         if not self._engine.alive:
             raise EngineStopped("the engine thread has died")
+
+
+def _log_library() -> None:
+    """Let the library's messages into the replica's log: they tell how far capturing graphs has come."""
+    library = logging.getLogger("qwen_tts")
+    library.setLevel(logging.INFO)
+    for handler in log.handlers:
+        library.addHandler(handler)
+
+
+def _load(model: ModelArgs, args: TalkerArgs, device: torch.device) -> tuple[LoadedModel, bool]:
+    """The engine, and whether it computes with compiled code."""
+    dtype = torch.bfloat16 if args.dtype == "int8" else DTYPES[args.dtype]
+    compiled = can_compile(device, dtype) if args.compile is None else args.compile
+    load = partial(
+        load_engine,
+        checkpoint_of(model),
+        device=device,
+        dtype=dtype,
+        int8=args.dtype == "int8",
+        prefill_rows=args.prefill_rows,
+        prefix_cache_bytes=args.prefix_cache_bytes,
+        attn_implementation=args.attn_implementation,
+        slots=args.slots,
+        positions=args.positions,
+        max_waiting=args.max_waiting,
+        max_frames=args.max_frames,
+    )
+    try:
+        return in_own_thread(partial(load, compiled=compiled)), compiled
+    except UnsupportedError as error:
+        if args.compile is not None or not compiled:
+            raise
+        log.warning("%s; %s computes in plain torch", error, model.name)  # a compiler that does not know C++20
+        return in_own_thread(partial(load, compiled=False)), False
+
+
+def _card(model: ModelArgs, loaded: LoadedModel) -> ModelCard:
+    """Raises ConfigError for a model of another type than the settings say."""
+    config = loaded.engine.config
+    if model.type not in (None, config.tts_model_type):
+        raise ConfigError(f"model {model.name} is of type {config.tts_model_type!r}, settings say {model.type!r}")
+    return ModelCard(
+        name=model.name,
+        model_type=config.tts_model_type,
+        speakers=config.speakers,
+        languages=config.languages,
+        defaults=loaded.defaults,
+        sample_rate_hz=loaded.codec_config.output_sample_rate,
+        utterance_characters=model.utterance_characters,
+    )
+
+
+def _start_pace(engine: Engine, model: ModelArgs, args: TalkerArgs) -> None:
+    """Warm the engine up. Let it keep pace if the settings say so and if one stream is in time."""
+    warm_up = partial(_warm_up, engine, min(args.slots, _WARM_UP_STREAMS), args.prefill_rows)
+    step_s = in_own_thread(warm_up)
+    if args.keep_pace and step_s <= FRAME_S:
+        engine.keep_pace()
+        in_own_thread(warm_up)  # the pace learns from it what steps take
+    elif args.keep_pace:
+        log.info("%s takes %.0f ms a frame for one stream: no pace to keep", model.name, 1000 * step_s)
 
 
 def _warm_up(engine: Engine, streams: int, prefill_rows: int) -> float:

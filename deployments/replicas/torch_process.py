@@ -52,7 +52,7 @@ def adopt_threads() -> None:
     torch.set_num_threads(torch.get_num_threads())
 
 
-def apart(function: Callable[[], Result]) -> Result:
+def in_own_thread(function: Callable[[], Result]) -> Result:
     """`function()`, computed in a thread that ends with it.
 
     OpenMP keeps a team of threads for every thread that has computed, until it ends; where the teams of a process have

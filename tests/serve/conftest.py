@@ -12,8 +12,8 @@ import ray
 from ray import serve
 
 from deployments.app import APP_NAME, build_app
-from deployments.replicas.codec_decoder import CodecDecoder
-from deployments.replicas.talker import Talker
+from deployments.replicas.codec_decoder import CodecDecoderDeployment
+from deployments.replicas.talker import TalkerDeployment
 from deployments.settings import (
     AppArgs,
     CodecDecoderArgs,
@@ -74,8 +74,8 @@ def _on_instance(actor: Any, function: Callable[[Any], Result]) -> Result:
     return function(actor._replica_impl._user_callable_wrapper.user_callable)
 
 
-def _load(replica: Talker | CodecDecoder) -> Load:
-    if isinstance(replica, Talker):
+def _load(replica: TalkerDeployment | CodecDecoderDeployment) -> Load:
+    if isinstance(replica, TalkerDeployment):
         engine = replica._engine.engine
         return Load(engine.running, engine.waiting)
     decoders = set(replica._decoders.values())

@@ -14,7 +14,7 @@ import ray
 from ray import serve
 
 from deployments.app import build_app
-from deployments.replicas.codec_decoder import CodecDecoder
+from deployments.replicas.codec_decoder import CodecDecoderDeployment
 from deployments.settings import AppArgs, CodecDecoderArgs, IngressArgs, ModelArgs, TalkerArgs
 from tests.audio_files import same_samples
 from tests.serve.calls import posted, wait_until
@@ -163,7 +163,7 @@ def test_a_decoder_that_only_fails_is_replaced(one_slot: Service) -> None:
     speaks_again(one_slot)
 
 
-def lose_device(replica: CodecDecoder) -> None:
+def lose_device(replica: CodecDecoderDeployment) -> None:
     """From now on every batch fails, as it does when a GPU is lost."""
 
     def fail(pieces: object) -> list[bytes]:

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from deployments.replicas.codec_encoder import CodecEncoder
+from deployments.replicas.codec_encoder import CodecEncoderDeployment
 from tests.recordings import encode, recording, wav
 from tests.serve.calls import SHORT, fault, speak, upload
 from tests.serve.conftest import BASE, MAX_AUDIO_BYTES, Service
@@ -31,7 +31,7 @@ def test_inline_references(client: httpx.Client) -> None:
     assert speak(client, voice="sound") == speak(client, ref_audio=inline, x_vector_only_mode=True)
 
 
-def count_references(encoder: CodecEncoder) -> None:
+def count_references(encoder: CodecEncoderDeployment) -> None:
     run, batches = encoder._batcher._run, list[int]()
 
     def counted(clips: Sequence[Any]) -> Sequence[Any]:
@@ -42,7 +42,7 @@ def count_references(encoder: CodecEncoder) -> None:
     encoder._batcher._run = counted
 
 
-def counted_references(encoder: CodecEncoder) -> int:
+def counted_references(encoder: CodecEncoderDeployment) -> int:
     run: Any = encoder._batcher._run
     encoder._batcher._run = encoder._encode
     return sum(run.batches)

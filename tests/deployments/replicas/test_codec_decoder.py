@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
 from deployments.replicas import metrics
-from deployments.replicas.codec_decoder import CodecDecoder as CodecDecoderDeployment
+from deployments.replicas.codec_decoder import CodecDecoderDeployment
 from deployments.settings import CodecDecoderArgs, ModelArgs
 from deployments.wire.messages import AudioChunk, FrameChunk, Usage
 from qwen_tts.errors import InvalidRequest, Overloaded

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from deployments.replicas.codec_encoder import CodecEncoder as CodecEncoderDeployment
+from deployments.replicas.codec_encoder import CodecEncoderDeployment
 from deployments.settings import CodecEncoderArgs, ModelArgs
 from qwen_tts.audio import Clip
 from qwen_tts.checkpoint import CODEC_DIRECTORY, WEIGHTS_FILE

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from deployments.replicas.torch_process import apart
+from deployments.replicas.torch_process import in_own_thread
 
 
 def test_what_is_computed_apart_leaves_no_threads() -> None:
@@ -17,7 +17,9 @@ def test_what_is_computed_apart_leaves_no_threads() -> None:
         torch.set_num_threads(4)
         numbers = torch.randn(600, 600)
         before = len(os.listdir("/proc/self/task"))
-        assert apart(lambda: (threading.current_thread() is threading.main_thread(), (numbers @ numbers).shape)) == (
+        assert in_own_thread(
+            lambda: (threading.current_thread() is threading.main_thread(), (numbers @ numbers).shape)
+        ) == (
             False,
             (600, 600),
         )
@@ -31,4 +33,4 @@ def test_what_is_computed_apart_leaves_no_threads() -> None:
 
 def test_what_fails_apart_fails() -> None:
     with pytest.raises(ZeroDivisionError):
-        apart(lambda: 1 / 0)
+        in_own_thread(lambda: 1 / 0)

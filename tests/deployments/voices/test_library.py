@@ -8,7 +8,7 @@ import pytest
 
 from deployments.access.caller import EVERYONE
 from deployments.errors import NotFound
-from deployments.replicas.codec_encoder import CodecEncoder
+from deployments.replicas.codec_encoder import CodecEncoderDeployment
 from deployments.settings import CodecEncoderArgs, ModelArgs, ReferenceAudioArgs, VoiceStoreArgs
 from deployments.voices import library as voice_library
 from deployments.voices.library import VoiceLibrary
@@ -46,7 +46,7 @@ async def test_slow_hosts_keep_nobody_from_the_store(tmp_path: Path, monkeypatch
 
 
 async def test_an_encoder_with_enough_to_do_says_so(base: Path) -> None:
-    encoder = CodecEncoder(
+    encoder = CodecEncoderDeployment(
         (ModelArgs(name="base", checkpoint=str(base), type="base"),), CodecEncoderArgs(max_waiting=3, threads=1)
     )
     answers = await asyncio.gather(*(encoder.encode("base", wav()) for _ in range(5)), return_exceptions=True)
