@@ -23,7 +23,7 @@ from deployments.replicas.torch_process import in_own_thread, prepare_torch
 from deployments.settings import CodecDecoderArgs, ModelArgs
 from deployments.wire.messages import AudioChunk, FrameChunk, ModelCard
 from deployments.wire.start_states import report_start
-from deployments.wire.streams import cancel, open_stream
+from deployments.wire.streams import open_frames
 from deployments.wire.text_inbox import InboxText
 from qwen_tts.checkpoint import CODEC_DIRECTORY, DTYPES, resolve_checkpoint
 from qwen_tts.codec.decoder import load_codec_decoder
@@ -83,17 +83,16 @@ class CodecDecoderDeployment:
         """
         playback = Playback(requested=time.monotonic(), ahead=request.ahead_s)
         with self._metrics.stream(model, playback) as observe:
-            async with self._decoders[model].stream(playback) as stream:
-                chunks = open_stream(self._talkers[model], "generate", request, rest)
-                try:
-                    first: FrameChunk = await anext(chunks)
-                    if isinstance(request.voice, ClonedVoice) and request.voice.prompt.ref_codes is not None:
-                        await stream.prime(request.voice.prompt.ref_codes)
-                    yield observe(await _audio(stream, first))
-                    async for chunk in chunks:
-                        yield observe(await _audio(stream, chunk))
-                finally:
-                    cancel(chunks)
+            async with (
+                self._decoders[model].stream(playback) as stream,
+                open_frames(self._talkers[model], request, rest) as chunks,
+            ):
+                first = await anext(chunks)
+                if isinstance(request.voice, ClonedVoice) and request.voice.prompt.ref_codes is not None:
+                    await stream.prime(request.voice.prompt.ref_codes)
+                yield observe(await _audio(stream, first))
+                async for chunk in chunks:
+                    yield observe(await _audio(stream, chunk))
 
     def _note_slots(self) -> None:
         decoders = set(self._decoders.values())

@@ -48,11 +48,3 @@ async def open_audio(
 
 def _call(handle: DeploymentHandle[Any], method: str, *args: object) -> _Response:
     return cast("_Response", getattr(handle.options(stream=True), method).remote(*args))
-
-
-def open_stream(handle: DeploymentHandle[Any], method: str, *args: object) -> Any:  # noqa: ANN401
-    return _call(handle, method, *args)
-
-
-def cancel(stream: Any) -> None:  # noqa: ANN401
-    stream.cancel()
