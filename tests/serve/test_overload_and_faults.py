@@ -157,7 +157,6 @@ def test_a_talker_that_dies_cuts_its_streams_and_is_replaced(one_slot: Service) 
 
 
 def test_a_decoder_that_only_fails_is_replaced(one_slot: Service) -> None:
-    wait_ready(one_slot)
     one_slot.in_replicas("codec-decoder", lose_device)
     assert speak(one_slot, 2).status_code == 500
     speaks_again(one_slot)
@@ -174,7 +173,7 @@ def lose_device(replica: CodecDecoderDeployment) -> None:
 
 
 def speaks_again(one_slot: Service) -> None:
-    wait_until(lambda: speak(one_slot, 2).status_code == 200, "no other talker has come")
+    wait_until(lambda: speak(one_slot, 2).status_code == 200, "no other replica has come")
 
 
 def kill_talker() -> None:
