@@ -1,6 +1,6 @@
-"""Work-conserving batching: whatever has arrived when the worker becomes free is the next batch.
+"""Work-conserving batching: the items that have arrived when the worker becomes free are the next batch.
 
-(`serve.batch` closes batches on a timer while the previous one still runs, so under load its batches stay small.)
+`serve.batch` closes batches on a timer while the previous batch still runs, so its batches stay small under load.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Runs `run(items) -> results` on `executor`, one batch at a time.
 
-    `choose` says which of those waiting, in order of arrival, are the next batch: by their indices, one at least. A
-    batch that raises fails its own items with that exception and no others. `health` counts batches.
+    `choose` receives the waiting items in order of arrival and returns the indices of the next batch, at least one. A
+    batch that raises fails its own items with that exception, and no other items. `health` counts the batches.
     """
 
     def __init__(
@@ -36,7 +36,10 @@ class Batcher(Generic[Item, Result]):
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
-        """The result for `item`. Cancelling takes it out of the queue; a batch under way is finished without it."""
+        """Return the result for `item`. Raises what its batch raises.
+
+        A cancelled item leaves the queue. A batch that already runs is finished without it.
+        """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._worker is None or self._worker.done():
@@ -46,7 +49,7 @@ class Batcher(Generic[Item, Result]):
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while live := [entry for entry in self._waiting if not entry[1].done()]:
-            batch, self._waiting = live, []  # a choice that fails, fails all that it was made from
+            batch, self._waiting = live, []  # if the choice fails, all of them fail
             try:
                 with self._health.watch():
                     chosen = set(self._choose([item for item, _ in live]))
@@ -56,7 +59,7 @@ class Batcher(Generic[Item, Result]):
                     self._waiting = [entry for index, entry in enumerate(live) if index not in chosen]
                     results = await loop.run_in_executor(self._executor, self._run, [item for item, _ in batch])
                     assert len(results) == len(batch), f"{len(results)} results for a batch of {len(batch)}"
-            except Exception as error:  # the submitters' to handle
+            except Exception as error:  # the callers of submit handle it
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
@@ -67,5 +70,5 @@ class Batcher(Generic[Item, Result]):
 
 
 def first_come(most: int) -> Callable[[Sequence[object]], Sequence[int]]:
-    """Up to `most`, in order of arrival."""
+    """Return a choice of up to `most` items, in order of arrival."""
     return lambda waiting: range(min(most, len(waiting)))

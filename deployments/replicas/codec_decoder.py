@@ -1,7 +1,7 @@
-"""CodecDecoder deployment: pulls frames from a talker and turns them into audio.
+"""The codec decoder's deployment: it receives frames from a talker and turns them into audio.
 
-The decoder holds the talkers' handles because the stateful hop (about 5 MiB per stream) is then a local variable of
-one coroutine: the stream stays with its state, and a cancelled caller cancels the talker through `finally`.
+The decoder calls the talkers, because the decoder's state (about 5 MiB per stream) then belongs to one coroutine. The
+stream stays with its state, and a caller that is cancelled cancels the talker, too.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ log = logging.getLogger("ray.serve")
 
 
 class CodecDecoderDeployment:
-    """Speaks with any of the application's models; models that share a codec share its weights and its pool."""
+    """Decodes the frames of every model of the application. Models with the same codec share its weights and slots."""
 
     def __init__(
         self,
@@ -59,27 +59,27 @@ class CodecDecoderDeployment:
         log.info("codec decoder ready: %d codec(s) on %s in %s", len(by_content), device, args.dtype)
 
     async def describe(self) -> list[ModelCard]:
-        """Cards of all models, once every talker has loaded; first model first."""
+        """Return the cards of all models in the order of the settings, as soon as every talker has loaded."""
         return list(await asyncio.gather(*(talker.describe.remote() for talker in self._talkers.values())))
 
     def check_health(self) -> None:
-        """Called by Serve, which replaces the replica when this raises."""
+        """Raise RuntimeError if Serve must replace this replica. Serve calls this periodically."""
         for decoder in set(self._decoders.values()):
             decoder.check_health()
 
     async def has_room(self, model: str) -> bool:
-        """Whether a talker of `model`, the one that a request would go to now, is half idle."""
+        """Return whether a talker of `model` is half idle: the one that a request would go to now."""
         room: bool = await self._talkers[model].has_room.remote()
         return room
 
     async def synthesize(
         self, model: str, request: SpeechRequest, rest: InboxText | None = None
     ) -> AsyncIterator[AudioChunk]:
-        """Audio of `request` while its frames are being generated; the last chunk carries the finish reason and
-        usage. The talker reads the `rest` of a text that is still being written.
+        """Yield the audio of `request` while its frames are generated. The last chunk has the finish reason and usage.
 
-        The talker is called when the stream has its slot here, so a request that waits or is refused costs it nothing.
-        Raises Overloaded, or what the talker raises, before the first chunk unless the talker dies later.
+        The talker reads the `rest` of a live text. It is called only when the stream has its slot of the decoder, so a
+        request that waits or is refused here uses nothing of the talker. Raises Overloaded, or what the talker raises.
+        Both come before the first chunk, unless the talker dies later.
         """
         playback = Playback(requested=time.monotonic(), ahead=request.ahead_s)
         with self._metrics.stream(model, playback) as observe:
@@ -117,7 +117,7 @@ async def _audio(stream: Stream, chunk: FrameChunk) -> AudioChunk:
 
 
 def _digest(codec: Path) -> str:
-    """Content of a codec directory: its config and weights."""
+    """Return a digest of a codec directory's content: its config and weights."""
     digest = hashlib.sha256()
     for file in sorted(codec.glob("*.json")) + sorted(codec.glob("*.safetensors")):
         with file.open("rb") as stream:

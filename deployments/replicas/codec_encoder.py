@@ -1,4 +1,4 @@
-"""CodecEncoder deployment: reference recordings become what a Base model must know of their speaker."""
+"""The codec encoder's deployment: it turns reference recordings into the voices that a Base model speaks with."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ from qwen_tts.voice_encoder import VoiceEncoder, load_voice_encoder
 
 log = logging.getLogger("ray.serve")
 
-_READERS = 2  # threads that unpack audio files while the model is busy
+_READERS = 2  # threads that decode audio files while the model is busy
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _ReferenceClip:
 
 
 class CodecEncoderDeployment:
-    """The speaker encoder of every Base model of the application, and the encoders of their codecs."""
+    """Has the speaker encoder of every Base model of the application, and the encoders of their codecs."""
 
     def __init__(self, models: tuple[ModelArgs, ...], args: CodecEncoderArgs) -> None:
         device = prepare_torch(args)
@@ -54,18 +54,18 @@ class CodecEncoderDeployment:
         log.info("codec encoder ready: %s on %s", ", ".join(self._encoders) or "no model clones", device)
 
     async def describe(self) -> dict[str, str]:
-        """Fingerprint of the voice space of every Base model, by the model's name."""
+        """Return the fingerprint of every Base model's voice space, by the model's name."""
         return {name: encoder.fingerprint for name, encoder in self._encoders.items()}
 
     async def encode(self, model: str, audio: bytes, *, check: bool = True) -> EncodedReference:
-        """What `model` must know of the speaker recorded in `audio`, a file in any container.
+        """Encode the speaker in `audio` for `model`. `audio` is a file in any container.
 
-        `check` refuses recordings unfit to clone from. Raises InvalidRequest or Overloaded.
+        With `check`, a recording that is unfit for cloning is refused. Raises InvalidRequest or Overloaded.
         """
         if model not in self._encoders:
             raise InvalidRequest(f"model {model!r} does not clone voices", "model", "voice_not_supported")
         if self._under_way >= self._max_waiting:
-            raise Overloaded(f"{self._under_way} reference recordings are waiting already")
+            raise Overloaded(f"{self._under_way} reference recordings are waiting; try again later")
         self._under_way += 1
         try:
             rate_hz = self._encoders[model].sample_rate_hz
@@ -76,7 +76,7 @@ class CodecEncoderDeployment:
             assert self._under_way >= 0, "more references ended than began"
 
     def check_health(self) -> None:
-        """Called by Serve, which replaces the replica when this raises."""
+        """Raise RuntimeError if Serve must replace this replica. Serve calls this periodically."""
         self._health.check()
 
     def _encode(self, clips: Sequence[_ReferenceClip]) -> list[EncodedReference]:

@@ -1,4 +1,4 @@
-"""The engine in a thread of its own, seen from asyncio: requests in, FrameChunks out."""
+"""Runs the engine in a thread of its own. Coroutines send requests and receive FrameChunks."""
 
 import asyncio
 import logging
@@ -22,8 +22,8 @@ from qwen_tts.request import SpeechRequest
 
 log = logging.getLogger(__name__)
 
-# A listener with less audio in hand gets every frame as it comes: the next one takes a frame's time where the pace is
-# kept, and its way through the decoder to him some more.
+# A listener with less audio in hand gets every frame at once. At real-time pace the next frame takes one frame's time,
+# and its way through the decoder to the listener takes longer.
 _LEAST_HEADROOM_S = 2 * FRAME_S
 
 
@@ -35,18 +35,18 @@ class _Waker:
         self._event = asyncio.Event()
 
     def notify(self) -> None:
-        # The loop is closed when the process ends with streams running; nobody is left to wake then.
+        # The loop is closed if the process ends while streams run. No coroutine is left to wake then.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._event.set)
 
     def notify_of(self, task: "asyncio.Task[None]") -> None:
-        """`task` has ended. Its error is looked at here, because the stream may have ended before."""
+        """Wake the coroutine because `task` has ended. Its error is read here, because the stream may have ended."""
         if not task.cancelled():
             task.exception()
         self._event.set()
 
     async def wait(self, most_s: float | None = None) -> None:
-        """For news, or for `most_s`."""
+        """Wait for a notification, at most `most_s`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(most_s):
                 await self._event.wait()
@@ -54,7 +54,7 @@ class _Waker:
 
 
 class EngineThread:
-    """Steps the engine while it has work. A step that raises ends the engine: see `alive`."""
+    """Steps the engine while it has work. A step that raises ends the engine, and `alive` is False from then on."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class EngineThread:
         metrics: EngineMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """metrics: None outside a replica."""
+        """Start the thread. `metrics` is None outside a replica."""
         self.engine = engine
         self._clock = clock
         self._metrics = metrics
@@ -83,13 +83,11 @@ class EngineThread:
     async def generate(
         self, request: SpeechRequest, rest: AsyncIterator[str] | None = None
     ) -> AsyncIterator[FrameChunk]:
-        """Chunks of frames on the growing schedule, or sooner where the listener has little audio left; the last one
-        carries the finish reason and the usage.
+        """Yield chunks of frames on the growing schedule, or sooner if the listener has little audio left.
 
-        With `rest`, which gives more of the text as it is written, a text that pauses keeps nothing back that the
-        listener waits for.
-        Raises InvalidRequest, Overloaded, EngineStopped, or what `rest` raises. Leaving the iterator early cancels the
-        request.
+        The last chunk has the finish reason and the usage. `rest` yields the rest of a live text as it is written. No
+        frame that the listener waits for is held back while a live text pauses. Raises InvalidRequest, Overloaded,
+        EngineStopped, or what `rest` raises. Leaving the iterator early cancels the request.
         """
         text = None if rest is None else await self._begin(request, rest)
         sequence = self.engine.add(request) if text is None else self.engine.add_live(text)
@@ -130,9 +128,11 @@ class EngineThread:
         waker: _Waker,
         writer: "asyncio.Task[None] | None",
     ) -> list[Frame]:
-        """Wait for the chunk after the first `sent` frames: `size` frames, or fewer if the listener cannot wait for so
-        many or if there are no more."""
-        # The engine's thread adds a frame before it says that the sequence has finished, so a finished one has all.
+        """Wait for the chunk that follows the first `sent` frames, and return its frames.
+
+        They are `size` frames, or fewer if the listener cannot wait for `size` or if the sequence has finished.
+        """
+        # The engine's thread adds a frame before it marks the sequence as finished, so a finished one is complete.
         while not sequence.finished:
             held = len(sequence.frames) - sent
             if self._due(held, size, playback):
@@ -142,7 +142,7 @@ class EngineThread:
                 break
             await waker.wait(most_s)
             if writer is not None and writer.done():
-                writer.result()  # raises what has ended the text
+                writer.result()  # raises the error of `rest`
         return sequence.frames[sent : sent + size]
 
     def _chunk(self, sequence: Sequence, frames: list[Frame], *, last: bool) -> FrameChunk:
@@ -150,8 +150,11 @@ class EngineThread:
         return FrameChunk(codes, sequence.finish_reason, _usage(sequence)) if last else FrameChunk(codes, None)
 
     def _first_size(self, request: SpeechRequest) -> int:
-        """Of the first chunk. Who is not alone begins with a frame more in hand: the next one may come late, after
-        others'. Who has other audio to hear first is in no hurry."""
+        """Return the size of the first chunk, in frames.
+
+        Under load the first chunk has one extra frame as a buffer. A piece that plays after other audio starts with the
+        largest chunk.
+        """
         if request.first_chunk_frames is not None:
             return request.first_chunk_frames
         if request.ahead_s:
@@ -160,17 +163,17 @@ class EngineThread:
         return self._chunk_schedule[0] + (0 if alone else 1)
 
     def _due(self, held: int, size: int, playback: Playback) -> bool:
-        """Whether `held` frames must leave: they are a chunk of `size`, or the listener cannot wait for one."""
+        """Return whether `held` frames must be sent: they fill a chunk of `size`, or the listener cannot wait."""
         if held >= size or playback.first_sent is None:
             return held >= size
         return held > 0 and self._may_wait_s(playback) < 0
 
     def _may_wait_s(self, playback: Playback) -> float:
-        """Until the listener has too little left; 0 before he has heard anything."""
+        """Return the time until the listener has too little audio left. It is 0 before the first chunk."""
         return 0.0 if playback.first_sent is None else playback.headroom(self._clock()) - _LEAST_HEADROOM_S
 
     async def _begin(self, request: SpeechRequest, rest: AsyncIterator[str]) -> LiveText:
-        """The text of a request once its prompt is certain."""
+        """Return the live text of `request` as soon as its prompt is certain."""
         text = self.engine.live_text(request)
         while not text.ready:
             if (piece := await anext(rest, None)) is None:
@@ -194,7 +197,7 @@ class EngineThread:
         return writer
 
     def close(self) -> None:
-        """End every request and the thread."""
+        """End all requests, and the thread."""
         self._closing = True
         self._work.set()
         self._thread.join()
@@ -207,7 +210,7 @@ class EngineThread:
                 self._work.clear()
                 while not self.engine.idle and not self._closing:
                     self._notify(self._step())
-        except Exception:  # whatever it was, no request may hang on a dead engine
+        except Exception:  # whatever the error was, no request may wait for a dead engine
             log.exception("engine step failed; this talker serves no more requests")
         finally:
             self.engine.stop()

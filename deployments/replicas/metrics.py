@@ -1,6 +1,6 @@
-"""The service's own Prometheus metrics, next to Serve's: names, units, buckets. Serve adds deployment and replica.
+"""The service's own Prometheus metrics: names, units and buckets. Serve has others.
 
-A metric may only be made in a replica.
+Serve adds the labels of deployment and replica to a metric that is made within a replica.
 """
 
 import time
@@ -22,7 +22,7 @@ _MODEL = ("model",)
 
 
 class StreamMetrics:
-    """Of streams of audio, where they leave the codec decoder."""
+    """Metrics of the streams of audio and of the decoder's slots."""
 
     def __init__(self) -> None:
         def histogram(name: str, description: str, boundaries: list[float]) -> metrics.Histogram:
@@ -47,15 +47,15 @@ class StreamMetrics:
         )
 
     def slots(self, in_use: int, waiting: int) -> None:
-        """Streams that have a slot of the decoder, and streams that wait for one."""
+        """Note how many streams have a slot of the decoder and how many wait for one."""
         self._in_use.set(in_use)
         self._waiting.set(waiting)
 
     @contextmanager
     def stream(self, model: str, playback: Playback) -> Iterator[Callable[[AudioChunk], AudioChunk]]:
-        """Measure one stream. Gives a function that returns each chunk after `playback` has it as sent.
+        """Measure one stream. The function that this gives measures a chunk, once it is in `playback`, and returns it.
 
-        The first audio of a listener who has other audio to hear first does not count as one that is waited for.
+        If the listener has other audio to hear first, nobody waits for the first chunk, so its time is not measured.
         """
         tags, reason = {"model": model}, "cancelled"
         sent = _Sent()
@@ -81,7 +81,7 @@ class StreamMetrics:
                 self._rtf.observe((time.monotonic() - playback.requested) / playback.sent, tags)
 
     def _observe(self, playback: Playback, before: "_Sent", tags: dict[str, str]) -> "_Sent":
-        """What was sent `before` a chunk and what `playback` has now; returns the latter."""
+        """Measure the chunk that `playback` has and `before` has not. Return what has been sent now."""
         assert playback.first_sent is not None, "a chunk is observed before it is sent"
         now, audio_s = time.monotonic(), playback.sent - before.audio_s
         assert audio_s > 0, "a chunk is observed twice"
@@ -100,7 +100,7 @@ class StreamMetrics:
 
 @dataclass(frozen=True)
 class _Sent:
-    """What a playback had when its latest chunk was observed."""
+    """The totals of a playback when its latest chunk was measured."""
 
     audio_s: float = 0.0
     underruns: int = 0
@@ -109,7 +109,7 @@ class _Sent:
 
 
 class EngineMetrics:
-    """Of one talker's engine."""
+    """Metrics of one talker's engine."""
 
     def __init__(self, engine: Engine, model: str) -> None:
         self._engine = engine
@@ -133,26 +133,27 @@ class EngineMetrics:
         self._waiting.set(self._engine.waiting, self._tags)
 
     def rows(self, count: int) -> None:
-        """Sequences that a step gave a frame."""
+        """Note how many sequences got a frame in a step."""
         if count:
             self._rows.observe(count, self._tags)
 
     def waited(self, seconds: float) -> None:
-        """A sequence that has its first frame had waited for its slot."""
+        """Note how long a sequence waited for its slot."""
         self._wait.observe(1000 * seconds, self._tags)
 
     def reused(self, rows: int) -> None:
-        """Of a sequence that has its first frame, so many rows of the prompt had been known."""
+        """Note how many rows of a sequence's prompt came from the prefix cache."""
         if rows:
             self._found.inc(tags=self._tags)
             self._reused.inc(rows, self._tags)
 
 
 class EncoderMetrics:
-    """Of the codec encoder."""
+    """Metrics of the codec encoder."""
 
     def __init__(self) -> None:
         self._batch = metrics.Histogram("qwen_tts_encoder_batch_size", "References encoded in one batch.", _ROWS)
 
     def batch(self, references: int) -> None:
+        """Note how many references were encoded together."""
         self._batch.observe(references)

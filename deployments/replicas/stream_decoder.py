@@ -1,5 +1,4 @@
-"""Decoding many streams on one codec: a slot each, those whose listeners soonest have nothing left to hear decoded
-first, and together."""
+"""Decodes many streams on one codec. Each has a slot of the pool, and the most urgent pieces are decoded together."""
 
 import asyncio
 import logging
@@ -34,11 +33,11 @@ _WARM_UP_FRAMES, _WARM_UPS = 8, 8
 class _Piece:
     slot: int
     codes: NDArray[np.int16]  # [F, G]
-    due_s: float  # when its listener has nothing left to hear
+    due_s: float  # when the listener runs out of audio
 
 
 class Stream:
-    """One stream's place in the pool."""
+    """One stream with its slot of the pool."""
 
     def __init__(
         self,
@@ -55,11 +54,11 @@ class Stream:
         self._listener = listener
 
     async def prime(self, codes: NDArray[np.int16]) -> None:
-        """Go on from the end of these frames, codes [F, G], of a stream that has decoded nothing yet."""
+        """Let the stream continue from the end of these frames, codes [F, G]. Call this before `decode`."""
         await self._prime(self._slot, codes)
 
     async def decode(self, codes: NDArray[np.int16]) -> bytes:
-        """The next frames, codes [F, G], as 16-bit PCM of F * 1920 samples. Notes them in the playback as sent."""
+        """Decode the next frames, codes [F, G], to 16-bit PCM of F * 1920 samples, and note it in the playback."""
         listener = self._listener
         assert not listener.waits, f"slot {self._slot}: two pieces of one stream at a time"
         listener.waits = True
@@ -75,10 +74,12 @@ class Stream:
 
 
 class StreamDecoder:
-    """A decoder with its pool. Decoding, leasing and releasing all happen on one thread, in the order asked for,
-    so that a stream cancelled while its batch is being decoded gives its slot back after that batch.
+    """A decoder with its pool of slots.
 
-    `primed_cache_bytes` of what priming leaves are kept for the next streams that go on from the same frames."""
+    One thread decodes, leases and releases, in the order of submission. So the slot of a stream that is cancelled while
+    its batch is decoded is released after that batch. `primed_cache_bytes` of primed states are kept for later streams
+    that continue from the same frames. `changed` is called whenever streams come or go.
+    """
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ class StreamDecoder:
 
     @asynccontextmanager
     async def stream(self, playback: Playback) -> AsyncIterator[Stream]:
-        """Wait for a slot of the pool and hold it. What is decoded is noted in `playback`. Raises Overloaded."""
+        """Wait for a slot of the pool and hold it. Decoded audio is noted in `playback`. Raises Overloaded."""
         async with self._admission.slot(playback) as listener:
             lease: Future[int | None] = self._thread.submit(self._state.lease)
             try:
@@ -124,9 +125,10 @@ class StreamDecoder:
                 self._thread.submit(self._release, lease)
 
     def warm_up(self) -> None:
+        """Decode a little, so that no caller waits for what happens once, and measure what decoding costs."""
         slot = self._state.lease()
-        assert slot is not None
-        # In turn, so that a machine that is busy for some of the time is so for both.
+        assert slot is not None, "the decoder warms up before its slots are in use"
+        # The two sizes take turns, so that a machine that is busy for a while slows both.
         took_s = [(self._timed(slot, 1), self._timed(slot, _WARM_UP_FRAMES)) for _ in range(_WARM_UPS)]
         one_s, many_s = (min(times) for times in zip(*took_s, strict=True))
         self._state.release(slot)
@@ -135,13 +137,13 @@ class StreamDecoder:
         log.info("decoding takes %.1f ms a batch and %.1f ms for each frame in it", batch_ms, frame_ms)
 
     def _timed(self, slot: int, frames: int) -> float:
-        """What a piece takes, in seconds."""
+        """Return how long a piece of `frames` takes, in seconds."""
         began = time.monotonic()
         self._decode([_Piece(slot, np.zeros((frames, self._decoder.config.num_quantizers), dtype=np.int16), 0.0)])
         return time.monotonic() - began
 
     def _next_batch(self, waiting: Sequence[_Piece]) -> list[int]:
-        """The most urgent piece, and as many others of its length as there is time for."""
+        """Choose the most urgent piece, and as many others of its length as there is time for."""
         by_urgency = sorted(range(len(waiting)), key=lambda index: waiting[index].due_s)
         frames = len(waiting[by_urgency[0]].codes)
         alike = [index for index in by_urgency if len(waiting[index].codes) == frames]
@@ -157,12 +159,13 @@ class StreamDecoder:
         if (carry := self._primed.get(key)) is None:
             carry = Carry()
             self._decoder.prime(torch.tensor(codes, dtype=torch.int64, device=self._device)[None], carry)
-            # Copied: what a layer keeps is often the end of something larger, which would stay in memory with it.
+            # A layer often keeps a view of a larger tensor. Copies let go of the rest of its memory.
             carry.kept = [tensor.clone() for tensor in carry.kept]
             self._primed.put(key, carry, sum(tensor.nbytes for tensor in carry.kept))
         self._state.scatter([slot], carry)
 
     def _release(self, lease: "Future[int | None]") -> None:
+        """Release the slot of `lease`. The decoder's thread calls this after all work that the stream submitted."""
         if lease.cancelled():  # the stream ended before it had a slot
             return
         try:
@@ -174,7 +177,7 @@ class StreamDecoder:
 
     @torch.inference_mode()
     def _decode(self, pieces: Sequence[_Piece]) -> list[bytes]:
-        """Pieces of one length."""
+        """Decode pieces of one length."""
         began = time.monotonic()
         slots = [piece.slot for piece in pieces]
         codes = torch.from_numpy(np.stack([piece.codes for piece in pieces]))

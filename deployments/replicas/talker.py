@@ -1,4 +1,4 @@
-"""Talker deployment: one replica is one engine on one model."""
+"""The talker's deployment: one replica is one engine with one model."""
 
 import logging
 import os
@@ -30,16 +30,16 @@ log = logging.getLogger("ray.serve")
 
 _WARM_UP_FRAMES = 4
 _WARM_UP_STREAMS = 3
-_NICENESS = 5  # more than the others have
+_NICENESS = 5  # on top of the niceness of other processes
 
 
 class TalkerDeployment:
-    """Generates codes. The constructor returns when the model is loaded and has spoken once."""
+    """Generates codes. The constructor returns when the model is loaded and warm."""
 
     def __init__(self, model: ModelArgs, args: TalkerArgs) -> None:
         device = prepare_torch(args)
         if device.type == "cpu":
-            # Frames are made ahead of the time they are wanted at; decoding and sending them goes by the clock.
+            # Frames are made ahead of playback. Decoding and sending them must be on time, so they come first.
             os.nice(_NICENESS)
         _log_library()
         report_start("loading the weights")
@@ -55,12 +55,14 @@ class TalkerDeployment:
         return self._card
 
     async def has_room(self) -> bool:
-        """Whether half of this replica is idle, so that what nobody waits for may be computed."""
+        """Return whether half of this replica is idle, so that it may compute what no listener waits for yet."""
         return self._engine.engine.half_idle
 
     async def generate(self, request: SpeechRequest, rest: InboxText | None = None) -> AsyncIterator[FrameChunk]:
-        """Frames of `request` on the chunk schedule, the `rest` of its text being still written. Raises InvalidRequest,
-        Overloaded or EngineStopped."""
+        """Yield the frames of `request` on the chunk schedule. `rest` is the inbox of a live text.
+
+        Raises InvalidRequest, Overloaded or EngineStopped.
+        """
         chunks = self._engine.generate(request, None if rest is None else rest.pieces())
         try:
             async for chunk in chunks:
@@ -69,7 +71,7 @@ class TalkerDeployment:
             await chunks.aclose()  # type: ignore[attr-defined]  # an async generator behind its public type
 
     def check_health(self) -> None:
-        """Called by Serve, which replaces the replica when this raises."""
+        """Raise EngineStopped if Serve must replace this replica. Serve calls this periodically."""
         if not self._engine.alive:
             raise EngineStopped("the engine thread has died")
 
@@ -113,7 +115,9 @@ def _card(model: ModelArgs, loaded: LoadedModel) -> ModelCard:
     """Raises ConfigError for a model of another type than the settings say."""
     config = loaded.engine.config
     if model.type not in (None, config.tts_model_type):
-        raise ConfigError(f"model {model.name} is of type {config.tts_model_type!r}, settings say {model.type!r}")
+        raise ConfigError(
+            f"model {model.name} is of type {config.tts_model_type!r}, but its settings say {model.type!r}"
+        )
     return ModelCard(
         name=model.name,
         model_type=config.tts_model_type,
@@ -131,14 +135,20 @@ def _start_pace(engine: Engine, model: ModelArgs, args: TalkerArgs) -> None:
     step_s = in_own_thread(warm_up)
     if args.keep_pace and step_s <= FRAME_S:
         engine.keep_pace()
-        in_own_thread(warm_up)  # the pace learns from it what steps take
+        in_own_thread(warm_up)  # the engine learns how long steps take
     elif args.keep_pace:
-        log.info("%s takes %.0f ms a frame for one stream: no pace to keep", model.name, 1000 * step_s)
+        log.info(
+            "%s takes %.0f ms a frame for one stream, which is not real time: keep_pace does nothing",
+            model.name,
+            1000 * step_s,
+        )
 
 
 def _warm_up(engine: Engine, streams: int, prefill_rows: int) -> float:
-    """A few frames, of a stream alone and of some together, so that no caller waits for what happens once. Returns
-    what a step of a stream alone takes, in seconds."""
+    """Generate a few frames of one stream and of some together, so that no caller waits for what happens once.
+
+    Return how long a step of one stream takes, in seconds.
+    """
     config = engine.config
     voice: Voice
     match config.tts_model_type:
@@ -152,7 +162,7 @@ def _warm_up(engine: Engine, streams: int, prefill_rows: int) -> float:
     for together in (1, streams, 1):
         request = SpeechRequest(text="Warm up.", voice=voice, seed=0, max_frames=_WARM_UP_FRAMES)
         pieces = -(-len(engine.prepare(request).layout) // prefill_rows)
-        for _ in range(together):  # until the last of them has read its prompt, the first one goes on
+        for _ in range(together):  # the first stream goes on until the last one has read its prompt
             engine.add(replace(request, max_frames=_WARM_UP_FRAMES + together * pieces))
         while not engine.idle:
             started = time.monotonic()

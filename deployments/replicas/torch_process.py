@@ -1,4 +1,4 @@
-"""Where a replica computes, from its settings."""
+"""Device, threads and memory of a replica that computes."""
 
 import ctypes
 import os
@@ -19,9 +19,9 @@ Result = TypeVar("Result")
 
 
 def prepare_torch(args: TorchReplicaArgs) -> torch.device:
-    """Set torch's threads and the C library's memory for this process; the device of the deployment.
+    """Set torch's threads and the C library's memory for this process. Return the device of the deployment.
 
-    Ray shows a replica with a share of a GPU exactly one device, so "cuda" is that one.
+    A replica with a share of a GPU sees exactly one device of Ray, so "cuda" is that device.
     """
     # Ray derives OMP_NUM_THREADS from num_cpus, which is a scheduling weight here, not a bound on threads.
     torch.set_num_threads(args.threads or max(1, (os.cpu_count() or 1) // 2))
@@ -32,10 +32,10 @@ def prepare_torch(args: TorchReplicaArgs) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Let this process use freed memory again rather than give it back, where its C library can be told to.
+    """Let this process reuse freed memory instead of returning it to the system. This works with glibc only.
 
-    glibc returns blocks of tens of megabytes at once, and every page of the next one is a page fault: a third of the
-    time of a decoder's batch of 8 streams.
+    glibc returns freed blocks of tens of megabytes at once. Every page of the next block is then a page fault. This
+    took a third of the time of a decoder's batch of 8 streams.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -44,20 +44,20 @@ def keep_freed_memory() -> None:
 
 
 def adopt_threads() -> None:
-    """Let the calling thread compute with as many threads as prepare_torch has said.
+    """Let the calling thread compute with the number of threads that prepare_torch has set.
 
-    OpenMP has a number for every thread, and a new one's is that of the environment, to which Ray has set it: 1. torch
-    tells it the other one at the first work it divides itself, oneDNN's products never do.
+    OpenMP has this number per calling thread. A new thread gets it from the environment, where Ray has set it to 1.
+    torch corrects it at the first work that torch divides itself; oneDNN's products never do.
     """
     torch.set_num_threads(torch.get_num_threads())
 
 
 def in_own_thread(function: Callable[[], Result]) -> Result:
-    """`function()`, computed in a thread that ends with it.
+    """Call `function` in a thread that ends afterwards, and return its result.
 
-    OpenMP keeps a team of threads for every thread that has computed, until it ends; where the teams of a process have
-    more threads than the machine has cores, they no longer wait actively, and everything with a thousand short products
-    takes three times as long. So a replica loads and warms up in such a thread, and has one that computes from then on.
+    OpenMP keeps a team of threads for every thread that has computed, until that thread ends. If the teams of a process
+    have more threads than the machine has cores, they no longer wait actively, and work with a thousand short products
+    takes three times as long. So a replica loads and warms up in a thread that ends, and computes in one other thread.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="start", initializer=adopt_threads) as thread:
         return thread.submit(function).result()
