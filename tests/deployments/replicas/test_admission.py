@@ -1,4 +1,4 @@
-"""Places on a decoder: how many streams it can decode in time, on a scripted clock."""
+"""Admission to a decoder: how many streams it can decode in time, on a clock that the test sets."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Streams:
-    """Streams that ask for a place one after the other; those who got one, in that order."""
+    """Streams that request a slot one after the other. `admitted` has those that got one, in that order."""
 
     def __init__(self, admission: Admission, clock: Clock) -> None:
         self.admission = admission
@@ -40,16 +40,16 @@ class Streams:
         self.listeners: dict[str, Listener] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def ask(self, name: str, ahead_s: float = 0.0) -> None:
+    async def request(self, name: str, ahead_s: float = 0.0) -> None:
         self.tasks[name] = asyncio.create_task(self._hold(name, ahead_s))
         await settle()
 
-    async def leave(self, name: str) -> None:
+    async def end(self, name: str) -> None:
         self.tasks[name].cancel()
         await settle()
 
-    async def hear(self, name: str, audio_s: float) -> None:
-        """His newest piece has been decoded."""
+    async def decoded(self, name: str, audio_s: float) -> None:
+        """The newest piece of this stream has been decoded."""
         listener = self.listeners[name]
         listener.waits = False
         listener.playback.send(audio_s, self._clock.now)
@@ -76,88 +76,88 @@ async def settle() -> None:
 
 @pytest.fixture
 async def streams(clock: Clock) -> Streams:
-    """A decoder of which a stream wants an eighth of the time; two can begin at a time."""
+    """A decoder that spends an eighth of its time on one stream. Two streams can begin at a time."""
     return decoder(clock, DecodeCost(0.0, 0.12 * FRAME_S))
 
 
-async def test_others_begin_when_those_before_have_audio_in_hand(streams: Streams) -> None:
+async def test_streams_begin_when_those_before_them_have_audio_in_hand(streams: Streams) -> None:
     for name in "abc":
-        await streams.ask(name)
+        await streams.request(name)
     assert streams.admitted == ["a", "b"]
-    await streams.hear("a", FRAME_S)
+    await streams.decoded("a", FRAME_S)
     assert streams.admitted == ["a", "b"]
-    await streams.hear("a", PLENTY_S)
+    await streams.decoded("a", PLENTY_S)
     assert streams.admitted == ["a", "b", "c"]
-    await streams.ask("d")
-    assert streams.admission.waiting == 1, "b and c have nothing yet"
-    await streams.leave("c")
+    await streams.request("d")
+    assert streams.admission.waiting == 1, "b and c have no audio yet"
+    await streams.end("c")
     assert streams.admitted[3:] == ["d"]
 
 
-async def test_with_audio_in_hand_more_have_a_place_than_can_be_decoded_for_ever(streams: Streams) -> None:
+async def test_streams_with_audio_in_hand_keep_nobody_out(streams: Streams) -> None:
     for number in range(SLOTS):
-        await streams.ask(str(number))
-        await streams.hear(str(number), PLENTY_S)
+        await streams.request(str(number))
+        await streams.decoded(str(number), PLENTY_S)
     assert len(streams.admitted) == SLOTS
 
 
 async def test_audio_that_has_been_played_is_not_in_hand(streams: Streams, clock: Clock) -> None:
     for name in "abcd":
-        await streams.ask(name)
-        await streams.hear(name, PLENTY_S)
+        await streams.request(name)
+        await streams.decoded(name, PLENTY_S)
     clock.now += PLENTY_S - FRAME_S
-    await streams.ask("e")
+    await streams.request("e")
     assert streams.admission.waiting == 1
-    clock.now += 2 * FRAME_S  # they have nothing left and want nothing: their writers pause
+    clock.now += 2 * FRAME_S  # the streams have no audio left and want none, because their writers pause
     await asyncio.sleep(2 * FRAME_S)
     assert streams.admitted == ["a", "b", "c", "d", "e"]
 
 
-async def test_who_came_first_goes_first(streams: Streams, clock: Clock) -> None:
+async def test_the_first_request_is_admitted_first(streams: Streams, clock: Clock) -> None:
     for name in "abcd":
-        await streams.ask(name)
+        await streams.request(name)
         clock.now += 0.01
-    await streams.leave("a")
+    await streams.end("a")
     assert streams.admitted == ["a", "b", "c"]
-    await streams.leave("b")
+    await streams.end("b")
     assert streams.admitted[3:] == ["d"]
 
 
-async def test_a_text_that_is_being_heard_goes_on_before_others_begin(streams: Streams) -> None:
+async def test_a_text_that_is_playing_continues_before_others_begin(streams: Streams) -> None:
     for name in "abc":
-        await streams.ask(name)
-    await streams.ask("rest", ahead_s=0.1)
+        await streams.request(name)
+    await streams.request("rest", ahead_s=0.1)
     assert streams.admitted == ["a", "b", "rest"]
     for number in range(SLOTS - 3):
-        await streams.ask(f"rest {number}", ahead_s=0.1)
-    await streams.ask("the last one", ahead_s=0.1)
-    assert streams.admission.waiting == 2, "c, and what has no slot"
-    await streams.leave("a")
+        await streams.request(f"rest {number}", ahead_s=0.1)
+    await streams.request("the last one", ahead_s=0.1)
+    assert streams.admission.waiting == 2, "c, and the piece that has no slot"
+    await streams.end("a")
     assert streams.admitted[-1] == "the last one"
 
 
-async def test_who_has_other_audio_to_hear_first_takes_nobodys_time(streams: Streams) -> None:
+async def test_a_stream_that_plays_after_other_audio_needs_no_time_now(streams: Streams) -> None:
     for name in "ab":
-        await streams.ask(name)
-    await streams.ask("c", ahead_s=9.0)
+        await streams.request(name)
+    await streams.request("c", ahead_s=9.0)
     assert streams.admitted == ["a", "b", "c"]
 
 
-async def test_who_leaves_the_queue_is_passed_over(streams: Streams) -> None:
+async def test_a_stream_cancelled_in_the_queue_is_passed_over(streams: Streams) -> None:
     for name in "abcd":
-        await streams.ask(name)
-    await streams.leave("c")
+        await streams.request(name)
+    await streams.end("c")
     assert streams.admission.waiting == 1
-    await streams.leave("a")
+    await streams.end("a")
     assert streams.admitted == ["a", "b", "d"]
     for name in "bd":
-        await streams.leave(name)
+        await streams.end(name)
     assert (streams.admission.waiting, streams.admission.in_use) == (0, 0)
 
 
-async def test_as_many_as_have_a_place_may_wait(streams: Streams) -> None:
+async def test_as_many_streams_as_there_are_slots_may_wait(streams: Streams) -> None:
     for number in range(2 + SLOTS):
-        await streams.ask(str(number))
+        await streams.request(str(number))
     assert (len(streams.admitted), streams.admission.waiting) == (2, SLOTS)
     async with AsyncExitStack() as stack:
         with pytest.raises(Overloaded, match="2 streams"):
@@ -165,26 +165,26 @@ async def test_as_many_as_have_a_place_may_wait(streams: Streams) -> None:
 
 
 @pytest.mark.parametrize("frame_s", [FRAME_S, 1e-6], ids=["not even two are in time", "all are in time"])
-async def test_only_slots_are_waited_for(clock: Clock, frame_s: float) -> None:
+async def test_streams_wait_for_slots_only(clock: Clock, frame_s: float) -> None:
     streams = decoder(clock, DecodeCost(0.0, frame_s))
     for number in range(SLOTS + 1):
-        await streams.ask(str(number))
+        await streams.request(str(number))
     assert len(streams.admitted) == SLOTS
 
 
-async def test_frames_of_several_streams_share_what_a_batch_takes(clock: Clock) -> None:
-    """One by one, those of two streams would take all the time there may be."""
+async def test_frames_of_several_streams_share_the_cost_of_a_batch(clock: Clock) -> None:
+    """If each frame were a batch of its own, two streams would take all the time that may be used."""
     streams = decoder(clock, DecodeCost(0.1 * FRAME_S, 0.02 * FRAME_S))
     for number in range(SLOTS):
-        await streams.ask(str(number))
+        await streams.request(str(number))
     assert len(streams.admitted) == SLOTS
 
 
-async def test_what_a_frame_takes_is_learned(streams: Streams) -> None:
+async def test_the_cost_of_decoding_follows_the_machine(streams: Streams) -> None:
     for _ in range(100):
         streams.admission.observe(3, 3 * 0.06 * FRAME_S)
     for number in range(SLOTS):
-        await streams.ask(str(number))
+        await streams.request(str(number))
     assert len(streams.admitted) == 4
 
 
@@ -193,14 +193,14 @@ async def test_a_machine_that_once_kept_up_admits_by_time_also_when_it_is_slow(s
         streams.admission.observe(1, FRAME_S)
     assert not streams.admission.cost.allows_two_streams
     for name in "ab":
-        await streams.ask(name)
+        await streams.request(name)
     assert streams.admitted == ["a"]
 
 
 async def test_a_stream_whose_talker_gives_no_frame_keeps_nobody_out(streams: Streams, clock: Clock) -> None:
-    """It waits for a slot of its talker, which may be another one than those that others need."""
+    """The stream waits for a slot of its talker. Other streams may have another talker."""
     for name in "abcd":
-        await streams.ask(name)
+        await streams.request(name)
     clock.now += 1.9 * FRAME_S
     streams.admission.admit()
     await settle()
@@ -211,7 +211,7 @@ async def test_a_stream_whose_talker_gives_no_frame_keeps_nobody_out(streams: St
     assert streams.admitted == ["a", "b", "c", "d"]
     clock.now += 2.1 * FRAME_S
     streams.listeners["a"].waits = streams.listeners["b"].waits = True
-    await streams.ask("e")
+    await streams.request("e")
     assert streams.admission.waiting == 1, "now they want their first frames decoded"
 
 
@@ -262,5 +262,5 @@ BEGINS = -2.0  # frames in hand of a stream that begins
     ],
 )
 def test_what_fits(batch: float, frame: float, in_hand: list[float], expected: bool) -> None:
-    """Costs and audio in hand in frames of time."""
+    """Costs and audio in hand are in units of one frame's time."""
     assert fits(DecodeCost(batch * FRAME_S, frame * FRAME_S), [frames * FRAME_S for frames in in_hand]) == expected

@@ -1,4 +1,4 @@
-"""Batching: whatever arrives while a batch runs is the next batch, and each item ends on its own."""
+"""Batching: the items that arrive while a batch runs are the next batch, and each item ends on its own."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ PATIENCE_S = 30.0
 
 
 class Doubler:
-    """Doubles numbers, a batch each time it is let go; BAD spoils its batch."""
+    """Doubles numbers, one batch per `let_go`. A batch with BAD fails."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -44,7 +44,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 
 async def submit(batcher: Batcher[int, int], *items: int) -> list[asyncio.Task[int]]:
-    """Tasks whose items are in the queue."""
+    """Return tasks whose items are in the queue."""
     tasks = [asyncio.create_task(batcher.submit(item)) for item in items]
     await asyncio.sleep(0)
     return tasks
@@ -101,7 +101,7 @@ async def test_an_item_cancelled_in_the_queue_is_not_run(executor: ThreadPoolExe
     results = await asyncio.gather(running, *waiting, return_exceptions=True)
     assert isinstance(results.pop(1), asyncio.CancelledError)
     assert results == [2, 6, 8]
-    assert doubler.batches == [[1], [3, 4]], "and makes room for another"
+    assert doubler.batches == [[1], [3, 4]], "another item has taken its place in the batch"
 
 
 async def test_an_item_cancelled_while_it_runs_leaves_its_companions(executor: ThreadPoolExecutor) -> None:
@@ -116,8 +116,8 @@ async def test_an_item_cancelled_while_it_runs_leaves_its_companions(executor: T
     assert gone.cancelled()
 
 
-async def test_who_is_chosen_goes_and_the_others_keep_their_order(executor: ThreadPoolExecutor) -> None:
-    """Here the largest, and whoever ends in the same digit."""
+async def test_the_chosen_items_run_and_the_others_keep_their_order(executor: ThreadPoolExecutor) -> None:
+    """The choice is the largest number and all numbers that end in the same digit."""
 
     def choose(waiting: Sequence[int]) -> list[int]:
         largest = max(waiting)
@@ -134,7 +134,7 @@ async def test_who_is_chosen_goes_and_the_others_keep_their_order(executor: Thre
 
 
 async def test_a_result_too_few_fails_its_own_batch_only(executor: ThreadPoolExecutor) -> None:
-    """The worker goes on, and nobody gets another item's result."""
+    """The worker goes on, and no item gets the result of another."""
     spoilt = [True, False]
     batcher = Batcher[int, int](
         lambda items: list(items)[1:] if spoilt.pop(0) else list(items), executor, first_come(3), Health()

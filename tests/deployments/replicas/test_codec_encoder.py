@@ -1,4 +1,4 @@
-"""The codec encoder, batched and alone, and the decoder that goes on from what it encoded."""
+"""The codec encoder, in batches and alone, and the decoder that continues from an encoded reference."""
 
 import asyncio
 import math
@@ -63,7 +63,7 @@ def test_the_first_frames_do_not_depend_on_what_follows(encoder: CodecEncoder) -
 
 
 def test_the_encoder_sees_more_than_ten_seconds_back(encoder: CodecEncoder) -> None:
-    """A window of 250 positions at 25 Hz would forget the beginning. (The reference does not.)"""
+    """A window of 250 positions at 25 Hz would not reach the beginning. The reference has no such window."""
     later = WAVES[4].clone()
     later[: 24000 // 2] *= 0.1
     (one,), (other,) = encoder.encode([WAVES[4]], TINY.groups), encoder.encode([later], TINY.groups)
@@ -97,7 +97,7 @@ def test_voices_encoded_together_are_those_encoded_alone(base: Path) -> None:
 
 @torch.inference_mode()
 def test_priming_leaves_what_decoding_leaves(base: Path) -> None:
-    """Every tensor of it, and not just as far as can be heard through random weights."""
+    """Every tensor of the state is compared, because random weights hide some differences of the audio."""
     decoder, codes = load_decoder(base), random_codes(40)
     primed, decoded = Carry(), Carry()
     decoder.prime(codes, primed)

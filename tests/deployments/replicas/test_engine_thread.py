@@ -1,4 +1,4 @@
-"""The engine in its thread: chunks on schedule, and every stream ends, whatever becomes of the engine."""
+"""The engine in its thread: chunks follow the schedule, and every stream ends even if the engine fails."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ ENDLESS = custom(seed=9, max_frames=4000)
 
 
 class Threads:
-    """Starts engine threads, and ends them all."""
+    """Starts engine threads and ends all of them."""
 
     def __init__(self, checkpoint: Path) -> None:
         self._checkpoint = checkpoint
@@ -72,7 +72,7 @@ async def rest(stream: AsyncGenerator[FrameChunk, None]) -> list[FrameChunk]:
 
 
 class Typed:
-    """Text that a test writes while it is being spoken."""
+    """A live text that the test writes."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str | Exception | None] = asyncio.Queue()
@@ -90,7 +90,7 @@ class Typed:
 
 
 def wait_for_pause(thread: EngineThread, typed: Typed) -> None:
-    """Until all that was written has been spoken."""
+    """Wait until the whole text so far has been spoken."""
     deadline = time.monotonic() + PATIENCE_S
     while not typed.queue.empty() or not thread.engine.idle:
         assert time.monotonic() < deadline
@@ -112,7 +112,7 @@ def frames(chunks: list[FrameChunk]) -> list[Frame]:
 
 
 def break_engine(thread: EngineThread) -> None:
-    """The next step raises, as it would when the device fails."""
+    """Make the next step raise, as it does when the device fails."""
 
     def run(plan: Plan) -> dict[int, Frame | None]:
         raise RuntimeError("device lost")
@@ -121,7 +121,7 @@ def break_engine(thread: EngineThread) -> None:
 
 
 async def test_chunks_follow_the_schedule_and_the_last_has_the_reason(threads: Threads, custom_voice: Path) -> None:
-    """Time stands still: from two frames on the listener has enough in hand to wait for a chunk."""
+    """The clock stands still. With two frames in hand, the listener can wait for a whole chunk."""
     request = custom(max_frames=28)
     chunks = await listen(threads.start(schedule=(2, 4, 8), clock=lambda: 0.0), request)
     assert [len(chunk.codes) for chunk in chunks] == [2, 4, 8, 8, 6]
@@ -130,7 +130,7 @@ async def test_chunks_follow_the_schedule_and_the_last_has_the_reason(threads: T
 
 
 async def test_a_listener_without_audio_in_hand_waits_for_no_chunk(threads: Threads) -> None:
-    """Time flies: he has played every frame by the time the next one comes."""
+    """The clock runs fast. The listener has played every frame before the next one comes."""
     thread = threads.start(schedule=(1, 2000), clock=itertools.count().__next__)
     stream = generate(thread, ENDLESS)
     sizes = [len((await anext(stream)).codes) for _ in range(3)]
@@ -146,7 +146,7 @@ async def test_the_first_chunk_is_as_large_as_the_request_says(threads: Threads,
     assert frames(chunks) == codes(tiny_engine(custom_voice), request)
 
 
-async def test_who_is_not_alone_begins_with_one_frame_more(threads: Threads) -> None:
+async def test_under_load_a_stream_begins_with_one_frame_more(threads: Threads) -> None:
     thread = threads.start(slots=2, max_waiting=2, clock=lambda: 0.0)
     other = generate(thread, ENDLESS)
     assert len((await anext(other)).codes) == 1
@@ -155,7 +155,7 @@ async def test_who_is_not_alone_begins_with_one_frame_more(threads: Threads) -> 
     assert [len(chunk.codes) for chunk in chunks] == [2, 4, 8, 2]
 
 
-async def test_who_has_other_audio_to_hear_first_gets_large_chunks(threads: Threads) -> None:
+async def test_a_piece_that_plays_after_other_audio_has_large_chunks(threads: Threads) -> None:
     chunks = await listen(threads.start(clock=lambda: 0.0), replace(custom(max_frames=20), ahead_s=0.5))
     assert [len(chunk.codes) for chunk in chunks] == [8, 8, 4]
 
@@ -170,7 +170,7 @@ async def test_the_last_chunk_has_the_usage(threads: Threads, custom_voice: Path
 
 
 async def test_a_slow_reader_misses_nothing(threads: Threads, custom_voice: Path) -> None:
-    """The utterance is complete before its second chunk is asked for; only the last chunk says so."""
+    """The utterance is complete before its second chunk is read. Only the last chunk has the finish reason."""
     thread, request = threads.start(), custom(max_frames=28)
     stream = generate(thread, request)
     chunks = [await anext(stream)]
@@ -188,7 +188,7 @@ async def test_end_of_speech_is_told(threads: Threads, custom_voice: Path) -> No
 
 
 async def test_streams_together_are_streams_alone(threads: Threads, custom_voice: Path) -> None:
-    """Two slots for five: some wait, and each hears its own codes."""
+    """Five streams share two slots. Some wait, and each gets its own codes."""
     requests = [custom(seed=seed, max_frames=10 + 7 * seed) for seed in range(5)]
     thread = threads.start(slots=2, max_waiting=8)
     heard = await asyncio.gather(*(listen(thread, request) for request in requests))
@@ -276,8 +276,8 @@ def test_an_idle_thread_closes(threads: Threads) -> None:
 
 
 async def test_live_text_is_spoken_as_it_comes(threads: Threads, custom_voice: Path) -> None:
-    """When the text pauses, what there is leaves as soon as the listener has little left to hear; others go on, and the
-    codes are those of the whole text."""
+    """While the text pauses, its frames are sent as soon as the listener has little audio left. Other streams go on.
+    The codes are those of the whole text."""
     now = [0.0]
     thread, typed = threads.start(slots=2, schedule=(2, 4, 8), clock=lambda: now[0]), Typed()
     stream = speak_live(thread, typed, max_frames=30)
@@ -286,7 +286,7 @@ async def test_live_text_is_spoken_as_it_comes(threads: Threads, custom_voice: P
     last = asyncio.create_task(next_chunk(stream))
     await asyncio.to_thread(wait_for_pause, thread, typed)
     await asyncio.sleep(0.01)
-    assert not last.done(), "there is plenty in hand"
+    assert not last.done(), "the listener has enough audio in hand"
     now[0] = 0.4
     chunks.append(await last)
     assert [len(chunk.codes) for chunk in chunks] == [2, 4, len("Hey, yo") - 6]

@@ -1,4 +1,4 @@
-"""Many streams on one codec decoder: each sounds as if it were alone, and every slot comes back."""
+"""Many streams on one codec decoder: each sounds as if it were alone, and every slot is released."""
 
 import asyncio
 import threading
@@ -31,7 +31,7 @@ def decoder(custom_voice: Path) -> CodecDecoder:
 
 @pytest.fixture
 async def streams(decoder: CodecDecoder) -> AsyncIterator[StreamDecoder]:
-    """Afterwards every slot must be free, whatever the test did."""
+    """After every test all slots must be free."""
     streams = StreamDecoder(decoder, SLOTS, max_batch=2, primed_cache_bytes=1_000_000)
     yield streams
     await settle(streams)
@@ -40,7 +40,7 @@ async def streams(decoder: CodecDecoder) -> AsyncIterator[StreamDecoder]:
 
 
 def load(streams: StreamDecoder) -> tuple[int, int]:
-    """Slots of the pool in use, and streams that wait for one."""
+    """Return the number of slots in use and the number of streams that wait for one."""
     return streams._state.used, streams.waiting
 
 
@@ -49,12 +49,12 @@ def playback(ahead_s: float = 0.0) -> Playback:
 
 
 async def settle(streams: StreamDecoder) -> None:
-    """Until what was given to the decoder's thread is done."""
+    """Wait until the decoder's thread has done all its work."""
     await asyncio.wrap_future(streams._thread.submit(lambda: None))
 
 
 async def speak(streams: StreamDecoder, codes: Tensor, sizes: list[int]) -> bytes:
-    """PCM of one stream, codes [F, G], sent in pieces of `sizes`, the last size repeated."""
+    """Return the PCM of one stream, codes [F, G], decoded in pieces of `sizes`. The last size is repeated."""
     bounds = [0]
     while bounds[-1] < len(codes):
         bounds.append(min(bounds[-1] + sizes[min(len(bounds) - 1, len(sizes) - 1)], len(codes)))
@@ -68,7 +68,7 @@ def assert_sounds_like(pcm: bytes, decoder: CodecDecoder, codes: Tensor) -> None
 
 
 async def test_streams_of_all_chunkings_sound_as_alone(streams: StreamDecoder, decoder: CodecDecoder) -> None:
-    """Six streams for three slots, two at a time in a batch: slots are waited for and change hands."""
+    """Six streams share three slots, and a batch has at most two. So streams wait, and slots are used again."""
     schedules = [[1], [2], [7], [1, 2, 4, 8], [8, 1], [50]]
     spoken = [random_codes(20 + 3 * seed, seed=seed)[0] for seed in range(len(schedules))]
     heard = await asyncio.gather(
@@ -93,7 +93,7 @@ async def test_a_stream_waits_for_a_slot(streams: StreamDecoder) -> None:
     assert await asyncio.wait_for(opened.get(), PATIENCE_S) == SLOTS
     tasks[-1].cancel()
     await asyncio.sleep(0)
-    assert load(streams) == (SLOTS, 0), "one that gave up is not waiting"
+    assert load(streams) == (SLOTS, 0), "the cancelled stream waits no more"
     leave.set()
     await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -136,7 +136,7 @@ async def test_streams_cancelled_before_they_have_a_slot_take_none(streams: Stre
         task.cancel()
     await asyncio.wait(tasks)
     gate.set()
-    assert asked_for_all, "they were cancelled too soon to show anything"
+    assert asked_for_all, "the streams were cancelled before they had slots, so this test has shown nothing"
     assert all(task.cancelled() for task in tasks)
     await settle(streams)
     assert load(streams) == (0, 0)
@@ -152,7 +152,7 @@ async def test_a_code_out_of_range_ends_its_stream_alone(streams: StreamDecoder,
 async def decoded(
     streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch, lengths: list[int], aheads_s: list[float]
 ) -> list[list[int]]:
-    """Streams that all want a piece while the decoder is busy: which of them, by number, were decoded together."""
+    """Let every stream submit a piece while the decoder is busy. Return the batches, as numbers of streams."""
     batches: list[list[int]] = []
     decode, gate = streams._decode, threading.Event()
     numbers: dict[int, int] = {}
@@ -182,8 +182,10 @@ async def decoded(
     return batches
 
 
-async def test_whose_audio_ends_first_is_decoded_first(streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first to come is under way when the others do."""
+async def test_the_stream_whose_audio_ends_first_is_decoded_first(
+    streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first piece is decoded already when the others arrive."""
     assert await decoded(streams, monkeypatch, [2, 3, 4], [0.0, 9.0, 1.0]) == [[0], [2], [1]]
 
 
@@ -226,7 +228,7 @@ async def test_a_known_reference_is_not_read_again_and_sounds_the_same(
     for state in streams._state.tensors:
         state.fill_(7)
     assert [await cloned(streams, reference, codes) for reference in references] == heard
-    assert len(read) == 2, "one code makes another reference"
+    assert len(read) == 2, "references that differ in one code are different"
     assert heard[0] != heard[1]
 
     for reference, pcm in zip(references, heard, strict=True):
@@ -241,7 +243,7 @@ async def test_known_references_are_bounded_in_bytes(streams: StreamDecoder, dec
     first = await cloned(streams, references[0], codes)
     one = streams._primed.used
     assert one == sum(tensor[0].nbytes for tensor in streams._state.tensors)
-    assert 0 < streams._primed.limit // one < len(references), "so that all cannot be kept"
+    assert 0 < streams._primed.limit // one < len(references), "not all references can be kept"
     for reference in references[1:]:
         await cloned(streams, reference, codes)
     assert streams._primed.used == streams._primed.limit // one * one
@@ -263,7 +265,7 @@ async def test_warm_up_leaves_the_pool_free(streams: StreamDecoder) -> None:
     assert load(streams) == (0, 0)
 
 
-async def test_a_slot_that_is_released_twice_is_heard_of(
+async def test_a_slot_that_is_released_twice_makes_the_decoder_unhealthy(
     streams: StreamDecoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with streams.stream(playback()) as stream:
@@ -275,7 +277,7 @@ async def test_a_slot_that_is_released_twice_is_heard_of(
         streams.check_health()
 
 
-async def test_a_pool_with_fewer_slots_than_streams_is_heard_of(
+async def test_a_pool_with_fewer_slots_than_streams_makes_the_decoder_unhealthy(
     streams: StreamDecoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     taken = [streams._state.lease() for _ in range(SLOTS)]

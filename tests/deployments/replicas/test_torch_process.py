@@ -10,8 +10,8 @@ import torch
 from deployments.replicas.torch_process import in_own_thread
 
 
-def test_what_is_computed_apart_leaves_no_threads() -> None:
-    """A team of OpenMP that stayed would make the next one's waits sleep."""
+def test_a_function_in_its_own_thread_leaves_no_threads() -> None:
+    """If a team of OpenMP stayed, the threads of the next team would sleep when they wait."""
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
@@ -31,6 +31,6 @@ def test_what_is_computed_apart_leaves_no_threads() -> None:
         torch.set_num_threads(threads)
 
 
-def test_what_fails_apart_fails() -> None:
+def test_an_error_in_its_own_thread_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         in_own_thread(lambda: 1 / 0)
