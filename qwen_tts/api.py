@@ -360,6 +360,7 @@ class Qwen3TTSModel:
 
     @torch.inference_mode()
     def _decode_whole(self, sequence: Sequence) -> Samples:
+        assert sequence.finished, "frames are still being generated"
         codes = torch.tensor(sequence.frames, device=self._device)  # [F, G]
         samples: Samples = self._decoder.decode_long(codes, self._start(sequence)).cpu().numpy()
         return samples

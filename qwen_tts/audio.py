@@ -57,6 +57,11 @@ class Clip:
     samples: Samples
     sample_rate_hz: int
 
+    def __post_init__(self) -> None:
+        assert self.samples.ndim == 1, self.samples.shape
+        assert self.samples.dtype == np.float32, self.samples.dtype
+        assert self.sample_rate_hz > 0, self.sample_rate_hz
+
     @property
     def seconds(self) -> float:
         return len(self.samples) / self.sample_rate_hz

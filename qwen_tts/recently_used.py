@@ -29,6 +29,7 @@ class RecentlyUsed(Generic[Kept]):
 
     def put(self, key: str, value: Kept, size: int) -> None:
         """Keep `value`, which has `size` bytes."""
+        assert size >= 0, size
         if size > self.limit:
             return
         with self._lock:
@@ -38,6 +39,7 @@ class RecentlyUsed(Generic[Kept]):
             self.used += size
             while self.used > self.limit:
                 self.used -= self._values.popitem(last=False)[1][1]
+            assert self.used == sum(size for _, size in self._values.values()), "a value's bytes are counted wrongly"
 
 
 def content_key(*arrays: NDArray[np.generic]) -> str:

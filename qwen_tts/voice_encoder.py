@@ -34,6 +34,7 @@ class VoiceEncoder:
         """Encode clips of any sample rate. The result of a clip does not depend on the others."""
         waves = [torch.from_numpy(clip.resampled(self.sample_rate_hz).samples).to(self._device) for clip in clips]
         codes = self.codec_encoder.encode(waves, self._groups)
+        assert all(frames.shape[1] == self._groups for frames in codes), "a frame has another number of codes"
         return [
             EncodedReference(
                 self.speaker_encoder.embed(wave).cpu().numpy(), frames.to(torch.int16).cpu().numpy(), self.fingerprint

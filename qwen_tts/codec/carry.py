@@ -25,7 +25,8 @@ class Carry:
         """Return this layer's tensor, of `shape` [B, ...]."""
         if self._old is None:
             return torch.zeros(tuple(shape), dtype=dtype, device=device)
-        tensor = next(self._old)
+        tensor = next(self._old, None)
+        assert tensor is not None, "the decoder kept less state after the previous piece than it takes now"
         assert tensor.shape == torch.Size(shape), (tensor.shape, shape)
         return tensor
 

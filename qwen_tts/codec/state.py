@@ -57,4 +57,5 @@ class DecoderState:
 
     def _index(self, slots: Sequence[int]) -> Tensor:
         assert len(set(slots)) == len(slots), slots
+        assert not set(slots) & set(self._free), f"slots {slots} are not all leased"
         return torch.tensor(slots, device=self.tensors[0].device)

@@ -107,3 +107,11 @@ def test_a_slot_is_gathered_once(decoder: CodecDecoder) -> None:
     state = DecoderState(decoder, 2)
     with pytest.raises(AssertionError):
         state.gather([0, 0])
+
+
+def test_a_slot_without_a_stream_is_not_gathered(decoder: CodecDecoder) -> None:
+    state = DecoderState(decoder, 2)
+    slot = lease(state)
+    state.release(slot)
+    with pytest.raises(AssertionError, match="not all leased"):
+        state.gather([slot])
