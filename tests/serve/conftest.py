@@ -131,6 +131,7 @@ def service(ray_port: int, checkpoints: dict[str, Path], voices: Path) -> Servic
             max_body_bytes=MAX_BODY_BYTES,
             max_bytes_under_way=6 * MAX_BODY_BYTES,
             body_pause_s=BODY_PAUSE_S,
+            live_text_timeout_s=600,  # longer than anything takes that a test does while a text pauses
             max_batch_audio_bytes=MAX_BATCH_AUDIO_BYTES,
         ),
         voices=VoiceStoreArgs(url=str(voices), aliases={"Alloy": "ryan"}),
