@@ -262,14 +262,13 @@ def test_a_websocket_needs_a_key_too(keyed: Service) -> None:
 
 
 def test_many_at_once_are_counted_one_by_one(keyed: Service) -> None:
-    voice = {"speaker_embedding": EMBEDDING, "seed": 7, "max_new_tokens": 3}
-    body = {"input": "Hello there", **voice}
+    body = {"input": "Hello there", "speaker_embedding": EMBEDDING, "seed": 7, "max_new_tokens": 3}
     with client(keyed, "alice") as alice, concurrent.futures.ThreadPoolExecutor(6) as pool:
 
         def answers() -> list[int]:
             return list(pool.map(lambda _: alice.post("/v1/audio/speech", json=body).status_code, range(6)))
 
-        with slot_in_use(keyed, "alice", voice=None, model=BASE, **voice):
+        with slot_in_use(keyed, "alice", voice=None, model=BASE, speaker_embedding=EMBEDDING):
             assert answers() == [429] * 6
         wait_until(lambda: alice.post("/v1/audio/speech", json=body).status_code == 200, "the place is still held")
         assert set(answers()) <= {200, 429}
