@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray import serve
 from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentHandle
 
@@ -18,7 +19,7 @@ from deployments.wire.messages import AudioChunk, ModelCard
 from deployments.wire.text_inbox import TextInbox, start_inbox
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import CustomVoice, SpeechOptions
-from tests.serve.conftest import CUSTOM, Service, _handle
+from tests.serve.conftest import CUSTOM, Service
 from tests.serve.test_speech import wait_until_idle
 
 OPTIONS = SpeechOptions(voice=CustomVoice("ryan"), seed=5, max_frames=60)
@@ -27,7 +28,8 @@ LIMITS = TextLimits(IngressArgs())
 
 @pytest.fixture
 async def decoder(service: Service) -> DeploymentHandle[Any]:
-    return _handle("codec-decoder", service.app)
+    decoder: DeploymentHandle[Any] = serve.get_deployment_handle("codec-decoder", service.app)
+    return decoder
 
 
 async def card(decoder: DeploymentHandle[Any]) -> ModelCard:
