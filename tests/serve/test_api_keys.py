@@ -138,7 +138,7 @@ def test_voices_belong_to_the_key_that_stored_them(keyed: Service) -> None:
                 bob.get(f"/v1/audio/voices/{name}/audio"),
                 bob.delete(f"/v1/audio/voices/{name}"),
             ):
-                assert fault(refused, 404)["message"] == f"there is no voice named '{name}'"
+                assert fault(refused, 404)["message"] == f"there is no voice '{name}'"
             unknown = fault(bob.post("/v1/audio/speech", json={"input": "Hello", "voice": name}), 404)
             assert (unknown["code"], unknown["message"].count("anna")) == ("unknown_voice", int(name == "anna"))
         assert fault(upload(bob, "anna", None, overwrite="true"), 409)["code"] == "voice_exists"

@@ -48,7 +48,7 @@ async def parse_upload(content_type: str, body: bytes, max_audio_bytes: int) -> 
         raise form_fault("consent", f"consent is longer than {_MAX_CONSENT_CHARACTERS} characters")
     ref_text = texts.get("ref_text") or None
     if ref_text is not None and not ref_text.strip():
-        raise form_fault("ref_text", "ref_text is blank: give the words spoken in audio_sample, or leave it out")
+        raise form_fault("ref_text", "ref_text is blank: give the words spoken in audio_sample, or omit it")
     if ref_text is not None and _flag(texts, "x_vector_only_mode"):
         message = "ref_text is not used with x_vector_only_mode; leave one of them out"
         raise form_fault("ref_text", message, "conflicting_fields")
