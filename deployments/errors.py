@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -45,6 +45,8 @@ _STATUS_OF_CODE: Mapping[str, int] = {
 
 Kept = Literal["voice", "consent", "preview"]
 _PARAM_OF_KEPT: Mapping[Kept, str] = {"voice": "voice", "consent": "consent", "preview": "preview_id"}
+assert set(_PARAM_OF_KEPT) == set(get_args(Kept)), "a kind of stored thing has no parameter"
+assert all(f"{kind}_not_found" in _STATUS_OF_CODE for kind in _PARAM_OF_KEPT), "its absence would be answered with 400"
 
 
 class NotFound(InvalidRequest):

@@ -1,6 +1,6 @@
 """ElevenLabs' routes of text to speech: its client works with its base URL set to this service."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, WebSocket
@@ -30,6 +30,7 @@ from deployments.protocols.elevenlabs.fields import (
 from deployments.protocols.elevenlabs.socket import ElevenLabsSocket
 from deployments.protocols.speaker import Speaker
 from deployments.speech.service import SpeechService
+from deployments.voices.record import VoiceRecord
 
 _MEDIA_TYPES = {MEDIA_TYPES[audio_format] for audio_format, _ in OUTPUT_FORMATS.values()}
 _ANSWERS = files("The audio", *sorted(_MEDIA_TYPES)) | errors(*BODY_ERRORS, 404, shape=ElevenLabsErrorAnswer)
@@ -83,21 +84,24 @@ def routes(service: SpeechService, bodies: BodyReader, limits: CallerLimits) -> 
     async def elevenlabs_voices(request: Request) -> ElevenLabsVoices:
         """ElevenLabs': built-in voices, aliases, and the stored voices."""
         await service.models.load()
-        stored = await service.library.list(caller_of(request))
-        built_in = {speaker for card in service.models for speaker in card.speakers} | set(service.library.aliases)
-        premade = [ElevenLabsVoice(voice_id=name, name=name, category="premade") for name in sorted(built_in)]
-        own = [
-            ElevenLabsVoice(
-                voice_id=voice.name,
-                name=voice.name,
-                category="cloned" if voice.source == "upload" else "generated",
-                description=voice.description,
-            )
-            for voice in stored
-        ]
-        return ElevenLabsVoices(voices=premade + own)
+        return _voices(service, await service.library.list(caller_of(request)))
 
     return router
+
+
+def _voices(service: SpeechService, stored: Sequence[VoiceRecord]) -> ElevenLabsVoices:
+    built_in = {speaker for card in service.models for speaker in card.speakers} | set(service.library.aliases)
+    premade = [ElevenLabsVoice(voice_id=name, name=name, category="premade") for name in sorted(built_in)]
+    own = [
+        ElevenLabsVoice(
+            voice_id=voice.name,
+            name=voice.name,
+            category="cloned" if voice.source == "upload" else "generated",
+            description=voice.description,
+        )
+        for voice in stored
+    ]
+    return ElevenLabsVoices(voices=premade + own)
 
 
 async def _convert(
