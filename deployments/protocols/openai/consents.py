@@ -5,16 +5,22 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
+from deployments.access.caller import Caller
 from deployments.errors import renamed_fields
 from deployments.http.bodies import FORM, JSON, BodyReader, parse_body
 from deployments.http.gate import caller_of
 from deployments.http.openapi import BODY_ERRORS, errors, form_body, json_body
 from deployments.protocols.openai.answers import Consent, ConsentDeleted, ConsentList, show_consent
 from deployments.protocols.openai.bodies import RenameBody
-from deployments.protocols.openai.uploads import check_label, parse_consent
+from deployments.protocols.openai.uploads import ConsentUpload, check_label, parse_consent
 from deployments.speech.service import SpeechService
+from deployments.voices.consents import ConsentRecord
 from qwen_tts.audio import audio_type, decode_audio
 from qwen_tts.reference_audio import LONGEST_S, check_reference
+
+_FORM = form_body(
+    "recording", {"name": "a label", "language": "the language spoken, as a BCP 47 tag such as en-US"}, {}
+)
 
 
 def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
@@ -34,20 +40,14 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
     @router.post(
         "/v1/audio/voice_consents",
         responses=errors(*BODY_ERRORS, 507),
-        openapi_extra=form_body(
-            "recording", {"name": "a label", "language": "the language spoken, as a BCP 47 tag such as en-US"}, {}
-        ),
+        openapi_extra=_FORM,
     )
     async def add_consent(request: Request) -> Consent:
         """Store a recording, of 1 to 60 s, in which a speaker consents to being cloned."""
         async with bodies.read(request, FORM) as body:
             content_type = request.headers.get("content-type", "")
             upload = await parse_consent(content_type, body, service.library.max_audio_bytes)
-            with renamed_fields({"ref_audio": "recording"}):
-                await asyncio.to_thread(lambda: check_reference(decode_audio(upload.audio, LONGEST_S)))
-            mime_type = audio_type(upload.audio)
-            add, record = service.consents.add, (upload.name, upload.language, upload.audio, mime_type)
-            return show_consent(await service.library.storage.run(add, caller_of(request), *record))
+            return show_consent(await _store(service, caller_of(request), upload))
 
     @router.get("/v1/audio/voice_consents/{consent_id}", responses=errors(404, 500, 503))
     async def consent(consent_id: str, request: Request) -> Consent:
@@ -74,3 +74,10 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
         return ConsentDeleted(id=consent_id)
 
     return router
+
+
+async def _store(service: SpeechService, caller: Caller, upload: ConsentUpload) -> ConsentRecord:
+    with renamed_fields({"ref_audio": "recording"}):
+        await asyncio.to_thread(lambda: check_reference(decode_audio(upload.audio, LONGEST_S)))
+    record = (upload.name, upload.language, upload.audio, audio_type(upload.audio))
+    return await service.library.storage.run(service.consents.add, caller, *record)
