@@ -58,7 +58,7 @@ def custom(
 
 def set_eos_bias(talker: Talker, value: float) -> None:
     """Add `value` to every logit of end of speech."""
-    bias = torch.zeros(talker.config.vocab_size, dtype=talker.codec_head.weight.dtype)
+    bias = torch.zeros(talker.config.vocab_size, dtype=talker.model.codec_embedding.weight.dtype)
     bias[talker.config.codec_eos_token_id] = value
     talker.codec_head.bias = nn.Parameter(bias, requires_grad=False)
 
