@@ -22,8 +22,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-c", BUILD, str(built)], cwd=source, check=True, capture_output=True)
-    (file,) = built.iterdir()
-    return file
+    (made,) = built.iterdir()
+    return made
 
 
 def test_the_wheel_holds_two_packages_and_is_small(wheel: Path) -> None:
