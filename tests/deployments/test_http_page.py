@@ -1,7 +1,9 @@
 """docs/http.md names every field of a speech request, and the status of every error code that it names."""
 
 import re
+from pathlib import Path
 
+import deployments
 from deployments.errors import refusal_of
 from deployments.protocols.openai.bodies import SpeechBody
 from qwen_tts.errors import InvalidRequest
@@ -26,3 +28,12 @@ def test_codes_of_errors_stand_beside_their_status() -> None:
     stated = {code: status for status, codes in rows for code in codes if code not in _OF_THE_SERVER}
     assert len(stated) > 40
     assert {code: refusal_of(InvalidRequest("", None, code)).status for code in stated} == stated
+
+
+def test_every_metric_has_a_row() -> None:
+    """Counters get the suffix `_total` when they are exported."""
+    source = (Path(deployments.__file__).parent / "replicas" / "metrics.py").read_text(encoding="utf-8")
+    made = set(re.findall(r'"qwen_tts_(\w+)"', source)) | set(re.findall(r'histogram\("(\w+)"', source))
+    assert len(made) > 15
+    shown = {name.removesuffix("_total") for name in re.findall(r"`(\w+)`", PAGE.split("## Metrics")[1])}
+    assert made <= shown, made - shown
