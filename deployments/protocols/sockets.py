@@ -130,7 +130,7 @@ class Turns(Generic[Item]):
     def put(self, item: Item, *, counted: bool = True) -> None:
         """Raises InvalidRequest when too many counted items are ahead already."""
         if counted and self._counted >= self._most:
-            message = f"{self._most} {self._what} are waiting; wait for one to end"
+            message = f"{self._most} {self._what} are waiting or being spoken; wait for one to end"
             raise InvalidRequest(message, None, f"too_many_{self._what}")
         self.ahead += 1
         self._counted += counted

@@ -267,7 +267,7 @@ def test_what_is_refused_says_which_field_and_changes_nothing(service: Service) 
         call.session(mode="commit", volume=50, pitch_rate=1.0, enable_tn=False)
         call.client.commit()
         assert call.refused()["code"] == "input_text_buffer_empty"
-        call.client.append_text("x" * 5000)
+        call.client.append_text("x" * 40_001)
         assert call.refused()["code"] == "input_too_long"
         call.client.cancel_response()
         assert call.refused()["code"] == "response_cancel_not_active"

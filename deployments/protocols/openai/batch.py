@@ -57,9 +57,7 @@ def routes(service: SpeechService, bodies: BodyReader, limits: CallerLimits) -> 
 
             async def in_turn(index: int, fields: Fields) -> BatchResult:
                 async with places:
-                    if index > 0:  # the gate has counted the first one
-                        limits.count(caller)
-                    return await _item(service, caller, index, fields, room)
+                    return await _item(service, limits, caller, index, fields, room)
 
             await service.models.load()  # before the items, which would all report the same
             async with asyncio.TaskGroup() as group:  # it stops all items when the caller leaves
@@ -92,9 +90,16 @@ def parse_batch(content: bytes) -> list[Fields]:
 
 
 async def _item(
-    service: SpeechService, caller: Caller, index: int, fields: Mapping[str, Any], room: BatchRoom
+    service: SpeechService,
+    limits: CallerLimits,
+    caller: Caller,
+    index: int,
+    fields: Mapping[str, Any],
+    room: BatchRoom,
 ) -> BatchResult:
     try:
+        if index > 0:  # the gate has counted the first one
+            limits.count(caller)
         item = parse_fields(Utterance, fields)
         resolved, spoken = await service.prepare(caller, item.resolved(), item.input, item.sent_as)
         item.check_task(resolved.card)
