@@ -38,13 +38,13 @@ class AutoscalingArgs(Settings):
     max_replicas: PositiveInt
     """The highest number of replicas."""
     target_ongoing_requests: float = Field(4.0, gt=0)
-    """Ongoing requests per replica that Serve aims at."""
+    """The number of ongoing requests per replica that Serve tries to reach."""
     upscale_delay_s: float = Field(5.0, ge=0)
-    """How long more replicas must be needed before Serve adds them."""
+    """Serve adds replicas after more replicas have been needed for this time."""
     downscale_delay_s: float = Field(120.0, ge=0)
-    """How long fewer replicas must be enough before Serve removes them."""
+    """Serve removes replicas after fewer replicas have been enough for this time."""
     metrics_interval_s: float = Field(1.0, gt=0)
-    """How often the ongoing requests are counted."""
+    """The time between two counts of the ongoing requests."""
     look_back_period_s: float = Field(5.0, gt=0)
     """The time over which the counts are averaged. It must be longer than `metrics_interval_s`."""
 
@@ -71,7 +71,7 @@ class ReplicaArgs(Settings):
     resources: dict[str, float] = {}
     """Custom resources of the Ray cluster that Ray reserves for a replica."""
     graceful_shutdown_s: float = Field(120.0, gt=0)
-    """How long a replica that must stop waits for its running streams to end."""
+    """The longest time that a stopping replica waits for its running streams to end."""
 
     @model_validator(mode="after")
     def _one_way_to_count_replicas(self) -> "ReplicaArgs":
@@ -84,28 +84,31 @@ class TorchReplicaArgs(ReplicaArgs):
     """The replicas of a deployment that computes with torch."""
 
     threads: PositiveInt | None = None
-    """CPU threads of torch in a replica; `null` takes half the cores, because talker and decoder compute side by side.
-    Keep the sum over all replicas of a machine at or below its cores: threads wait actively for each other."""
+    """CPU threads of torch in a replica. `null` uses half of the cores, because talker and decoder compute at the same
+    time. The sum over all replicas of a machine should not exceed its cores, because threads wait actively for each
+    other."""
 
 
 class TalkerArgs(TorchReplicaArgs):
     """The talker of a model: it turns text into codec frames of 80 ms."""
 
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
-    """Precision of the weights. On a CPU, `float32` is exact, `bfloat16` halves the bytes read per frame, and `int8`
-    (in the layers' products; the rest is `bfloat16`) halves them again. `int8` is the fastest on a CPU."""
+    """Precision of the weights. On a CPU, `float32` is exact. `bfloat16` halves the bytes that are read per frame.
+    `int8` halves them again, and is the fastest on a CPU. It applies to the matrix products of the layers; the rest is
+    `bfloat16`."""
     compile: bool | None = None
-    """On a CPU: native code, several times as fast, in which a request's codes do not depend on other requests. It
-    needs a C++ compiler and AVX-512 with VNNI and BF16, and some seconds at the start. `null` uses it where it can run,
-    and plain torch elsewhere. On a GPU: CUDA graphs, only if `true`. Capturing them takes minutes at the start (less
-    with fewer `slots` and `positions`); it has not been run on a GPU yet."""
+    """On a CPU: native code. It is several times as fast, and a request's codes do not depend on other requests. It
+    needs a C++ compiler, AVX-512 with VNNI and BF16, and some seconds at the start. `null` uses native code where it
+    can run, and plain torch elsewhere. On a GPU: CUDA graphs, only if `true`. Their capture takes minutes at the start
+    (less with fewer `slots` and `positions`). It has not been run on a GPU yet."""
     prefill_rows: PositiveInt = PREFILL_ROWS
     """Rows of a new prompt that are computed per frame of the running streams."""
     prefix_cache_bytes: int = Field(PREFIX_CACHE_BYTES, ge=0)
-    """Memory for the beginnings of prompts that share a voice or an instruction; 0 keeps none. It changes no sample."""
+    """Memory for the beginnings of prompts that share a voice or an instruction. 0 switches this cache off. The cache
+    changes no sample."""
     keep_pace: bool = True
-    """Makes a request wait for a slot while one more stream would make the running streams late. It has no effect if a
-    single stream was already too slow when the replica started."""
+    """A request waits for a slot while one more stream would make the running streams late. This setting has no effect
+    if a single stream was already too slow when the replica started."""
     attn_implementation: Literal["sdpa", "flash_attention_2"] = "sdpa"
     """The attention kernel. `flash_attention_2` needs the extra `flash-attn`."""
     slots: PositiveInt = 8
@@ -113,7 +116,8 @@ class TalkerArgs(TorchReplicaArgs):
     max_waiting: int = Field(16, ge=0)
     """Requests that may wait for a slot. Further requests get 429."""
     positions: int = Field(8192, ge=64)
-    """Prompt rows plus frames of one request. Memory of a slot is committed as it is used."""
+    """The highest sum of prompt rows and frames of one request. On a CPU, a slot uses memory only for positions that
+    were used."""
     max_frames: PositiveInt = 4096
     """The highest number of frames in one utterance."""
     chunk_schedule: tuple[PositiveInt, ...] = Field(CHUNK_SCHEDULE, min_length=1)
@@ -130,13 +134,14 @@ class CodecDecoderArgs(TorchReplicaArgs):
     max_batch: PositiveInt = 16
     """Streams that are decoded together in one batch."""
     primed_cache_bytes: int = Field(64_000_000, ge=0)
-    """Memory per codec for states after reference recordings (5 MB a voice); 0 keeps none. It changes no sample."""
+    """Memory per codec for decoder states after reference recordings (5 MB per voice). 0 switches this cache off. The
+    cache changes no sample."""
 
 
 class CodecEncoderArgs(TorchReplicaArgs):
     """The codec encoder: it turns reference recordings into voice prompts. All models share it.
 
-    It always computes in float32. It runs once per voice, and a code that differs by rounding is another code.
+    It always computes in float32, because rounding can change a code. It runs once per voice.
     """
 
     max_batch: PositiveInt = 16
@@ -149,8 +154,8 @@ class VoiceStoreArgs(Settings):
     """The voice library of the cluster."""
 
     url: str = "~/.local/share/qwen-tts/voices"
-    """A directory that every node sees, or a bucket (`s3://...`, `gs://...`). A bucket needs its fsspec package: the
-    extra `cloud`, or `pip install s3fs` or `gcsfs`."""
+    """A directory that every node can access, or a bucket (`s3://...`, `gs://...`). A bucket needs its fsspec package:
+    the extra `cloud`, or `pip install s3fs` or `gcsfs`."""
     cache_bytes: int = Field(64_000_000, ge=0)
     """Memory for voice prompts in each ingress replica."""
     max_voices: PositiveInt = 1000
@@ -158,14 +163,14 @@ class VoiceStoreArgs(Settings):
     max_consents: PositiveInt = 1000
     """The highest number of recorded consents."""
     aliases: dict[Annotated[str, StringConstraints(to_lower=True, min_length=1)], str] = {}
-    """Other names of voices, for example `{alloy: ryan}` for clients that ask for OpenAI's. No voice can be stored
+    """Other names of voices, for example `{alloy: ryan}` for clients that send OpenAI's names. No voice can be stored
     under an alias."""
     timeout_s: float = Field(10.0, gt=0)
-    """How long a request waits for the storage before it gets 503."""
+    """The longest time that a request waits for the storage. After this time it gets 503."""
     preview_ttl_s: float = Field(3600.0, gt=0)
-    """How long a designed candidate stays stored, so that it can be kept as a voice."""
+    """The time for which a candidate of a designed voice stays stored, so that it can become a voice."""
     max_previews: PositiveInt = 200
-    """Designed candidates that are stored to choose from. Older ones are dropped."""
+    """The highest number of stored candidates of designed voices. Older candidates are deleted."""
 
 
 class ReferenceAudioArgs(Settings):
@@ -174,9 +179,9 @@ class ReferenceAudioArgs(Settings):
     max_bytes: PositiveInt = 12_000_000
     """The largest recording. A minute of 48 kHz stereo WAV has 11.6 MB."""
     allow_http_urls: bool = False
-    """Also accepts `http:` URLs, not only `https:`. URLs are fetched from the public internet only."""
+    """`true` also accepts `http:` URLs, not only `https:`. URLs are fetched from the public internet only."""
     url_timeout_s: float = Field(10.0, gt=0)
-    """How long the download of a recording may take."""
+    """The longest time for the download of a recording."""
     max_fetches: PositiveInt = 32
     """Downloads that one ingress replica runs at the same time. Further requests get 429."""
 
@@ -195,9 +200,9 @@ class ModelArgs(Settings):
     utterance_characters: int = Field(
         default_factory=lambda given: 70 if given.get("checkpoint") == EMBEDDED else UTTERANCE_CHARACTERS, ge=60
     )
-    """Longer text is cut at sentences. The default is 300, about 20 s in a Latin script; a Chinese, Japanese or Korean
-    character counts as three. It is 70 for `embedded` models, which were trained on up to 14 words at a time and skip
-    some words of longer texts."""
+    """Longer text is cut at sentences. The default is 300, about 20 s in a Latin script. A Chinese, Japanese or Korean
+    character counts as three. The default of `embedded` models is 70. They were trained on up to 14 words at a time,
+    and skip some words of longer texts."""
 
     @model_validator(mode="after")
     def _an_embedded_model_has_a_type(self) -> "ModelArgs":
@@ -207,14 +212,14 @@ class ModelArgs(Settings):
 
 
 class LongTextArgs(Settings):
-    """Text that is longer than one utterance of its model. It is cut into pieces, which are spoken side by side."""
+    """Text that is longer than one utterance. It is cut into pieces, and several pieces are spoken at the same time."""
 
     max_characters: PositiveInt = 40_000
     """The longest complete text. 40,000 characters are about 45 minutes of speech, and 130 MB if not streamed."""
     pieces_at_once: PositiveInt = 4
     """Pieces of one text that are spoken at the same time."""
     ahead_s: float = Field(30.0, ge=0)
-    """If the listener has more audio than this in hand, the next piece goes only to a replica that is half idle."""
+    """If the listener has more audio than this in hand, the next piece begins only when a talker is half idle."""
 
 
 class IngressArgs(ReplicaArgs):
@@ -223,19 +228,21 @@ class IngressArgs(ReplicaArgs):
     num_cpus: float = Field(0.1, ge=0)
     """CPUs that Ray reserves for a replica of the ingress."""
     max_input_characters: PositiveInt = 4096
-    """The longest live text, and the longest text in any field except `input`."""
+    """The longest live text (a text that is spoken while it is being written), and the longest text in any field except
+    `input`."""
     long_text: LongTextArgs = LongTextArgs()
     """Texts that are longer than one utterance of their model."""
     max_body_bytes: PositiveInt = 17_000_000
     """The largest request body. The default has room for a reference recording in base64."""
     max_bytes_under_way: PositiveInt = 256_000_000
-    """Bytes of all request bodies that one ingress replica holds at the same time. Further requests get 429."""
+    """The most bytes of request bodies that one ingress replica holds at the same time. Further requests get 429."""
     max_audio_bytes_under_way: PositiveInt = 256_000_000
-    """Audio that one ingress replica holds. Beyond it, whole files get 429 and streams wait for their playback."""
+    """The most audio that one ingress replica holds. Beyond this limit, requests for whole files get 429, and streams
+    are sent at the speed of playback."""
     body_pause_s: float = Field(10.0, gt=0)
-    """How long a request body may pause."""
+    """The longest pause of a request body."""
     body_timeout_s: float = Field(120.0, gt=0)
-    """How long a whole request body may take."""
+    """The longest time for a whole request body."""
     max_candidates: PositiveInt = 4
     """The highest number of candidates in one voice design request."""
     batch_concurrency: PositiveInt = 8
@@ -250,8 +257,9 @@ class ApiKeyArgs(Settings):
     """Access to the service. See [API keys](http.md#api-keys)."""
 
     file: Path | None = None
-    """A file of API key hashes, made with `qwen-tts api-key create`, that every node with an ingress sees. It is read
-    again when it changes. Without a file, everyone who can reach the service may use it."""
+    """A file of API key hashes, made with `qwen-tts api-key create`. Every node with an ingress must be able to read
+    it. The service looks at the file every half second, and reads it again when it has changed. Without a file,
+    everyone who can reach the service may use it."""
 
 
 class AppArgs(Settings):
@@ -260,8 +268,8 @@ class AppArgs(Settings):
     models: tuple[ModelArgs, ...] = Field(
         tuple(ModelArgs(name=f"demo-{kind.replace('_', '-')}", type=kind) for kind in _EMBEDDED_TYPES), min_length=1
     )
-    """The loaded models; the default is the three demo checkpoints. A request that names no model gets the first model
-    of the type it needs."""
+    """The loaded models. The default is the three demo checkpoints. A request without a model name gets the first model
+    of the type that it needs."""
     talker: TalkerArgs = TalkerArgs()
     """The talkers. Each model has its own talker deployment, with these settings unless the model has a `talker`."""
     codec_decoder: CodecDecoderArgs = CodecDecoderArgs()
