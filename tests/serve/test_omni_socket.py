@@ -205,7 +205,7 @@ def test_what_is_refused(service: Service) -> None:
     assert "waiting" in refused(1008, CONFIG | {"max_new_tokens": 3000}, *waiting)
     assert "not a known event" in refused(1002, CONFIG, {"type": "input.sing"})
     assert "after session.close" in refused(1002, CONFIG, text, {"type": "session.close"}, text)
-    assert "characters" in refused(1009, CONFIG, text | {"text": "x" * 5000})
+    assert "characters" in refused(1009, CONFIG, text | {"text": "x" * 50_000})
     assert "bytes" in refused(1009, CONFIG, text | {"text": "x" * 140_000})
     assert "bytes" in refused(1009, CONFIG | {"instructions": "x" * 5_000_000})
     wait_until_idle(service)

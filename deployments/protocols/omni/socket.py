@@ -163,20 +163,24 @@ class OmniSocket:
             message = f"an utterance has at most {_LONGEST_TEXT_BYTES} bytes of text; send input.done before"
             raise InvalidRequest(message, "text", "input_too_long")
         self._rest += text
-        if session.live:
-            if self._growing is None and self._rest.strip():
-                self._growing = self._speaker.live_text()
-                self._say(session, self._growing)
-            if self._growing is not None:
-                with renamed_fields({"input": "text"}):
-                    self._growing.append(self._rest)
-                self._rest = ""
-        elif session.config.split_granularity != "none":
-            clauses = session.config.split_granularity == "clause"
-            cut = asyncio.to_thread(complete_parts, self._rest, session.config.language, clauses=clauses)
-            parts, self._rest = await cut
-            for part in parts:
-                self._say(session, part)
+        with renamed_fields({"input": "text"}):
+            if session.live:
+                self._append_live(session)
+            elif session.config.split_granularity != "none":
+                clauses = session.config.split_granularity == "clause"
+                cut = asyncio.to_thread(complete_parts, self._rest, session.config.language, clauses=clauses)
+                parts, self._rest = await cut
+                for part in parts:
+                    self._say(session, part)
+            self._speaker.check_whole(self._rest)
+
+    def _append_live(self, session: _Session) -> None:
+        if self._growing is None and self._rest.strip():
+            self._growing = self._speaker.live_text()
+            self._say(session, self._growing)
+        if self._growing is not None:
+            self._growing.append(self._rest)
+            self._rest = ""
 
     def _finish(self, session: _Session) -> None:
         if self._growing is not None:
