@@ -1,4 +1,4 @@
-"""What travels between deployments."""
+"""The values that travel between deployments."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,10 @@ from qwen_tts.request import FinishReason
 
 @dataclass(frozen=True)
 class Usage:
-    """What the model read (tokens of the caller's words, frames of the reference) and said (frames of 80 ms)."""
+    """The counts of one speech: text tokens and reference frames that were read, and frames that were generated.
+
+    A frame is 80 ms.
+    """
 
     text_tokens: int
     reference_frames: int
@@ -41,8 +44,11 @@ class FrameChunk:
 
 @dataclass(frozen=True)
 class TextTiming:
-    """Characters [start, end) of a request's text are spoken between these times of its audio: a piece, that is one or
-    more sentences, and exact. Nobody knows better: see decision 15."""
+    """The times of the audio between which the characters [start, end) of a request's text are spoken.
+
+    The characters are a piece, that is one or more sentences. The times are exact. Finer times are not known: see
+    decision 15.
+    """
 
     start: int
     end: int
@@ -55,7 +61,7 @@ class AudioChunk:
     """Codec decoder -> ingress: mono 16-bit PCM. The last chunk of a stream has a finish reason and the usage (and may
     be empty).
 
-    `timing` is given at the edge, to the last chunk of every piece of a text.
+    The ingress sets `timing` on the last chunk of every piece of a text.
     """
 
     pcm: bytes
@@ -66,7 +72,7 @@ class AudioChunk:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What the edge must know of a loaded model."""
+    """The facts about a loaded model that the ingress needs."""
 
     name: str
     model_type: ModelType

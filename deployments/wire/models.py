@@ -13,7 +13,7 @@ from qwen_tts.errors import InvalidRequest
 AUTO_MODELS = frozenset(
     {"auto", "tts-1", "tts-1-hd", "gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-03-20", "gpt-4o-mini-tts-2025-12-15"}
 )
-# A question about loading is answered "not yet" after this time.
+# A check that takes longer than this counts as "still loading".
 _DESCRIBE_TIMEOUT_S = 2.0
 
 _KINDS: dict[ModelType, str] = {
@@ -26,11 +26,11 @@ _KINDS: dict[ModelType, str] = {
 class Models:
     """Cards of the loaded models, in the order of the settings. They do not change once all models have loaded.
 
-    Every question raises Unavailable until `load` or `check` has succeeded once.
+    Every look-up raises Unavailable until `load` or `check` has succeeded once.
     """
 
     def __init__(self, describe: Callable[[], Awaitable[Sequence[ModelCard]]]) -> None:
-        """`describe` asks the replicas for the cards and returns when every model has loaded."""
+        """`describe` calls the replicas and returns their cards when every model has loaded."""
         self._describe = describe
         self._cards: dict[str, ModelCard] = {}
         self._check: asyncio.Task[Sequence[ModelCard]] | None = None
@@ -41,13 +41,13 @@ class Models:
             await self.check()
 
     async def check(self) -> None:
-        """Ask the replicas now. Raises Unavailable while models are loading, or the error of a replica that is lost.
+        """Call the replicas now. Raises Unavailable while models are loading, or the error of a lost replica.
 
-        Checks at the same time share one question. A question that takes too long is no news once the models have
-        loaded: replicas with much work answer late.
+        Checks at the same time share one call. Once the models have loaded, a call that takes too long is no error:
+        busy replicas answer late.
         """
         if self._check is None or self._check.done():
-            # In a context of its own: Serve cancels the calls of a request, found by its context, with the request.
+            # A new context: Serve finds the calls of a request by its context, and cancels them with the request.
             self._check = asyncio.create_task(self._ask(), context=contextvars.Context())
             self._check.add_done_callback(lambda check: check.cancelled() or check.exception())
         try:
@@ -99,7 +99,7 @@ class Models:
         raise InvalidRequest(message, "model", "model_type_not_loaded")
 
     def require(self, card: ModelCard, kind: ModelType, param: str) -> ModelCard:
-        """Return `card` if it is of that type. Raises InvalidRequest of `param`, naming the models that are."""
+        """Return `card` if it is of type `kind`. Raises InvalidRequest of `param`, naming the models of that type."""
         if card.model_type == kind:
             return card
         able = ", ".join(other.name for other in self.of(kind)) or "none is loaded"

@@ -1,4 +1,4 @@
-"""The lines of a replica's log that say how far its start has come. `qwen-tts serve` shows them."""
+"""The lines of a replica's log that report the progress of its start. `qwen-tts serve` shows them."""
 
 import logging
 import re
@@ -8,7 +8,7 @@ log = logging.getLogger("ray.serve")
 
 # The driver's form of a line, in Ray 2.60: (ServeReplica:APP:DEPLOYMENT pid=N) INFO DATE TIME APP_DEPLOYMENT ID -- TEXT
 _LINE = re.compile(r"\(ServeReplica:[^:]+:(?P<deployment>\S+) pid=\d+\) INFO .*? -- (?P<text>.*)")
-# The library logs the last two.
+# The library logs the last two states.
 _STATES = ("loading", "warming up", "compiling", "capturing")
 
 

@@ -26,7 +26,7 @@ class _Response(Protocol):
 async def open_frames(
     talker: DeploymentHandle[Any], request: SpeechRequest, rest: InboxText | None
 ) -> AsyncIterator[AsyncIterator[FrameChunk]]:
-    """Let `talker` generate the frames of `request`. The talker reads the `rest` of a live text from its inbox."""
+    """Yield the frames of `request`, made by `talker`. The talker reads the `rest` of a live text from its inbox."""
     response = _call(talker, "generate", request, rest)
     try:
         yield aiter(response)
@@ -38,7 +38,7 @@ async def open_frames(
 async def open_audio(
     decoder: DeploymentHandle[Any], model: str, request: SpeechRequest, rest: InboxText | None = None
 ) -> AsyncIterator[AsyncIterator[AudioChunk]]:
-    """Let `decoder` speak `request` with the talker of `model`. The talker reads the `rest` of a live text."""
+    """Yield the audio of `request`, spoken by the talker of `model`. The talker reads the `rest` of a live text."""
     response = _call(decoder, "synthesize", model, request, rest)
     try:
         yield aiter(response)

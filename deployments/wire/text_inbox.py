@@ -1,9 +1,9 @@
 """Text on its way to the talker that speaks it while it is being written.
 
 Serve cannot stream arguments, nor call a chosen replica. So an ingress replica owns an actor that holds the texts of
-its streams. A request tells its talker where the rest of the text is, and the talker fetches the rest from there. When
-the ingress dies, its actor and its streams die with it. When the actor dies, Ray starts another one without texts:
-streams of the old one fail with EngineStopped, new streams work.
+its streams. A request names the place of the rest of its text, and the talker fetches the rest from there. When the
+ingress dies, its actor and its streams die with it. When the actor dies, Ray starts another one without texts: streams
+of the old one fail with EngineStopped, new streams work.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qwen_tts.errors import EngineStopped, InvalidRequest
 
-_MOST_CALLS = 10_000  # at once; every stream has one waiting
+_MOST_CALLS = 10_000  # at the same time; every stream has one call that waits
 
 
 @dataclass
@@ -29,7 +29,7 @@ class _Text:
 
 
 class TextInbox:
-    """The actor. The writer bounds the length of a text."""
+    """The actor that holds the texts. The writer of a text bounds its length."""
 
     def __init__(self) -> None:
         self._texts: dict[str, _Text] = {}
@@ -69,7 +69,7 @@ class TextInbox:
 
 
 def start_inbox() -> ActorHandle[TextInbox]:
-    """An actor owned by the calling one, on the same node."""
+    """Return a new inbox, owned by the calling actor and on the same node."""
     node = ray.get_runtime_context().get_node_id()
     options = {
         "num_cpus": 0,
