@@ -1,4 +1,4 @@
-"""Finds the API key that a connection carries."""
+"""API keys: the keys of the file, and the check of the key that a connection carries."""
 
 import hmac
 import logging
@@ -18,11 +18,11 @@ _Stamp = tuple[int, int, int] | None
 
 
 class ApiKeys:
-    """The keys of a file; without a file every caller is let in. The constructor raises KeyFileError.
+    """The keys of a file. Without a file every caller is accepted. The constructor raises KeyFileError.
 
-    `watch` follows the file in a thread of its own: a request never waits for its storage. A changed file is read when
-    it has looked the same twice, so that a file that is still being written is not taken for its beginning. A file that
-    cannot be used changes nothing and is logged.
+    `watch` follows the file in its own thread, so that no request waits for the file's storage. A changed file is read
+    when two looks in a row find it the same: a file that is still being written is not read half. A file that cannot be
+    used is logged, and the keys read before remain in force.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -32,13 +32,16 @@ class ApiKeys:
         self._keys = () if file is None else read_keys(file)
 
     def describe(self) -> str:
-        """Return a line for the log and the terminal at the start."""
+        """Return one line about the keys, for the log and for the terminal at the start."""
         if self._file is None:
             return "No API keys are configured: the service is open to everyone who can reach it"
         return f"Requests need an API key; {self._file} has {len(self._keys)}"
 
     def authenticate(self, headers: Mapping[str, str]) -> Caller:
-        """Return the caller who sent these headers, their names in lower case. Raises InvalidRequest."""
+        """Return the caller with the key in `headers`, whose names are in lower case.
+
+        Raises InvalidRequest `invalid_api_key`.
+        """
         if self._file is None:
             return EVERYONE
         presented = _presented(headers)
@@ -54,7 +57,7 @@ class ApiKeys:
         return Caller(key.name, key.voices == "all", key.max_concurrent, key.requests_per_minute)
 
     def watch(self) -> None:
-        """Look at the file from now on, until the process ends."""
+        """Start the thread that looks at the file until the process ends."""
         if self._file is not None:
             threading.Thread(target=self._look_for_ever, name="api-keys", daemon=True).start()
 
@@ -64,7 +67,7 @@ class ApiKeys:
             self.look()
 
     def look(self) -> None:
-        """Look at the file once, and read it when it has changed and has looked the same twice."""
+        """Look at the file once. Read it if it has changed and was the same at the previous look."""
         assert self._file is not None, "without a file there is nothing to look at"
         stamp, before = _stamp(self._file), self._seen
         self._seen = stamp
@@ -80,7 +83,7 @@ class ApiKeys:
 
 
 def _stamp(file: Path) -> _Stamp:
-    """Return values that change with a file's content, None where there is no file."""
+    """Return values that change with a file's content, or None if there is no file."""
     try:
         found = file.stat()
     except OSError:
@@ -89,7 +92,7 @@ def _stamp(file: Path) -> _Stamp:
 
 
 def _presented(headers: Mapping[str, str]) -> str:
-    """Return the key in OpenAI's and DashScope's header, else in ElevenLabs's, "" without either."""
+    """Return the key in the header of OpenAI and DashScope, else in that of ElevenLabs, or "" without either."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()

@@ -1,11 +1,11 @@
-"""The caller: the API key by which a request comes. The gate finds it once for each connection."""
+"""The caller of a connection. The gate finds the caller once for each connection, by its API key."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Caller:
-    """`name` is that of the API key, None where none are configured. A limit of None is no limit."""
+    """A caller. `name` is that of the API key, or None on a service without keys. A limit of None is no limit."""
 
     name: str | None
     all_voices: bool
@@ -13,7 +13,7 @@ class Caller:
     requests_per_minute: int | None = None
 
     def sees(self, owner: str | None) -> bool:
-        """Whether a stored voice or preview of `owner` exists for this caller."""
+        """Return whether a stored voice, consent or preview of `owner` exists for this caller."""
         return self.all_voices or self.name == owner
 
 

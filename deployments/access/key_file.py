@@ -18,12 +18,14 @@ KEY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class KeyFileError(QwenTTSError):
-    """The file of API keys cannot be used; the message says where and why, and quotes nothing of it."""
+    """The file of API keys cannot be used. The message says where and why, and never quotes the file."""
 
 
 class ApiKey(Settings):
-    """A key's `name` owns what it uploads. Its limits hold in each ingress replica; `voices: all` also sees, uses and
-    deletes those of others."""
+    """An entry of the file. Uploads with a key belong to its `name`. Its limits hold in each ingress replica.
+
+    A key with `voices: all` also sees, uses and deletes the voices of other keys.
+    """
 
     name: Annotated[str, StringConstraints(pattern=KEY_NAME)]
     hash: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -36,17 +38,20 @@ _KEYS = TypeAdapter(tuple[ApiKey, ...])
 
 
 def new_key() -> str:
-    """256 random bits."""
+    """Return a new key of 256 random bits."""
     return f"qtts-{secrets.token_urlsafe(32)}"
 
 
 def hash_key(key: str) -> str:
-    """As it stands in the file. Fast, because what it hides is random and too long to be guessed, not a password."""
+    """Return the hash of a key, as the file holds it.
+
+    A fast hash is enough: unlike a password, a key is random and too long to guess.
+    """
     return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def read_keys(file: Path) -> tuple[ApiKey, ...]:
-    """Raises KeyFileError."""
+    """Return the keys of a file. Raises KeyFileError."""
     try:
         keys = _KEYS.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")) or [])
     except OSError as error:
@@ -57,7 +62,7 @@ def read_keys(file: Path) -> tuple[ApiKey, ...]:
     except ValidationError as error:
         faults = describe_faults(error.errors(include_url=False)).replace("\n", "; ")
         raise KeyFileError(f"{file} is not a list of API keys: {faults}") from None
-    except (yaml.YAMLError, ValueError):  # bytes that are no text, characters that are no YAML, dates that are none
+    except (yaml.YAMLError, ValueError):  # not UTF-8, or characters or dates that YAML does not allow
         raise KeyFileError(f"{file} is not YAML in UTF-8") from None
     names = [key.name for key in keys]
     if twice := next((name for name in names if names.count(name) > 1), None):

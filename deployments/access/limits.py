@@ -1,4 +1,4 @@
-"""How much each API key may ask: requests under way, and requests a minute."""
+"""The limits of each API key: requests at the same time, and requests per minute."""
 
 import time
 from collections import Counter
@@ -12,16 +12,16 @@ _MINUTE_S = 60.0
 
 
 class CallerLimits:
-    """What one ingress replica counts, by key. N replicas let through up to N times as much."""
+    """The counts of one ingress replica, by key. N replicas together admit up to N times a limit."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._under_way: Counter[str] = Counter()
-        self._buckets: dict[str, tuple[float, float]] = {}  # requests left, as of when
+        self._buckets: dict[str, tuple[float, float]] = {}  # requests left, and the time of that count
 
     @contextmanager
     def admit(self, caller: Caller) -> Iterator[None]:
-        """A request of `caller`, under way within. Raises Overloaded."""
+        """Count a request of `caller` as under way within the context. Raises Overloaded at a limit."""
         name = caller.name
         if name is None:
             yield
@@ -37,9 +37,9 @@ class CallerLimits:
             assert self._under_way[name] >= 0, "a request ended twice"
 
     def count(self, caller: Caller) -> None:
-        """One request more this minute, perhaps of several in one connection. Raises Overloaded.
+        """Count one request towards the limit per minute. Raises Overloaded. One connection may send several requests.
 
-        A bucket that holds a minute's requests and fills steadily: a pause may be made up for by a burst.
+        The bucket holds the requests of one minute and fills steadily, so a burst is allowed after a pause.
         """
         most = caller.requests_per_minute
         if caller.name is None or most is None:
