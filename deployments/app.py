@@ -1,4 +1,4 @@
-"""build_app: the only place where deployments are named and bound.
+"""The Serve application. Deployments are named and bound only here.
 
 ingress -> codec-decoder -> talker-<model>, one per model
         -> codec-encoder
@@ -18,12 +18,12 @@ from deployments.settings import AppArgs, ModelArgs, ReplicaArgs
 
 APP_NAME = "qwen-tts"
 
-# The engine's own queue says when it is full (429); Serve must let every request reach it to be told.
+# The engine refuses requests when its own queue is full (429), so Serve must pass every request on to it.
 _UNBOUNDED_REQUESTS = 10_000
 
 
 def build_app(args: AppArgs) -> Application:
-    """The Serve application; `serve run deployments.app:build_app` and Serve config files fill `args`."""
+    """Return the Serve application. `serve run deployments.app:build_app` and Serve config files fill `args`."""
     talkers = {
         model.name: _deployment(TalkerDeployment, _talker_name(model), talker).bind(model, talker)
         for model, talker in ((model, model.talker or args.talker) for model in args.models)
@@ -56,7 +56,7 @@ def _talker_name(model: ModelArgs) -> str:
 
 
 def _clones(args: AppArgs) -> bool:
-    """Whether a model may clone voices. Otherwise there is nothing to encode."""
+    """Return whether a model may clone voices. Without such a model there is nothing to encode."""
     return any(model.type in (None, "base") for model in args.models)
 
 

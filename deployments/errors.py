@@ -1,7 +1,7 @@
-"""Errors of the service, and the one table that says what a caller is told about each.
+"""Errors of the service, and the one table that turns an error into the answer to the caller.
 
-The caller's mistakes are InvalidRequest, of the library or of this service; their `code` decides the status. Protocols
-give a Refusal the shape that their clients expect.
+A mistake of the caller is an InvalidRequest, raised by the library or by this service. Its `code` decides the status.
+Each protocol sends a Refusal in the shape that its clients expect.
 """
 
 import logging
@@ -90,7 +90,7 @@ class Unavailable(QwenTTSError):
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a caller is told. `type`, `param` and `code` are the fields of OpenAI's error object."""
+    """The answer to a request that failed. `type`, `param` and `code` are the fields of OpenAI's error object."""
 
     status: int
     message: str
@@ -106,9 +106,9 @@ class Refusal:
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """Return what the caller is told about `error`, which may come from another process.
+    """Return the answer to a request that failed with `error`, which may come from another process.
 
-    An error that is not in the table is logged with its traceback, and the caller learns only that it happened.
+    An error that is not in the table is logged with its traceback. The answer then says only that there was an error.
     """
     cause = error.cause if isinstance(error, RayTaskError) else error
     match cause:

@@ -1,7 +1,7 @@
-"""The HTTP deployment: it makes an ASGI application of the protocols' routes. It computes nothing.
+"""The HTTP deployment: an ASGI application with the routes of all protocols. It runs no model.
 
-The first piece of audio is awaited before the status line is sent, so every refusal has its own status. After that a
-failure can only cut the connection, or be the last event of a stream of events.
+The first piece of audio is awaited before the status line is sent, so every refusal has its own status. A later failure
+cuts the connection, or is the last event of a stream of events.
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ class Ingress:
         self._service = SpeechService(decoder, encoder, start_inbox(), args, voices, reference_audio)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Called by Serve after the constructor (ray.serve.ingress without an application)."""
+        """Return the application. Serve calls this after the constructor (ray.serve.ingress without an application)."""
         return build_api(self._service, self._gate)
 
 

@@ -76,7 +76,7 @@ class ReplicaArgs(Settings):
     @model_validator(mode="after")
     def _one_way_to_count_replicas(self) -> "ReplicaArgs":
         if self.autoscaling is not None and self.num_replicas != 1:
-            raise ValueError("num_replicas is not for a deployment with autoscaling; set min_replicas there")
+            raise ValueError("num_replicas is not allowed together with autoscaling; set autoscaling.min_replicas")
         return self
 
 
