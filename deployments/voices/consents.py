@@ -16,9 +16,9 @@ CONSENT_PREFIX = "cons_"
 
 @dataclass(frozen=True)
 class ConsentRecord:
-    """`language` is the tag that the caller gave; `created_at` is in unix seconds.
+    """The facts about a recorded consent. `language` is the caller's tag, `created_at` is in unix seconds.
 
-    `owner` is the name of the API key that stored the consent, None where there was none.
+    `owner` is the name of the API key that stored the consent, or None if it was stored without a key.
     """
 
     id: str
@@ -31,7 +31,7 @@ class ConsentRecord:
 
 
 class ConsentStore:
-    """A replica's view of the consents at `url`, at most `limit` of them. Blocks on storage; threads may call.
+    """The consents stored at `url`, at most `limit` of them. Methods block on storage and may be called in any thread.
 
     A consent that a caller does not see does not exist for that caller.
     """
@@ -41,7 +41,7 @@ class ConsentStore:
         self._limit = limit
 
     def add(self, caller: Caller, name: str, language: str, audio: bytes, mime_type: str) -> ConsentRecord:
-        """Raises Full."""
+        """Store a consent. Raises Full."""
         if len(self._consents.ids()) >= self._limit:
             raise Full("consent", self._limit)
         created_at = int(time.time())
@@ -51,14 +51,14 @@ class ConsentStore:
         return record
 
     def get(self, caller: Caller, consent_id: str) -> ConsentRecord:
-        """Raises NotFound."""
+        """Return a consent. Raises NotFound."""
         record = _RECORD.validate_json(self._consents.record(consent_id))
         if not caller.sees(record.owner):
             raise NotFound("consent", consent_id)
         return record
 
     def page(self, caller: Caller, after: str | None, limit: int) -> tuple[list[ConsentRecord], bool]:
-        """Return the latest consents, or those before `after`, and whether there are more."""
+        """Return up to `limit` consents, latest first and older than `after`, and whether there are more."""
         ids = [consent_id for consent_id in self._consents.ids() if after is None or consent_id < after]
         if caller.all_voices:  # without reading every record
             return self._read(ids[:limit]), len(ids) > limit
@@ -66,13 +66,13 @@ class ConsentStore:
         return seen[:limit], len(seen) > limit
 
     def rename(self, caller: Caller, consent_id: str, name: str) -> ConsentRecord:
-        """Raises NotFound."""
+        """Change the label of a consent. Raises NotFound."""
         record = replace(self.get(caller, consent_id), name=name)
         self._consents.put(consent_id, _RECORD.dump_json(record))
         return record
 
     def delete(self, caller: Caller, consent_id: str) -> None:
-        """Raises NotFound. Voices that name it stay."""
+        """Delete a consent. Voices that name it stay. Raises NotFound."""
         self.get(caller, consent_id)
         self._consents.delete(consent_id)
 

@@ -1,7 +1,7 @@
 """Files below a URL that many processes on many nodes read and write: a directory, s3://, gs://, memory:// (in tests).
 
-A directory on several nodes must allow hard links; on NFS mount it with `lookupcache=positive`, or a node that asked
-for a file before it was written goes on not seeing it for a while.
+A directory that several nodes share must allow hard links. Mount NFS with `lookupcache=positive`. Otherwise a node that
+looked for a file before it was written does not see the file for a while.
 """
 
 import logging
@@ -16,20 +16,20 @@ log = logging.getLogger("ray.serve")
 
 
 class SharedFiles:
-    """Whole files by their path below `url` ("~" is expanded). Nothing is cached; any number of threads may call.
+    """Whole files, named by their path below `url` ("~" is expanded). Nothing is cached. Any thread may call.
 
-    What storage raises (OSError, or an error of the file system's client) passes through except where stated.
+    Errors of the storage (OSError, or an error of the file system's client) pass through except where stated.
     """
 
     def __init__(self, url: str) -> None:
-        # Clients of object stores would remember listings, and not show what other nodes have added.
+        # With a cache of listings, the client of an object store would not see files that other nodes have added.
         self._fs, self._root = url_to_fs(url, use_listings_cache=False)
 
     def put(self, path: str, data: bytes, *, exclusive: bool = False) -> None:
-        """Write a file at once: others see all of `data` or what was there before, also after a crash.
+        """Write a file atomically: readers see all of `data` or the previous content, also after a crash.
 
-        `exclusive` raises FileExistsError if there is such a file, of two writers at once for one of them. (memory://
-        looks before it writes, so there two threads may both succeed.)
+        With `exclusive`, raises FileExistsError if the file exists. Of two writers at the same time one succeeds.
+        (memory:// looks before it writes, so there both may succeed.)
         """
         if isinstance(self._fs, LocalFileSystem):
             _put_local(Path(self._at(path)), data, exclusive)
@@ -37,14 +37,14 @@ class SharedFiles:
             self._fs.pipe_file(self._at(path), data, mode="create" if exclusive else "overwrite")
 
     def read(self, path: str) -> bytes:
-        """Raises FileNotFoundError."""
+        """Return the content of a file. Raises FileNotFoundError."""
         return bytes(self._fs.cat_file(self._at(path)))
 
     def read_all(self, paths: list[str]) -> list[bytes | None]:
-        """Their contents in order, None for a missing file. Clients of object stores read them concurrently."""
+        """Return the contents in order, None for a missing file. Clients of object stores read concurrently."""
         if not paths:
             return []
-        # Of whole files. (`cat` would take a path for a pattern.)
+        # Ranges of None are whole files. (`cat` would treat a path as a pattern.)
         found = self._fs.cat_ranges([self._at(path) for path in paths], None, None, on_error="return")
         for outcome in found:
             if isinstance(outcome, Exception) and not isinstance(outcome, FileNotFoundError):
@@ -52,18 +52,18 @@ class SharedFiles:
         return [None if isinstance(outcome, Exception) else bytes(outcome) for outcome in found]
 
     def names(self, folder: str) -> list[str]:
-        """Names of what is in `folder`, in any order and temporary files included; none if there is no such folder."""
+        """Return the names in `folder`, in any order and with temporary files. A missing folder has none."""
         try:
             return [str(path).rsplit("/", 1)[-1] for path in self._fs.ls(self._at(folder), detail=False)]
         except FileNotFoundError:
             return []
 
     def delete(self, path: str) -> None:
-        """Remove a file. Raises FileNotFoundError (object stores may not tell)."""
+        """Remove a file. Raises FileNotFoundError, but some object stores do not report a missing file."""
         self._fs.rm_file(self._at(path))
 
     def discard(self, path: str) -> None:
-        """Remove a file or a folder that nobody needs; a failure is logged, not raised."""
+        """Remove a file or folder that is no longer needed. A failure is logged, not raised."""
         try:
             self._fs.rm(self._at(path), recursive=True)
         except FileNotFoundError:
@@ -89,8 +89,8 @@ def _put_local(target: Path, data: bytes, exclusive: bool) -> None:
             temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    # The names too must outlast a power cut: a record must not come back without its content. The second folder is
-    # for the name of the first, which may be new.
+    # Names must survive a power cut too: a record must not come back without its content. The second folder holds the
+    # name of the first one, which may be new.
     for folder in (target.parent, target.parent.parent):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

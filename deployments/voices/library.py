@@ -1,4 +1,4 @@
-"""Voices at the HTTP edge: stored ones, inline references, and the prompts a Base model speaks them from."""
+"""Voices at the HTTP edge: stored voices, inline references, and the prompts from which a Base model speaks them."""
 
 import asyncio
 import hashlib
@@ -26,9 +26,9 @@ _REFERENCES_REMEMBERED = 256  # about 10 kB each
 
 
 class VoiceLibrary:
-    """One ingress replica's view of the store and of the codec encoder. `storage` runs what asks the store.
+    """The voice store and the codec encoder, as one ingress replica uses them. `storage` runs the store's calls.
 
-    A voice that a caller does not see is not there, except that its name is taken.
+    A voice that a caller does not see does not exist for that caller, except that its name is taken.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class VoiceLibrary:
             timeout_s=reference_audio.url_timeout_s,
             allow_http=reference_audio.allow_http_urls,
         )
-        # Threads of their own, because a slow host must keep nobody else waiting.
+        # Separate threads, so that a slow host delays no other work.
         self._fetchers = ThreadPoolExecutor(reference_audio.max_fetches, thread_name_prefix="fetch")
         self._max_fetches = reference_audio.max_fetches
         self._fetches = 0
@@ -67,22 +67,22 @@ class VoiceLibrary:
         return [record for record in await self.storage.run(self._store.list) if caller.sees(record.owner)]
 
     async def names(self, caller: Caller) -> tuple[str, ...]:
-        """In lower case."""
+        """Return the names of the caller's voices, in lower case."""
         if caller.all_voices:  # without reading every record
             return await self.storage.run(self._store.names)
         return tuple(VoiceName(record.name).key for record in await self.list(caller))
 
     async def get(self, caller: Caller, name: str) -> VoiceRecord:
-        """Raises NotFound."""
+        """Return the record of a stored voice. Raises NotFound."""
         return _seen(caller, name, await self.storage.run(self._store.get, name))
 
     async def delete(self, caller: Caller, name: str) -> None:
-        """Raises NotFound."""
+        """Delete a stored voice. Raises NotFound."""
         await self.get(caller, name)
         await self.storage.run(self._store.delete, name)
 
     async def audio(self, caller: Caller, name: str) -> tuple[VoiceRecord, bytes]:
-        """A voice's recording as it was uploaded. Raises NotFound."""
+        """Return a voice's record, and its recording as it was uploaded. Raises NotFound."""
 
         def read(record: VoiceRecord) -> tuple[VoiceRecord, bytes]:
             return _seen(caller, name, record), self._store.audio(record)
@@ -101,9 +101,9 @@ class VoiceLibrary:
         source: Source,
         overwrite: bool,
     ) -> VoiceRecord:
-        """Encode a recording for every Base model and store it; an upload, not a design of ours, is checked.
+        """Encode a recording for every Base model and store it as a voice. Only an upload is checked.
 
-        Raises InvalidRequest, InvalidRequest, Exists or Full.
+        Raises InvalidRequest, Exists or Full.
         """
         await self.check_free(caller, name, overwrite=overwrite)
         prompts: dict[str, bytes] = {}
@@ -126,9 +126,9 @@ class VoiceLibrary:
         )
 
     async def check_free(self, caller: Caller, name: str, *, overwrite: bool) -> None:
-        """Before the work of making a voice; the store itself decides between two at once.
+        """Check that a voice may be stored as `name`, before the work of making it. Raises InvalidRequest or Exists.
 
-        Raises InvalidRequest, InvalidRequest or Exists.
+        The store itself decides between two callers at the same time.
         """
         wanted = VoiceName(name)
         wanted.check()
@@ -137,14 +137,17 @@ class VoiceLibrary:
             raise InvalidRequest(message, "name", "invalid_name")
         for card in self._models:
             if wanted in map(VoiceName, card.speakers):
-                message = f"{name!r} is the name of a built-in voice of model {card.name}; choose another"
+                message = f"{name!r} is the name of a built-in voice of model {card.name}; choose another name"
                 raise InvalidRequest(message, "name", "invalid_name")
         self._models.first("base")
         if not await self._is_free(caller, name, overwrite):
             raise Exists(name)
 
     async def stored_prompt(self, caller: Caller, name: str, model: str) -> VoicePrompt:
-        """The prompt of a stored voice, made now where it was stored before `model` was. Raises NotFound."""
+        """Return the prompt of a stored voice for `model`. Raises NotFound.
+
+        The prompt is made now if the voice was stored before `model` was served.
+        """
         fingerprint = await self._fingerprint(model)
         store = self._store
 
@@ -156,22 +159,25 @@ class VoiceLibrary:
         if data is None:
             encoded = await self._encode(model, audio, check=False)
             data = _prompt(encoded, record.ref_text).to_bytes()
-            with suppress(NotFound):  # deleted or replaced meanwhile; this request still began with it
+            with suppress(NotFound):  # deleted or replaced meanwhile; this request still uses the prompt
                 await self.storage.run(store.add_prompt, record, fingerprint, data)
         return VoicePrompt.from_bytes(data)
 
     async def inline_prompt(self, ref_audio: str, ref_text: str | None, model: str) -> VoicePrompt:
-        """The prompt of a recording given with the request; the same one is encoded once. Raises InvalidRequest."""
+        """Return the prompt of a recording in the request. Equal recordings are encoded once.
+
+        Raises InvalidRequest or Overloaded.
+        """
         audio = await self._reference_bytes(ref_audio)
         key = (model, await asyncio.to_thread(_digest, audio))
         return _prompt(await self._encoded.get(key, lambda: self._encode(model, audio, check=True)), ref_text)
 
     async def prompt_of(self, audio: bytes, ref_text: str, model: str) -> VoicePrompt:
-        """The prompt of speech of our own. Raises InvalidRequest when nobody's voice can be learnt from it."""
+        """Return the prompt of speech that this service made. Raises InvalidRequest if it is unfit to clone from."""
         return _prompt(await self._encode(model, audio, check=True), ref_text)
 
     async def _reference_bytes(self, ref_audio: str) -> bytes:
-        """Of an https URL, a data URL or base64."""
+        """Return the recording of an https URL, a data URL or base64. Raises InvalidRequest or Overloaded."""
         if ref_audio.startswith("data:") or "://" not in ref_audio[:32]:
             audio = await asyncio.to_thread(decode_base64, ref_audio)
         else:
@@ -182,24 +188,24 @@ class VoiceLibrary:
         return audio
 
     async def _fetch(self, url: str) -> bytes:
-        """Raises InvalidRequest or Overloaded."""
+        """Download a recording. Raises InvalidRequest or Overloaded."""
         if self._fetches >= self._max_fetches:
             raise Overloaded(f"{self._fetches} reference URLs are being fetched already", self._limits.timeout_s)
         self._fetches += 1
         fetching = asyncio.get_running_loop().run_in_executor(self._fetchers, fetch, url, self._limits)
         fetching.add_done_callback(self._fetched)
-        return await asyncio.shield(fetching)  # the thread goes on, whoever leaves
+        return await asyncio.shield(fetching)  # the thread runs on if the caller leaves
 
     def _fetched(self, fetching: "asyncio.Future[bytes]") -> None:
         self._fetches -= 1
         if not fetching.cancelled():
-            fetching.exception()  # seen, should nobody wait for it any more
+            fetching.exception()  # retrieved, in case no caller waits any more
 
     async def _encode(self, model: str, audio: bytes, *, check: bool) -> EncodedReference:
         assert self._encoder is not None, "an application with a Base model has an encoder"
         try:
             encoded: EncodedReference = await self._encoder.encode.remote(model, audio, check=check)
-        except RayActorError:  # the replica died with it; another, or its successor, encodes the same
+        except RayActorError:  # the replica died; another one encodes the recording again
             encoded = await self._encoder.encode.remote(model, audio, check=check)
         return encoded
 
@@ -218,7 +224,7 @@ class VoiceLibrary:
 
 
 def _seen(caller: Caller, name: str, record: VoiceRecord) -> VoiceRecord:
-    """Raises NotFound, as for a voice that nobody has."""
+    """Return `record` if the caller sees it. Raises NotFound, as for a voice that does not exist."""
     if not caller.sees(record.owner):
         raise NotFound("voice", name)
     return record

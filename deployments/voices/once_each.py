@@ -1,4 +1,4 @@
-"""Results that cost much and are asked for again: worked out once, also when many ask at the same time."""
+"""Results that are expensive and needed again: computed once, also for callers at the same time."""
 
 import asyncio
 import contextvars
@@ -11,9 +11,9 @@ Result = TypeVar("Result")
 
 
 class OnceEach(Generic[Key, Result]):
-    """The `limit` results used last, by key. Who asks while one is being worked out waits for that same work.
+    """The `limit` results used last, by key. A caller waits for the work if another caller has begun it.
 
-    A caller that goes away leaves it to the others; work that fails is forgotten.
+    The work goes on when a caller leaves. Work that fails is forgotten.
     """
 
     def __init__(self, limit: int) -> None:
@@ -21,15 +21,15 @@ class OnceEach(Generic[Key, Result]):
         self._tasks: OrderedDict[Key, asyncio.Task[Result]] = OrderedDict()
 
     async def get(self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """Raises what `work` raises, to everybody who waits for it."""
+        """Return the result of `key`. `work` computes a missing result; its error is raised in all waiting callers."""
         task = self._tasks.get(key)
         if task is None:
-            # In a context of its own: Serve finds the calls of a request by its context, and cancels them with it.
+            # A new context: Serve finds the calls of a request by its context, and cancels them with the request.
             task = self._tasks[key] = asyncio.create_task(work(), context=contextvars.Context())
             task.add_done_callback(lambda done: self._forget_failure(key, done))
         self._tasks.move_to_end(key)
         while len(self._tasks) > self._limit:
-            self._tasks.popitem(last=False)  # who waits for it holds it
+            self._tasks.popitem(last=False)  # a caller that waits for it holds it
         return await asyncio.shield(task)
 
     def _forget_failure(self, key: Key, task: "asyncio.Task[Result]") -> None:

@@ -11,9 +11,9 @@ from deployments.voices.timed_records import TimedRecords
 
 
 class PreviewStore:
-    """A replica's view of the previews at `url`, the latest `limit` of them, each kept for `ttl_s` seconds.
+    """The previews stored at `url`: the latest `limit` of them, each kept for `ttl_s` seconds.
 
-    Blocks on storage; threads may call.
+    Methods block on storage and may be called in any thread.
     """
 
     def __init__(self, url: str, *, ttl_s: float = 3600, limit: int = 200) -> None:
@@ -22,7 +22,7 @@ class PreviewStore:
         self._limit = limit
 
     def add(self, meta: Mapping[str, object], wav: bytes) -> str:
-        """Keep a preview, and remove expired and surplus ones. Returns its id. TypeError if `meta` is not for JSON."""
+        """Store a preview and return its id. Remove expired and surplus ones. `meta` must be JSON (TypeError)."""
         data = json.dumps(dict(meta)).encode()
         self._previews.prune(self._limit - 1, self._ttl_s)
         preview_id = self._previews.new_id(int(time.time()))
@@ -30,12 +30,12 @@ class PreviewStore:
         return preview_id
 
     def get(self, preview_id: str) -> tuple[dict[str, Any], bytes]:
-        """Return its meta and its WAV. Raises NotFound, also when it has expired."""
+        """Return the meta and the WAV of a preview. Raises NotFound, also for an expired preview."""
         if self._previews.age_s(preview_id) > self._ttl_s:
             raise NotFound("preview", preview_id)
         meta, wav = self._previews.record(preview_id), self._previews.blob(preview_id)
         return json.loads(meta), wav
 
     def delete(self, preview_id: str) -> None:
-        """Remove it if it is there. Raises NotFound for a text that is no id."""
+        """Remove a preview if it exists. Raises NotFound for a text that is not an id."""
         self._previews.delete(preview_id)

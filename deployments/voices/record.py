@@ -28,7 +28,7 @@ class VoiceName:
 
     @property
     def may_be_stored(self) -> bool:
-        """Whether a stored voice can have this name. `key` is then safe as part of a path."""
+        """Return whether a stored voice can have this name. `key` is then safe as part of a path."""
         return _NAME.fullmatch(self.text) is not None and not self.key.startswith("preview_")
 
     def check(self) -> None:
@@ -51,7 +51,7 @@ class VoiceRecord:
     """The facts about a stored voice. Raises InvalidRequest for a bad name, ValueError for a bad upload id.
 
     `created_at` is in unix seconds, `audio_bytes` the size of the upload. Without `ref_text` the voice is a speaker
-    embedding only. `owner` is the name of the API key that stored it, None where there was none.
+    embedding only. `owner` is the name of the API key that stored the voice, or None if it was stored without a key.
     """
 
     name: str
@@ -74,7 +74,10 @@ class VoiceRecord:
 
     @classmethod
     def from_json(cls, data: bytes) -> "VoiceRecord":
-        """Raises ValueError when malformed. Unknown keys are ignored: a newer release may write into this library."""
+        """Return the record in `data`. Raises ValueError if it is malformed.
+
+        Unknown keys are ignored: a newer release may write into this library.
+        """
         return _RECORD.validate_json(data, strict=True)
 
 

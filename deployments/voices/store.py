@@ -1,13 +1,13 @@
 """The cluster's library of cloned voices.
 
-    voices/{key}.json                               one small record per voice; key: the name, folded
+    voices/{key}.json                               one small record per voice; key: the name in lower case
     content/{upload_id}/audio                       the reference audio as it was uploaded
     content/{upload_id}/{fingerprint}.safetensors   a prompt computed from it, per model; opaque here
 
-Content never changes, and its name is its time of upload and random. The record is the only file that is replaced; it
-is written last and atomically. So a voice is there for every replica once `add` returned, and never in part, wherever a
-writer stops. What crashes and overwrites at the same moment leave behind is content that no record names; `add` and
-`delete` sweep it away once it is older than any upload takes.
+Content never changes. An upload id is the time of the upload and random digits. The record is the only file that is
+replaced. It is written last and atomically. So every replica sees a voice once `add` has returned, and never a part of
+a voice, wherever a writer stops. A crash, or two overwrites at the same moment, can leave content that no record names.
+`add` and `delete` remove such content once it is older than any upload takes.
 """
 
 import logging
@@ -25,18 +25,18 @@ from qwen_tts.recently_used import RecentlyUsed
 
 log = logging.getLogger("ray.serve")
 
-_ORPHAN_S = 3600.0  # content that no record names after this long never will be named
-_SWEEP_S = 600.0  # between two sweeps of one replica
+_ORPHAN_S = 3600.0  # content of this age that no record names belongs to no upload in progress
+_SWEEP_S = 600.0  # the time between two sweeps of one replica
 
 T = TypeVar("T")
 VoiceRecords: TypeAlias = list[VoiceRecord]  # within VoiceStore, `list` is its method
 
 
 class VoiceStore:
-    """A replica's view of the library at `url`. Blocks on storage, whose errors pass through; threads may call at once.
+    """The voices stored at `url`. Methods block on storage and pass its errors through. Any thread may call.
 
-    Prompts are kept in memory up to `cache_bytes`, nothing else is, so a delete anywhere is seen by the next `get`.
-    `max_voices` holds for adds one after another: several at once may each take the last place.
+    Only prompts are cached in memory, up to `cache_bytes`, so the next `get` sees a delete by any replica. `max_voices`
+    holds for adds one after another: several adds at the same time may each use the last place.
     """
 
     def __init__(self, url: str, *, cache_bytes: int, max_voices: int = 1000) -> None:
@@ -83,15 +83,15 @@ class VoiceStore:
         return record
 
     def get(self, name: str) -> VoiceRecord:
-        """The record as it is in storage now. Raises NotFound, also for a name that no voice can have."""
+        """Return the record as it is in storage now. Raises NotFound, also for a name that no voice can have."""
         if VoiceName(name).may_be_stored and (record := self._find(name)) is not None:
             return record
         raise NotFound("voice", name)
 
     def read(self, name: str, use: Callable[[VoiceRecord], T]) -> T:
-        """`use(record)`, begun again with the new record if the voice was replaced before `use` had read its content.
+        """Return `use(record)`. Repeat it with the new record if the voice was replaced before `use` had read it.
 
-        So all that one run of `use` reads is of one upload. Raises NotFound and whatever `use` raises.
+        So one call of `use` reads content of one upload only. Raises NotFound and the errors of `use`.
         """
         record = self.get(name)
         while True:
@@ -104,7 +104,7 @@ class VoiceStore:
                 record = current
 
     def delete(self, name: str) -> None:
-        """Raises NotFound."""
+        """Delete a voice and its content. Raises NotFound."""
         record = self.get(name)
         try:
             self._files.delete(_record_path(name))
@@ -114,14 +114,14 @@ class VoiceStore:
         self._sweep()
 
     def audio(self, record: VoiceRecord) -> bytes:
-        """The reference audio of this very upload. Raises NotFound when that is gone (see `read`)."""
+        """Return the reference audio of this upload. Raises NotFound if the upload is gone (see `read`)."""
         try:
             return self._files.read(_audio_path(record))
         except FileNotFoundError:
             raise NotFound("voice", record.name) from None
 
     def prompt(self, record: VoiceRecord, fingerprint: str) -> bytes | None:
-        """The prompt of this very upload, None where that model has none yet. Raises NotFound (see `read`)."""
+        """Return the prompt of this upload, or None if the model has none yet. Raises NotFound (see `read`)."""
         path = _prompt_path(record, fingerprint)
         prompt = self._prompts.get(path)
         if prompt is None:
@@ -134,11 +134,12 @@ class VoiceStore:
         return prompt
 
     def add_prompt(self, record: VoiceRecord, fingerprint: str, data: bytes) -> None:
-        """Keep a prompt computed later. Raises NotFound when the upload is gone, and leaves nothing then."""
+        """Store a prompt that was computed later. Raises NotFound, and stores nothing, if the upload is gone."""
         path = _prompt_path(record, fingerprint)
-        with suppress(FileNotFoundError):  # the folder was removed this moment; the next lines find out
+        with suppress(FileNotFoundError):  # the folder was removed at this moment; the check below finds out
             self._files.put(path, data)
-        # Who replaces or deletes a voice changes its record first. If that is unchanged now, they will remove this too.
+        # A replacement or a delete changes the record first. If the record is unchanged now, a later delete removes
+        # this file too.
         try:
             self._check_current(record)
         except NotFound:
@@ -147,7 +148,7 @@ class VoiceStore:
         self._prompts.put(path, data, len(data))
 
     def list(self) -> VoiceRecords:
-        """Every voice, sorted by name."""
+        """Return the records of all voices, sorted by name."""
         keys = self._keys()
         records = []
         for key, data in zip(keys, self._files.read_all([_record_path(key) for key in keys]), strict=True):
@@ -160,11 +161,11 @@ class VoiceStore:
         return sorted(records, key=lambda record: record.name)
 
     def names(self) -> "tuple[str, ...]":
-        """Of all voices, in lower case, sorted. One look at the folder, however many there are."""
+        """Return the names of all voices, in lower case and sorted, from one listing of the folder."""
         return tuple(sorted(self._keys()))
 
     def _sweep(self) -> None:
-        """Now and then, remove old content that no record names. Whatever goes wrong is left for the next time."""
+        """Remove old content that no record names, at most every `_SWEEP_S`. Errors are logged, not raised."""
         if time.monotonic() < self._next_sweep:
             return
         self._next_sweep = time.monotonic() + _SWEEP_S
@@ -174,7 +175,7 @@ class VoiceStore:
                 return
             keys, records = self._keys(), self.list()
             if len(records) != len(keys):
-                return  # a record that cannot be read may name any of it
+                return  # a record that cannot be read may name any of the content
             for leaf in set(old) - {record.upload_id for record in records}:
                 log.warning("removing content/%s, which belongs to no voice", leaf)
                 self._files.discard(f"content/{leaf}")
@@ -182,7 +183,7 @@ class VoiceStore:
             log.exception("the voice library could not be swept")
 
     def _make_way(self, name: str, overwrite: bool, caller: Caller) -> None:
-        """Refuse what can be refused before anything is written; a malformed record must not keep its name for ever."""
+        """Raise Exists or Full before anything is written. Remove a malformed record, which would block its name."""
         try:
             existing = self._load(name)
         except _Malformed:
@@ -194,12 +195,13 @@ class VoiceStore:
             raise Full("voice", self._max_voices)
 
     def _publish(self, record: VoiceRecord, overwrite: bool) -> None:
-        """Make the voice visible, or remove its content. Raises Exists."""
+        """Write the record, which makes the voice visible. If that fails, remove the content. Raises Exists."""
         try:
             self._files.put(_record_path(record.name), record.to_json(), exclusive=not overwrite)
         except Exception as error:
-            # Perhaps it was written and only the answer lost: retried, an exclusive put is then refused because of
-            # its own file. Content with a visible record must stay, so if this cannot be found out, it stays too.
+            # The record may have been written, and only the answer was lost: the storage client's retry of an exclusive
+            # put is then refused because of its own file. Content with a visible record must stay, so the content also
+            # stays if `_find` fails.
             found = self._find(record.name)
             if found is not None and found.upload_id == record.upload_id:
                 log.warning("voice %s was stored in spite of %r", record.name, error)
@@ -222,38 +224,38 @@ class VoiceStore:
             return None
 
     def _load(self, name: str) -> VoiceRecord | None:
-        """Raises _Malformed."""
+        """Return the record of a voice, or None if there is none. Raises _Malformed."""
         try:
             with suppress(_Malformed):
                 return _parse(name, self._files.read(_record_path(name)))
-            # gcsfs asks for the size and then for so many bytes: a record replaced in between comes cut short.
+            # gcsfs requests the size and then that number of bytes. A record replaced in between arrives cut short.
             return _parse(name, self._files.read(_record_path(name)))
         except FileNotFoundError:
             return None
 
     def _keys(self) -> tuple[str, ...]:
-        """Of the records, malformed ones included. Temporary files have names that no voice can have."""
+        """Return the keys of all records, malformed ones too. Temporary files have names that no voice can have."""
         stems = (leaf.removesuffix(".json") for leaf in self._files.names("voices") if leaf.endswith(".json"))
         return tuple(stem for stem in stems if (name := VoiceName(stem)).may_be_stored and stem == name.key)
 
 
 class _Malformed(Exception):
-    """A file in the place of a record is none."""
+    """A file in the place of a record is not a record of that name."""
 
 
 def _parse(name: str, data: bytes) -> VoiceRecord:
-    """Raises _Malformed. (Not ValueError, which file systems raise too.)"""
+    """Return the record in `data`. Raises _Malformed. (Not ValueError, which file systems raise too.)"""
     try:
         record = VoiceRecord.from_json(data)
     except ValueError:
-        raise _Malformed("it is malformed") from None  # what is wrong would put users' texts into logs
+        raise _Malformed("it is malformed") from None  # the details would put users' texts into the log
     if VoiceName(record.name) != VoiceName(name):
         raise _Malformed(f"it is that of {record.name}")
     return record
 
 
 def _age_s(upload_id: str) -> float:
-    """Of an upload; 0 for a name that is none."""
+    """Return the age of an upload, or 0 for a name that is not an upload id."""
     return time.time() - int(upload_id[:8], 16) if HEX.fullmatch(upload_id) and len(upload_id) == 32 else 0.0
 
 
@@ -270,6 +272,6 @@ def _audio_path(record: VoiceRecord) -> str:
 
 
 def _prompt_path(record: VoiceRecord, fingerprint: str) -> str:
-    """Raises ValueError unless `fingerprint` is lowercase hex."""
+    """Return the path of a prompt. Raises ValueError unless `fingerprint` is lowercase hex."""
     check_hex(fingerprint)
     return f"{_content_path(record)}/{fingerprint}.safetensors"

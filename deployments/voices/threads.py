@@ -1,4 +1,4 @@
-"""Threads for calls that block on storage, so that they block nothing else."""
+"""Threads for calls that block on storage, so that these calls block no other work."""
 
 import asyncio
 import functools
@@ -15,9 +15,9 @@ _THREADS = 32
 
 
 class StorageThreads:
-    """A bounded number of threads and a time limit: callers of storage that hangs get Unavailable.
+    """A bounded number of threads with a time limit. If the storage hangs, its callers get Unavailable.
 
-    A call that waits for a thread waits in its own coroutine, so that its arguments are freed when it gives up.
+    A call waits for a thread in its own coroutine, so that its arguments are freed when the call gives up.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -29,7 +29,7 @@ class StorageThreads:
     async def run(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
         """Return `work(*args, **kwargs)`, or raise what it raises.
 
-        Raises Unavailable after the time limit. A call that has begun goes on then and keeps its thread.
+        Raises Unavailable after the time limit. A call that has begun then runs on and keeps its thread.
         """
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -3,8 +3,8 @@
     {folder}/{id}.{blob kind}   the blob
     {folder}/{id}.json          the record, written last
 
-Ids in order are records in order of creation, to the second. The name alone tells how old a file is, also of one that a
-crash left alone or unfinished.
+Sorted ids are records in order of creation, to the second. The name alone shows the age of a file, also of a file that
+a crash left unfinished or without its record.
 """
 
 import re
@@ -17,7 +17,7 @@ from deployments.voices.files import SharedFiles
 
 
 class TimedRecords:
-    """The records of one kind. Blocks on storage; threads may call."""
+    """The records of one kind. Methods block on storage and may be called in any thread."""
 
     def __init__(self, files: SharedFiles, *, what: Kept, prefix: str, blob_kind: str) -> None:
         """`prefix` begins every id; `what` names the kind in NotFound and, in the plural, the folder."""
@@ -41,11 +41,11 @@ class TimedRecords:
         self._files.put(self._path(record_id, "json"), record)
 
     def record(self, record_id: str) -> bytes:
-        """Raises NotFound, also for a text that is no id."""
+        """Return a record. Raises NotFound, also for a text that is not an id."""
         return self._read(record_id, "json")
 
     def blob(self, record_id: str) -> bytes:
-        """Raises NotFound."""
+        """Return the blob of a record. Raises NotFound, also for a text that is not an id."""
         return self._read(record_id, self._blob_kind)
 
     def records(self, record_ids: Sequence[str]) -> list[bytes]:
@@ -54,7 +54,7 @@ class TimedRecords:
         return [data for data in found if data is not None]
 
     def delete(self, record_id: str) -> None:
-        """Remove a record and its blob if they are there. Raises NotFound for a text that is no id."""
+        """Remove a record and its blob if they exist. Raises NotFound for a text that is not an id."""
         if not self._id.fullmatch(record_id):
             raise NotFound(self._what, record_id)
         self._files.discard(self._path(record_id, "json"))
@@ -66,7 +66,7 @@ class TimedRecords:
         return sorted((stem for stem in stems if self._id.fullmatch(stem)), reverse=True)
 
     def age_s(self, record_id: str) -> float:
-        """Raises NotFound for a text that is no id."""
+        """Return the age of a record by its id. Raises NotFound for a text that is not an id."""
         if (found := self._id.fullmatch(record_id)) is None:
             raise NotFound(self._what, record_id)
         return time.time() - int(found[1], 16)
