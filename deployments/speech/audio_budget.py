@@ -1,7 +1,7 @@
 """A bound on the audio that one ingress replica holds for its callers.
 
-Serve accepts every piece of an answer at once, however slowly the client reads. So an ingress keeps its own account:
-a whole file counts until its answer has been made; a stream counts as far as it is ahead of its playback.
+Serve accepts every piece of an answer at once, however slowly the client reads. So an ingress counts by itself. A
+whole file counts until its answer has been made. A stream counts by its bytes that are ahead of its playback.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _LONGEST_WAIT_S = 0.25
 
 
 class AudioBudget:
-    """`most_bytes` for all answers together. Used on one event loop."""
+    """A budget of `most_bytes` for all answers together. It is used on one event loop."""
 
     def __init__(self, most_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most_bytes = most_bytes
@@ -26,7 +26,7 @@ class AudioBudget:
 
     @contextmanager
     def share(self) -> Iterator["BudgetShare"]:
-        """The account of one answer, closed with it."""
+        """Yield the share of one answer. The share is given back when the context ends."""
         share = BudgetShare(self, self._clock)
         try:
             yield share

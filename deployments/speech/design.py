@@ -31,7 +31,7 @@ from qwen_tts.request import (
 
 # A voice cannot be cloned from a longer recording.
 _MOST_FRAMES = int(LONGEST_S * 12.5)
-_CUT_OFF = "the speech was cut off at its longest"
+_CUT_OFF = "the speech was cut off at the longest length"
 # The `consent` in the record of a voice that belongs to no person.
 _CONSENT = "designed"
 
@@ -51,7 +51,7 @@ class VoiceDescription:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way the described voice may sound. `flaw` says why it is poor to clone from."""
+    """A candidate for the described voice. `flaw` says why it is unfit to clone from, or is None."""
 
     seed: int
     wav: bytes
@@ -61,7 +61,7 @@ class Candidate:
 
 
 class VoiceDesigner:
-    """One ingress replica's way from a description to a stored voice."""
+    """Makes candidates from a description and stores them as voices, for one ingress replica."""
 
     def __init__(
         self, decoder: DeploymentHandle[Any], library: VoiceLibrary, models: Models, voices: VoiceStoreArgs
@@ -113,7 +113,7 @@ class VoiceDesigner:
             else models.require(models.named(str(wanted.model)), "voice_design", "model")
         )
         if not wanted.description.strip():
-            raise InvalidRequest("description is empty: say how the voice sounds", "description", "missing_field")
+            raise InvalidRequest("description is empty: describe how the voice sounds", "description", "missing_field")
         talker, predictor = default_sampling(card.defaults)
         first = draw_seed() if wanted.seed is None else wanted.seed
         requests = [
@@ -164,7 +164,7 @@ class VoiceDesigner:
 
 
 def _unfit(wav: bytes) -> str | None:
-    """Return why an upload of `wav` would be refused, None if it would not."""
+    """Return why an upload of `wav` would be refused, or None."""
     try:
         check_reference(decode_audio(wav))
     except InvalidRequest as refusal:
@@ -173,6 +173,9 @@ def _unfit(wav: bytes) -> str | None:
 
 
 def _described(caller: Caller, wanted: VoiceDescription, candidate: Candidate) -> dict[str, str | None]:
-    """Return what is stored beside a candidate's audio. A candidate that was cut off does not hold all the words."""
+    """Return the fields that are stored with a candidate's audio.
+
+    A candidate that was cut off has no `ref_text`, because its audio does not hold all the words.
+    """
     ref_text = None if candidate.flaw == _CUT_OFF else wanted.text
     return {"description": wanted.description, "ref_text": ref_text, "owner": caller.name}

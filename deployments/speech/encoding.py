@@ -1,4 +1,4 @@
-"""AudioChunks -> pieces of an audio file, encoded in threads of their own."""
+"""The encoding of AudioChunks as pieces of an audio file, in separate threads."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from qwen_tts.request import FinishReason
 
 @dataclass(frozen=True)
 class AudioOutput:
-    """The kind of file that a request asks for. Raises InvalidRequest when there is no such kind."""
+    """The kind of file that a request asks for. Raises InvalidRequest if there is no such kind."""
 
     audio_format: AudioFormat
     source_rate_hz: int
@@ -39,14 +39,14 @@ class AudioOutput:
 
 
 class BatchRoom:
-    """Bytes of audio that the items of one batch may come to together."""
+    """The bytes of audio that are left for the items of one batch."""
 
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes
         self._left_bytes = size_bytes
 
     def take(self, size_bytes: int) -> None:
-        """Raises InvalidRequest `batch_too_large`."""
+        """Subtract `size_bytes` from the rest. Raises InvalidRequest `batch_too_large`."""
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
             message = f"the items together exceed {self._size_bytes} bytes of audio; send fewer items"
@@ -56,8 +56,8 @@ class BatchRoom:
 class EncodedSpeech:
     """The pieces of one audio file, in order; some are empty. Iterated once.
 
-    `timings` says which text was spoken when, as far as the speech has come. After the last piece `finish_reason` and
-    `usage` are known.
+    `timings` has the times of the text that has been spoken so far. After the last piece `finish_reason` and `usage`
+    are known.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class EncodedSpeech:
         account: Callable[[AudioChunk, bytes], Awaitable[None]],
         threads: Executor,
     ) -> None:
-        """`account` is told of every chunk and of the piece made of it, before the piece is sent."""
+        """`account` is called with every chunk and the piece made of it, before the piece is sent."""
         self.output = output
         self.media_type = encoder.media_type
         self.timings: list[TextTiming] = []
@@ -122,7 +122,7 @@ class EncodedSpeech:
 class SpeechEncoding:
     """The encoders of one ingress replica.
 
-    They have threads of their own: slow work of other requests must not delay the next 80 ms of a stream.
+    They run in separate threads: slow work of other requests must not delay the next 80 ms of a stream.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -139,7 +139,7 @@ class SpeechEncoding:
         whole: bool,
         room: BatchRoom | None = None,
     ) -> AsyncIterator[EncodedSpeech]:
-        """Encode `chunks` piece by piece as they come or, where `whole`, as one file at the end.
+        """Encode `chunks`: piece by piece as they arrive, or as one file at the end if `whole`.
 
         Leaving the context stops the speech and frees the encoder. The iteration raises what the speech raises.
         """

@@ -1,4 +1,4 @@
-"""How a text is to be spoken, as a caller asks for it. Names and types are checked here; ranges where they are used."""
+"""The fields of a request for speech. Names and types are checked here, ranges where the fields are used."""
 
 import dataclasses
 from typing import Annotated
@@ -17,7 +17,7 @@ SpeakerEmbedding = Annotated[list[Number], Field(min_length=1, max_length=16384,
 
 
 class SamplingFields(BaseModel):
-    """What is not given comes from the checkpoint's generation_config.json."""
+    """Sampling parameters. The default of each is in the checkpoint's generation_config.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,9 +35,9 @@ class SamplingFields(BaseModel):
 
 
 class SpeechFields(SamplingFields):
-    """Every field of a request for speech but its text, under this service's names.
+    """Every field of a request for speech except its text, under this service's names.
 
-    Each protocol makes this of its own fields.
+    Each protocol translates its own fields into these.
     """
 
     model: Name | None = None
@@ -61,7 +61,7 @@ class SpeechFields(SamplingFields):
         given = {name: value for name, value in own.items() if value is not None}
         merged = dataclasses.replace(card.defaults, **given)
         talker, predictor = default_sampling(merged)
-        # The released models' own habits: clones read their text token by token, the others read all of it first.
+        # The defaults of the released models: clones read their text token by token, the others read all of it first.
         whole = card.model_type != "base" if self.non_streaming_mode is None else self.non_streaming_mode
         return SpeechOptions(
             voice=voice,

@@ -1,4 +1,4 @@
-"""How long the texts of a request may be: one check for every protocol."""
+"""The longest texts that a request may have: one check for every protocol."""
 
 from deployments.settings import IngressArgs
 from qwen_tts.errors import InvalidRequest
@@ -6,8 +6,11 @@ from qwen_tts.request import check_text
 
 
 class TextLimits:
-    """`whole_characters` bounds a text that is complete, `live_characters` a text that is spoken while it is written
-    and every other text of a request."""
+    """The limits of one ingress replica.
+
+    `whole_characters` bounds a complete text to speak. `live_characters` bounds a text that is spoken while it is
+    written, and every other text of a request.
+    """
 
     def __init__(self, args: IngressArgs) -> None:
         self.whole_characters = args.long_text.max_characters

@@ -1,9 +1,9 @@
 """Speech of a text that is still being written: one driver for every protocol.
 
-The talker reads a token of text for each frame of 80 ms, so text that comes slower than 12.5 tokens a second is heard
+The talker reads a token of text for each frame of 80 ms, so text that arrives slower than 12.5 tokens a second is heard
 with pauses. The audio is that of the whole text in the "streaming" layout with the same seed, however the text was cut
 into pieces. A voice cloned with reference codes begins when there is a token for each frame of the reference, or at the
-end of the text: that is where the streaming layout has them.
+end of the text, because the streaming layout puts a token beside each frame.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class LiveText:
-    """A text that is being written, perhaps before its turn to be spoken has come. It ends once."""
+    """A text that is being written. It may be written before its turn to be spoken. It ends once."""
 
     def __init__(self, limits: TextLimits) -> None:
         self.characters = 0
@@ -39,7 +39,7 @@ class LiveText:
         return self.characters + len(text) <= self._limits.live_characters
 
     def append(self, text: str) -> None:
-        """Add to the text, in pieces of any size. Raises InvalidRequest, and then the text is as it was before."""
+        """Add a piece of any size to the text. Raises InvalidRequest, which leaves the text unchanged."""
         assert not self.ended, "text after its end"
         self._limits.check_live(text, self.characters)
         self.characters += len(text)

@@ -1,8 +1,8 @@
 """Speech of any length as one stream: a stream for each piece of the text, joined in order.
 
-The listener hears the first piece as it comes. The pieces after it are spoken meanwhile, a few at a time, and wait as
-PCM. Beyond `ahead_s` of audio in the listener's hands a piece begins only where a replica is half idle: requests that
-wait for their first word come before words that no listener waits for yet.
+The listener hears the first piece while it is made. The next pieces are spoken meanwhile, a few at a time, and wait as
+PCM. If the listener has more than `ahead_s` of audio, the next piece begins only on a replica that is half idle: other
+requests that wait for their first word come first.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ OpenPiece = Callable[[int, float], AbstractAsyncContextManager[AsyncIterator[Aud
 class LongSpeech:
     """A context with the AudioChunks of all pieces. Leaving it stops every piece.
 
-    The last chunk of each piece says when its text was spoken.
+    The last chunk of each piece has the timing of its text.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class LongSpeech:
             self._places.release()
 
     def _limited(self, part: Part, chunk: AudioChunk) -> AudioChunk:
-        """Return the chunk as far as the limit of all pieces allows it."""
+        """Return the part of the chunk that the limit of all pieces allows."""
         ends = part is self._parts[-1] and chunk.finish_reason is not None
         pcm = self._limit.cut(chunk.pcm, ends=ends)
         return replace(chunk, pcm=pcm, finish_reason="length") if self._limit.reached else chunk
 
     def _heard(self, part: Part, chunk: AudioChunk) -> AudioChunk:
-        """Return the chunk as the listener gets it: with pauses, and a finish reason only at the end of everything."""
+        """Return the chunk for the listener: with pauses, and with a finish reason only at the end of all pieces."""
         if self._playback.first_sent is None and len(self._parts) > 1:
             self._own(self._begin_others())
         silence, sound = self._joiner.add(chunk.pcm)
@@ -114,13 +114,13 @@ class LongSpeech:
         last = part is self._parts[-1] or self._limit.reached
         reason: FinishReason | None = ("length" if self._cut else "stop") if last else None
         timing = TextTiming(part.piece.start, part.piece.end, self._ms(part.starts_bytes), self._ms(self._sent_bytes))
-        # A piece that the limit cuts has not reported what the model read.
+        # A piece that the limit cuts has not reported its usage.
         self._usage += Usage(0, 0, round(part.made_s / FRAME_S)) if chunk.usage is None else chunk.usage
         usage = self._usage if last else None
         return replace(chunk, pcm=silence + sound, finish_reason=reason, usage=usage, timing=timing)
 
     async def _begin_others(self) -> None:
-        """Begin one piece after the other, as places get free and while more audio is wanted."""
+        """Begin one piece after the other, each when a place is free and more audio is wanted."""
         for index in range(1, len(self._parts)):
             await self._places.acquire()
             try:
@@ -148,8 +148,10 @@ class LongSpeech:
             part.fail(error)
 
     async def _fill(self, index: int, part: Part) -> None:
-        """Put a piece's audio into its part. After the first piece a full queue is waited for, and a piece whose
-        replica was lost is spoken once more."""
+        """Put a piece's audio into its part.
+
+        For all pieces but the first, wait while the queue is full, and speak a piece again if its replica was lost.
+        """
         give_up, lost = time.monotonic() + _PATIENCE_S, False
         while True:
             try:

@@ -1,4 +1,4 @@
-"""A speech request as the requests of its pieces: one voice, a seed for each piece, one stream."""
+"""The requests for the pieces of a speech request: one voice, a seed for each piece, one stream."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ _FIRST_CHARACTERS = 50
 
 
 class SpeechOpener:
-    """One ingress replica's way from a request to its audio, however long the text is."""
+    """Opens the audio of requests with texts of any length, for one ingress replica."""
 
     def __init__(
         self, decoder: DeploymentHandle[Any], library: VoiceLibrary, models: Models, args: LongTextArgs
@@ -64,7 +64,7 @@ class SpeechOpener:
 
 
 async def _timed(chunks: AsyncIterator[AudioChunk], characters: int, sample_rate_hz: int) -> AsyncIterator[AudioChunk]:
-    """Add to the last chunk when the text was spoken."""
+    """Add the timing of the text to the last chunk."""
     samples = 0
     async for chunk in chunks:
         samples += len(chunk.pcm) // 2
@@ -73,7 +73,7 @@ async def _timed(chunks: AsyncIterator[AudioChunk], characters: int, sample_rate
 
 
 def cloning_model(request: SpeechRequest, card: ModelCard, models: Models) -> str | None:
-    """Return the model that can continue in the voice of a designed voice's first piece, None where there is none."""
+    """Return the model that can continue with a clone of a designed voice's first piece, or None."""
     if not isinstance(request.voice, DesignedVoice):
         return None
     able = (
@@ -89,8 +89,8 @@ def request_of_piece(
 ) -> SpeechRequest:
     """Return the request of one piece.
 
-    Every piece has a seed of its own, the first one the request's. A described voice keeps the request's seed: with
-    another seed the same description sounds like another speaker.
+    The first piece has the request's seed, every other piece a seed of its own. A described voice keeps the request's
+    seed: with another seed the same description sounds like another speaker.
     """
     seed = request.seed if isinstance(voice, DesignedVoice) else piece_seed(request.seed, index)
     limit = None if request.max_frames is None else min(request.max_frames, frames_for_text(piece.text))
@@ -152,7 +152,7 @@ class _Pieces:
         return room
 
     async def _choose(self) -> tuple[str, Voice]:
-        """Return the voice of the first piece, cloned, or its description again where the piece is unfit for that."""
+        """Return model and voice of the later pieces: a clone of the first piece, or its description if it is unfit."""
         described = self._card.name, self._request.voice
         if self._cloning is None:
             return described

@@ -1,4 +1,4 @@
-"""The parts of a long text: their audio on its way to the listener, and the length that all of them share."""
+"""The parts of a long text: the audio of each on its way to the listener, and the length limit of all."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ class Part:
         self.piece = piece
         self.begun = False
         self.taken = False  # the listener has some of its audio
-        self.starts_bytes = 0  # where the listener hears it, in the audio of all parts
+        self.starts_bytes = 0  # its start in the audio of all parts
         self._bytes_per_s = bytes_per_s
         self._arrived: asyncio.Queue[AudioChunk | Exception] = asyncio.Queue()
         self._ended = False
@@ -34,7 +34,7 @@ class Part:
         self._arrived.put_nowait(chunk)
 
     def fail(self, error: Exception) -> None:
-        """Let `take` raise `error` after the audio that has come before."""
+        """Let `take` raise `error` after the audio that was put before."""
         self._arrived.put_nowait(error)
 
     async def take(self) -> AudioChunk:
@@ -57,7 +57,7 @@ class Part:
 
     @property
     def coming_s(self) -> float:
-        """Audio of this part that the listener is still to get: made and waiting, or estimated from the text."""
+        """Return the seconds that the listener has not received yet: made and waiting, or estimated from the text."""
         if not self.begun:
             return 0.0
         missing_s = 0.0 if self._ended else spoken_length(self.piece.text) / _LETTERS_PER_S - self.made_s
@@ -65,7 +65,7 @@ class Part:
 
 
 class AudioLimit:
-    """The most audio that all parts together may come to; None is no limit."""
+    """The limit of the audio of all parts together. None is no limit."""
 
     def __init__(self, most_bytes: int | None) -> None:
         self._left_bytes = most_bytes
@@ -74,7 +74,7 @@ class AudioLimit:
     def cut(self, pcm: bytes, *, ends: bool) -> bytes:
         """Return the beginning of `pcm` that fits. The limit is `reached` where speech is missing after it.
 
-        `ends` says that no more speech would follow `pcm`.
+        `ends` says whether `pcm` is the end of the speech.
         """
         assert not self.reached, "audio after the limit"
         if self._left_bytes is None:

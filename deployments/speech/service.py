@@ -1,4 +1,4 @@
-"""SpeechService: what one ingress replica can do for its callers, whatever protocol they use."""
+"""SpeechService: the operations of one ingress replica, for every protocol."""
 
 import asyncio
 import time
@@ -32,9 +32,9 @@ from qwen_tts.request import SpeechOptions, SpeechRequest
 
 @dataclass(frozen=True)
 class ResolvedSpeech:
-    """Checked fields: the model and the voice that speak, how they speak, and into what kind of file.
+    """Checked fields: the model, the options of the speech with its voice, and the kind of file.
 
-    All texts that are spoken with it have one seed, which was drawn unless the caller gave one.
+    All texts that are spoken with these fields have one seed, which was drawn unless the caller sent one.
     """
 
     card: ModelCard
@@ -45,9 +45,9 @@ class ResolvedSpeech:
 
 
 class SpeechService:
-    """The parts behind one ingress replica. It keeps cards of the loaded models, and voices it has read.
+    """The operations of one ingress replica. It keeps the cards of the loaded models and the voices that it has read.
 
-    Every method raises errors that `errors.refusal_of` knows.
+    The methods raise errors that are in the table of `errors.refusal_of`.
     """
 
     def __init__(
@@ -76,7 +76,10 @@ class SpeechService:
     async def resolve(
         self, caller: Caller, fields: SpeechFields, sent_as: Mapping[str, str] | None = None
     ) -> ResolvedSpeech:
-        """Check everything of a request but its text. `sent_as` has the caller's names of fields, where they differ."""
+        """Check everything of a request but its text. Raises InvalidRequest, Overloaded or Unavailable.
+
+        `sent_as` maps this service's names of fields to the caller's, where they differ.
+        """
         names = sent_as or {}
         with renamed_fields(names):
             await self.models.load()
@@ -88,7 +91,7 @@ class SpeechService:
         return ResolvedSpeech(card, options, output, fields.normalize_text, names)
 
     async def request(self, speech: ResolvedSpeech, text: str) -> SpeechRequest:
-        """Return the request to speak a complete text."""
+        """Return the request to speak a complete text. Raises InvalidRequest."""
         with renamed_fields(speech.sent_as):
             self.limits.check_whole(text)
             if speech.normalize_text:
@@ -98,7 +101,7 @@ class SpeechService:
     async def prepare(
         self, caller: Caller, fields: SpeechFields, text: str, sent_as: Mapping[str, str] | None = None
     ) -> tuple[ResolvedSpeech, SpeechRequest]:
-        """Check a request with its text."""
+        """Check a request and its text. Raises as `resolve` and `request` do."""
         with renamed_fields(sent_as or {}):
             self.limits.check_whole(text)  # before the work of resolving a reference
         speech = await self.resolve(caller, fields, sent_as)
@@ -108,14 +111,14 @@ class SpeechService:
     async def speak(
         self, speech: ResolvedSpeech, request: SpeechRequest, *, whole: bool, room: BatchRoom | None = None
     ) -> AsyncIterator[EncodedSpeech]:
-        """Speak a complete text: as a file at the end, where `whole`, else in pieces. Leaving the context stops it."""
+        """Speak a complete text: as one file at the end if `whole`, else in pieces. Leaving the context stops it."""
         with renamed_fields(speech.sent_as):
             chunks = self._opener.open(request, speech.card)
             async with self._encoding.open(chunks, speech.output, whole=whole, room=room) as encoded:
                 yield encoded
 
     def live_text(self) -> LiveText:
-        """Return a text that is going to be written."""
+        """Return an empty text, which the caller writes."""
         return LiveText(self.limits)
 
     @asynccontextmanager

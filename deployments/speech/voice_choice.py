@@ -1,8 +1,11 @@
 """The voice that a request asks for, and the model that speaks it.
 
-a reference (ref_audio or speaker_embedding) -> a Base model; a built-in speaker's name -> a CustomVoice model; a stored
-voice's name -> a Base model; a description in `instructions` and no voice -> a VoiceDesign model. A model that the
-request names must be of that type.
+    a reference (ref_audio or speaker_embedding)      a Base model
+    the name of a built-in speaker                    a CustomVoice model
+    the name of a stored voice                        a Base model
+    a description in `instructions`, and no voice     a VoiceDesign model
+
+A model that the request names must be of that type.
 """
 
 import numpy as np
@@ -32,7 +35,7 @@ class VoiceChoice:
         self._library = library
 
     async def choose(self, caller: Caller, fields: SpeechFields) -> tuple[ModelCard, Voice]:
-        """Return the model that speaks and the voice. Raises InvalidRequest naming what could be asked for."""
+        """Return the model that speaks and the voice. Raises InvalidRequest naming the field and the valid choices."""
         models = self._models
         named = None if models.is_auto(fields.model) else models.named(str(fields.model))
         _check_conflicts(fields)
@@ -87,9 +90,7 @@ class VoiceChoice:
         if fields.ref_audio is None:
             return VoicePrompt(np.array(fields.speaker_embedding, dtype=np.float32))
         if not fields.x_vector_only_mode and not (fields.ref_text or "").strip():
-            message = (
-                "ref_text is missing: give the words spoken in ref_audio, or set x_vector_only_mode to clone without"
-            )
+            message = "ref_text is missing: send the words spoken in ref_audio, or set x_vector_only_mode to true"
             raise InvalidRequest(message, "ref_text", "missing_field")
         words = None if fields.x_vector_only_mode else fields.ref_text
         return await self._library.inline_prompt(fields.ref_audio, words, card.name)
@@ -112,7 +113,7 @@ def _check_conflicts(fields: SpeechFields) -> None:
         raise InvalidRequest(f"{' and '.join(given)} exclude each other", given[1], "conflicting_fields")
     if fields.ref_audio is None:
         unused = {"ref_text": fields.ref_text, "x_vector_only_mode": fields.x_vector_only_mode}
-        if fields.speaker_embedding is not None:  # which is one
+        if fields.speaker_embedding is not None:  # it is an x-vector
             del unused["x_vector_only_mode"]
         for name, value in unused.items():
             if value:
@@ -124,7 +125,7 @@ def _check_conflicts(fields: SpeechFields) -> None:
 
 def _refuse_instructions(fields: SpeechFields) -> None:
     if fields.instructions:
-        message = "a cloned voice follows no instructions; omit instructions, or use a built-in voice"
+        message = "instructions are not supported for a cloned voice; omit instructions, or use a built-in voice"
         raise InvalidRequest(message, "instructions", "instructions_not_supported")
 
 
