@@ -1,4 +1,4 @@
-"""Bodies of requests: read in bounds of type, size and time, and parsed field by field."""
+"""Bodies of requests: read within limits of type, size and time, and parsed field by field."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -121,7 +121,7 @@ def _refuse_unknown(kind: type[BaseModel], fields: Mapping[str, Any], prefix: st
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:
-    """Return the class of objects in an annotation such as `list[Reference] | None`, None where there is none."""
+    """Return the class of objects in an annotation such as `list[Reference] | None`, or None if it has none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)

@@ -1,4 +1,4 @@
-"""/docs: Swagger UI, with its script and style served from here, because a service may have no internet.
+"""/docs: Swagger UI. Its script and style are served from here, because a service may have no internet.
 
 The files lie in the package fastapi-offline. Only its files are used.
 """
@@ -50,7 +50,7 @@ def _install_file(app: FastAPI, path: str) -> None:
 
 @cache
 def _files() -> Path:
-    """Directory of the package's files on this machine; the application may have been built on another one."""
+    """Return the directory of the package's files on this machine. The application may have been built on another."""
     spec = find_spec(_PACKAGE)
     assert spec is not None, "pyproject.toml requires fastapi-offline"
     assert spec.origin is not None, "fastapi-offline lies in a directory"

@@ -44,7 +44,7 @@ async def _fields(
     content_type: str, body: bytes, known: tuple[str, ...], audio: str
 ) -> tuple[dict[str, str], UploadFile | None]:
     if b"charset" in parse_options_header(content_type)[1]:
-        raise InvalidRequest("the form's charset must be left out: it is UTF-8", None, "invalid_form")
+        raise InvalidRequest("a charset of the form is not supported; omit it and send UTF-8", None, "invalid_form")
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body

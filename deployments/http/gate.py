@@ -17,12 +17,12 @@ from qwen_tts.errors import InvalidRequest, Overloaded
 
 log = logging.getLogger("ray.serve")
 
-# Probes come without a key. Everything else, known or not, needs one.
+# Paths without a key: probes send none. Every other path, known or not, needs a key.
 OPEN_PATHS = DOCS_PATHS | {"/healthz", "/readyz", "/openapi.json"}
 
 
 class Gate:
-    """One ingress replica's keys and what it has counted of them. Raises KeyFileError."""
+    """The API keys of one ingress replica, and the counts for their limits. The constructor raises KeyFileError."""
 
     def __init__(self, args: ApiKeyArgs) -> None:
         self.keys = ApiKeys(args.file)
@@ -34,8 +34,8 @@ class Gate:
 class GateMiddleware:
     """Refuses connections without a valid API key, and connections beyond the limits of their key.
 
-    A POST counts towards the limits until the end of its answer's body, a WebSocket until it closes. `caller_of` knows
-    the caller of every connection that passed.
+    A POST counts towards the limits until the end of its answer's body, a WebSocket until it closes. `caller_of`
+    returns the caller of a connection that passed.
     """
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
@@ -64,7 +64,7 @@ def caller_of(connection: HTTPConnection) -> Caller:
 
 
 async def refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer before any route does. Where the server cannot answer the upgrade of a WebSocket, the client gets 403."""
+    """Send a refusal in place of a route. If the server cannot answer a WebSocket's upgrade, the client gets 403."""
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008, "reason": refusal.message})
     else:

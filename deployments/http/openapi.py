@@ -1,4 +1,4 @@
-"""What /openapi.json says of bodies that FastAPI does not parse, of errors, and of API keys."""
+"""The parts of /openapi.json that FastAPI does not know: bodies that it does not parse, errors, and API keys."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -11,15 +11,15 @@ from deployments.http.bodies import FORM, JSON
 from deployments.http.errors import ErrorAnswer
 from deployments.http.gate import OPEN_PATHS
 
-# Of every route with a body.
+# Statuses of every route with a body.
 BODY_ERRORS = (400, 408, 413, 415, 429, 500, 503)
 
-# Of every route that is not open: no such key, or an X-Request-Id that is none.
+# Statuses of every route that is not open: an X-Request-Id that is not valid, and an API key that is not known.
 _GATE_ERRORS = (400, 401)
 
-# Where a service has API keys, every route that is not open takes one, in either of these headers.
+# The headers that carry an API key. If a service has keys, every route that is not open needs one of them.
 _KEY_HEADERS: dict[str, dict[str, str]] = {
-    "Bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the service has them."},
+    "Bearer": {"type": "http", "scheme": "bearer", "description": "An API key, if the service has keys."},
     "xi-api-key": {"type": "apiKey", "in": "header", "name": "xi-api-key", "description": "The same."},
 }
 
@@ -27,8 +27,11 @@ _REFS = "#/components/schemas/"
 
 
 class DocumentedAPI(FastAPI):
-    """FastAPI, with the definitions inside of bodies' schemas where references look for them, and without the answer
-    422 that it supposes everywhere."""
+    """FastAPI with a complete /openapi.json.
+
+    The definitions inside the schemas of bodies move to the place where references look for them. FastAPI's own answer
+    422 is removed, because no route sends it.
+    """
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -52,7 +55,7 @@ class DocumentedAPI(FastAPI):
 
 
 def _document_the_gate(operation: dict[str, Any]) -> None:
-    # None is one of the ways: a service without keys is open.
+    # The empty entry means "no key": a service without keys is open.
     operation["security"] = [{}, *({header: []} for header in _KEY_HEADERS)]
     ours = {"$ref": f"{_REFS}ErrorAnswer"}
     for status in map(str, _GATE_ERRORS):
@@ -63,7 +66,7 @@ def _document_the_gate(operation: dict[str, Any]) -> None:
 
 
 def json_body(kind: type[BaseModel], **examples: Mapping[str, object]) -> dict[str, Any]:
-    """`openapi_extra` of a route whose body is a `kind`."""
+    """Return `openapi_extra` of a route whose body is a `kind`."""
     content = {
         "schema": kind.model_json_schema(ref_template=f"{_REFS}{{model}}"),
         "examples": {name.replace("_", " "): {"value": value} for name, value in examples.items()},
@@ -72,7 +75,7 @@ def json_body(kind: type[BaseModel], **examples: Mapping[str, object]) -> dict[s
 
 
 def form_body(audio: str, required: Mapping[str, str], optional: Mapping[str, str]) -> dict[str, Any]:
-    """`openapi_extra` of a route whose body is a form with the file `audio` and texts, given with descriptions."""
+    """Return `openapi_extra` of a route whose body is a form with the file `audio` and texts with descriptions."""
     texts = {name: {"type": "string", "description": what} for name, what in (*required.items(), *optional.items())}
     schema = {
         "type": "object",
@@ -84,12 +87,12 @@ def form_body(audio: str, required: Mapping[str, str], optional: Mapping[str, st
 
 
 def errors(*statuses: int, shape: type[BaseModel] = ErrorAnswer) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route that answers these with an error."""
+    """Return `responses` of a route that answers errors with these statuses."""
     return {status: {"model": shape, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
 def files(description: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route that answers 200 with bytes, or with events, whose form OpenAPI 3.1 has no words for."""
+    """Return `responses` of a route that answers 200 with bytes or events. OpenAPI 3.1 cannot describe events."""
     binary: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
     content = {name: {} if name.startswith("text/") else binary for name in media_types}
     return {200: {"description": description, "content": content}}

@@ -1,7 +1,7 @@
-"""One line per request: its id, whose it was, how it ended. No texts, no voices.
+"""One log line per request: its id, the name of its API key, and how it ended. A line has no texts and no voices.
 
-The id is Serve's: its proxy takes X-Request-Id or makes one, answers with it, and every deployment on the way writes
-it into its log lines, these among them.
+The id is Serve's. Serve's proxy accepts X-Request-Id or makes an id, and sends it in the answer. Every deployment on
+the way writes the id into its log lines, and so into this line.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _SANE_ID = re.compile(r"[!-~]{1,128}")
 
 @dataclass
 class _Answer:
-    """What the line will say, filled in while the request is answered."""
+    """The contents of the line, filled in while the request is answered."""
 
     status: str = "-"
     model: str = "-"
@@ -39,13 +39,13 @@ _answer: ContextVar[_Answer | None] = ContextVar("answer", default=None)
 
 
 def note_finish(reason: str) -> None:
-    """Why the speech of the present request ended, where its headers were sent too early to say it."""
+    """Record why the speech of the present request ended, if its headers were sent before that was known."""
     if (answer := _answer.get()) is not None:
         answer.finish_reason = reason
 
 
 class RequestLogMiddleware:
-    """Writes the line, in the place of Serve's own access log (which it resembles, and is switched off with)."""
+    """Writes the line in place of Serve's access log. Serve's setting for its access log switches off this line too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -60,7 +60,7 @@ class RequestLogMiddleware:
 
         async def watched(message: Message) -> None:
             _observe(message, answer)
-            if message["type"] == "websocket.accept" and request_id is not None:  # which Serve's proxy leaves out
+            if message["type"] == "websocket.accept" and request_id is not None:  # Serve's proxy omits it
                 MutableHeaders(scope=message).append(_REQUEST_ID, request_id)
             await send(message)
 
@@ -83,7 +83,7 @@ _INSANE_ID = Refusal(400, "X-Request-Id: send 1 to 128 printable ASCII character
 
 
 def hide_serves_access_log() -> None:
-    """In this process, in favour of our line, which says more."""
+    """Hide Serve's access log in this process. The line of this module says more."""
     log.addFilter(_is_not_serves)
 
 
@@ -109,7 +109,7 @@ def _observe(message: Message, answer: _Answer) -> None:
 
 def _write(scope: Scope, answer: _Answer, ms: float) -> None:
     method = scope.get("method", "WS")
-    # The pattern of the route, never the path: that is anybody's text. What was refused at the gate has none.
+    # The pattern of the route, never the path, which may be any text. A request refused at the gate has no route.
     route = scope.get("root_path", "") + scope["route"].path if "route" in scope else "-"
     caller = getattr(HTTPConnection(scope).state, "caller", None)
     key = "-" if caller is None or caller.name is None else caller.name

@@ -1,4 +1,4 @@
-"""Encoded speech -> HTTP answers."""
+"""HTTP answers made of encoded speech."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -15,7 +15,7 @@ from qwen_tts.request import FinishReason
 
 @dataclass(frozen=True)
 class AudioFile:
-    """A whole utterance."""
+    """A whole audio file, with the facts for its headers."""
 
     content: bytes
     media_type: str
@@ -26,7 +26,7 @@ class AudioFile:
 
 @dataclass(frozen=True)
 class StreamedBody:
-    """Another body of a streamed answer than the audio itself: made of the pieces that are not empty."""
+    """A streamed body that is not the audio itself. `make` makes it of the pieces that are not empty."""
 
     media_type: str
     make: Callable[[AsyncIterator[bytes], EncodedSpeech], AsyncIterator[bytes]]
