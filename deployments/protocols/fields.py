@@ -36,25 +36,25 @@ class Reference(BaseModel):
 
 
 def _voice_name(value: object) -> object:
-    """Accept OpenAI's `{"id": name}` for a name."""
+    """Return the name in OpenAI's `{"id": name}`, and any other value unchanged."""
     if not isinstance(value, dict):
         return value
     if list(value) != ["id"]:
-        raise PydanticCustomError("voice_id", 'give the name of a voice, or {"id": name}')
+        raise PydanticCustomError("voice_id", 'send the name of a voice, or {"id": name}')
     return value["id"]
 
 
 def _only_one(value: object) -> object:
-    """Accept a list of one recording for the recording, as vLLM-Omni does."""
+    """Return the recording in a list of one, which vLLM-Omni accepts, and any other value unchanged."""
     if not isinstance(value, list):
         return value
     if len(value) != 1:
-        raise PydanticCustomError("one_recording", "give one recording, not a list of {count}", {"count": len(value)})
+        raise PydanticCustomError("one_recording", "send one recording, not a list of {count}", {"count": len(value)})
     return value[0]
 
 
 class UtteranceFields(SpeechFields):
-    """How something is spoken: OpenAI's fields, vLLM-Omni's, and the model's own sampling parameters."""
+    """The fields of an utterance: OpenAI's, vLLM-Omni's, and the model's own sampling parameters."""
 
     voice: Annotated[Name | None, BeforeValidator(_voice_name, json_schema_input_type=Name | VoiceId | None)] = Field(
         None, description="a built-in or stored voice"
@@ -71,7 +71,7 @@ class UtteranceFields(SpeechFields):
 
     @property
     def sent_as(self) -> dict[str, str]:
-        """The caller's names of fields, where the caller used another name than SpeechFields."""
+        """Return the caller's names of fields, where the caller used another name than SpeechFields."""
         names = {}
         if self.speaker is not None:
             names["voice"] = "speaker"
@@ -82,7 +82,7 @@ class UtteranceFields(SpeechFields):
         return names
 
     def resolved(self) -> SpeechFields:
-        """Return the fields under this service's names. Raises InvalidRequest where two names of one were used."""
+        """Return the fields under this service's names. Raises InvalidRequest if one field was sent under two names."""
         extra = {} if self.extra_params is None else self.extra_params.model_dump(exclude_none=True)
         aliases: list[tuple[str, str, object]] = [
             (name, f"extra_params.{name}", value) for name, value in extra.items()
@@ -100,7 +100,7 @@ class UtteranceFields(SpeechFields):
         return SpeechFields.model_construct(**fields)
 
     def check_task(self, card: ModelCard) -> None:
-        """Raise InvalidRequest where `task_type` is another than that of the model that speaks."""
+        """Raise InvalidRequest if `task_type` is not the type of the model that speaks."""
         if self.task_type is None or TASK_TYPES[self.task_type] == card.model_type:
             return
         meant = next(task for task, kind in TASK_TYPES.items() if kind == card.model_type)

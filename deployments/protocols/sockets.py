@@ -19,7 +19,7 @@ _PROTOCOL_ERROR = "protocol_error"
 
 
 class EventSocket:
-    """A client's connection. One task receives, one sends."""
+    """A client's connection. One task receives and one task sends."""
 
     def __init__(self, socket: WebSocket, longest_bytes: int) -> None:
         self._socket = socket
@@ -37,9 +37,10 @@ class EventSocket:
     async def conversation(
         self, refuse: Callable[[Refusal], Awaitable[None]], subprotocol: str | None = None
     ) -> AsyncIterator[None]:
-        """Accept the connection, and close it at the end.
+        """Accept the connection, and close it at the end of the context.
 
-        An error within is reported by `refuse` and closes the connection with its code, unless the client has left.
+        An error within the context is sent by `refuse` and closes the connection with its code, unless the client has
+        left.
         """
         await self.accept(subprotocol)
         try:
@@ -54,20 +55,20 @@ class EventSocket:
                     await refuse(refusal)
                     await self.close(close_code(refusal))
             except WebSocketDisconnect:
-                pass  # the client left before it was told
+                pass  # the client left before the refusal was sent
 
     async def receive(self, patience_s: float, busy: Callable[[], bool] = lambda: False) -> tuple[str, dict[str, Any]]:
-        """Return type and fields of the client's next event. Raises InvalidRequest like `receive_object`."""
+        """Return the type and the fields of the client's next event. Raises InvalidRequest as `receive_object` does."""
         event = await self.receive_object(patience_s, busy)
         if not isinstance(kind := event.pop("type", None), str):
-            violation("an event is a JSON object with a type")
+            violation("an event must be a JSON object with a type")
         return kind[:100], event
 
     async def receive_object(self, patience_s: float, busy: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """Return the client's next message.
 
-        Raises InvalidRequest when the message is no JSON object, or `idle_timeout` when no message comes in
-        `patience_s`. The time does not run while the server is `busy` for the client.
+        Raises InvalidRequest if the message is not a JSON object or too large, and InvalidRequest `idle_timeout` if no
+        message comes for `patience_s`. The time does not run while the server is `busy` for the client.
         """
         while True:
             left_s = self._active_s + patience_s - time.monotonic()
@@ -87,10 +88,10 @@ class EventSocket:
 
     def _object(self, text: str | None) -> dict[str, Any]:
         if text is None:
-            violation("events are text messages")
+            violation("events must be text messages")
         # Characters are counted first: a text with too many of them need not be encoded.
         if len(text) > self._longest_bytes or len(text.encode()) > self._longest_bytes:
-            message = f"a message has at most {self._longest_bytes} bytes"
+            message = f"the message is too large; a message may have at most {self._longest_bytes} bytes"
             raise InvalidRequest(message, None, "message_too_large")
         try:
             event = from_json(text)
@@ -115,7 +116,7 @@ class EventSocket:
 class Turns(Generic[Item]):
     """Work of one connection that waits for its turn, in the order in which it was put.
 
-    Iterating gives one item after the other; an item is done when the next one is asked for. `ahead` counts the items
+    Iterating yields one item after the other. An item is done when the next one is requested. `ahead` counts the items
     that are not done.
     """
 
@@ -128,7 +129,7 @@ class Turns(Generic[Item]):
         self._queue: asyncio.Queue[tuple[Item, int] | None] = asyncio.Queue()
 
     def put(self, item: Item, *, counted: bool = True) -> None:
-        """Raises InvalidRequest when too many counted items are ahead already."""
+        """Add an item. Raises InvalidRequest `too_many_{what}` when too many counted items are ahead already."""
         if counted and self._counted >= self._most:
             message = f"{self._most} {self._what} are waiting or being spoken; wait for one to end"
             raise InvalidRequest(message, None, f"too_many_{self._what}")
@@ -137,7 +138,7 @@ class Turns(Generic[Item]):
         self._queue.put_nowait((item, int(counted)))
 
     def end(self) -> None:
-        """No item comes after those that were put."""
+        """End the iteration after the items that were put."""
         self._queue.put_nowait(None)
 
     async def __aiter__(self) -> AsyncIterator[Item]:
@@ -151,7 +152,7 @@ class Turns(Generic[Item]):
 
 
 def violation(message: str) -> NoReturn:
-    """Raise the error of a message that is not of the protocol."""
+    """Raise InvalidRequest for a message that does not follow the protocol."""
     raise InvalidRequest(message, None, _PROTOCOL_ERROR)
 
 
@@ -173,7 +174,7 @@ def close_code(refusal: Refusal) -> int:
 async def until_one_ends(*work: Coroutine[Any, Any, object]) -> None:
     """Run all of `work` until one of it ends, and cancel the rest. Raises the error of the one that ended.
 
-    Errors of others that ended at the same time are chained to it as notes.
+    Errors of other work that ended at the same time are added to that error as notes.
     """
     tasks = [asyncio.create_task(one) for one in work]
     try:

@@ -1,4 +1,4 @@
-"""Speaker: the speech service on behalf of one WebSocket connection."""
+"""Speaker: the speech service for one WebSocket connection."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -33,11 +33,11 @@ class Speaker:
         return name in self._service.models
 
     async def resolve(self, fields: SpeechFields, sent_as: Mapping[str, str] | None = None) -> ResolvedSpeech:
-        """Check everything but the texts. `sent_as` has the client's names of fields."""
+        """Check everything but the texts. `sent_as` maps this service's names of fields to the client's."""
         return await self._service.resolve(self._caller, fields, sent_as)
 
     def check_whole(self, text: str) -> None:
-        """Raises InvalidRequest when a complete text is too long."""
+        """Check the length of a complete text. Raises InvalidRequest `input_too_long`."""
         self._service.limits.check_whole(text)
 
     def live_text(self) -> LiveText:
@@ -45,7 +45,7 @@ class Speaker:
 
     @asynccontextmanager
     async def speak(self, speech: ResolvedSpeech, text: str, *, whole: bool) -> AsyncIterator[EncodedSpeech]:
-        """Speak a complete text: as a file at the end, where `whole`, else in pieces."""
+        """Speak a complete text: as one file at the end if `whole`, else in pieces."""
         request = await self._service.request(speech, text)
         self._count()
         async with self._service.speak(speech, request, whole=whole) as encoded:

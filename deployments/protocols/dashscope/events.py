@@ -1,4 +1,4 @@
-"""Events of DashScope's qwen-tts-realtime: what clients send, and what a response is told in."""
+"""Events of DashScope's qwen-tts-realtime: those that clients send, and those that report a response."""
 
 import base64
 import uuid
@@ -21,7 +21,7 @@ SENT_AS = {"input": "text", "language": "language_type", "speed": "speech_rate"}
 
 
 class SessionFields(SamplingFields):
-    """`session` of session.update: DashScope's fields, and the model's own sampling parameters."""
+    """The `session` of session.update: DashScope's fields, and the model's own sampling parameters."""
 
     voice: Name | None = None
     mode: Mode = "server_commit"
@@ -38,18 +38,18 @@ class SessionFields(SamplingFields):
     enable_tn: StrictBool = False
 
     def shown(self, session_id: str, model: str) -> dict[str, object]:
-        """As events show it."""
+        """Return the session as events show it."""
         names = ("voice", "mode", "language_type", "response_format", "sample_rate")
         fields = {name: getattr(self, name) for name in names}
         return {"object": "realtime.session", "id": session_id, "model": model, **fields}
 
     def speech(self, model: str | None) -> SpeechFields:
-        """Raises InvalidRequest."""
+        """Return the fields under this service's names. Raises InvalidRequest."""
         for name in ("volume", "pitch_rate", "bit_rate", "optimize_instructions", "enable_tn"):
             only = type(self).model_fields[name].default
             if getattr(self, name) != only:
                 hint = "omit it" if only is None else f"omit it or send {only}"
-                raise InvalidRequest(f"{name} cannot be changed; {hint}", name, "field_not_supported")
+                raise InvalidRequest(f"{name} is not supported by this service; {hint}", name, "field_not_supported")
         sampling = {name: getattr(self, name) for name in SamplingFields.model_fields}
         return SpeechFields(
             model=model,
@@ -78,11 +78,11 @@ class Append(_ClientEvent):
 
 
 class Plain(_ClientEvent):
-    """An event of nothing but its type."""
+    """An event without fields of its own."""
 
 
 def updated(session: SessionFields, update: Mapping[str, Any]) -> SessionFields:
-    """`session` with the fields of `update`; null is as good as absent. Raises InvalidRequest."""
+    """Return `session` with the fields of `update`. A null counts as absent. Raises InvalidRequest."""
     given = session.model_dump(exclude_unset=True) | {
         name: value for name, value in update.items() if value is not None
     }

@@ -8,16 +8,19 @@
                                                   response.content_part.added, response.audio.delta ...,
                                                   response.audio.done, response.content_part.done,
                                                   response.output_item.done, response.done {usage}
-    session.finish                                (what was asked for until then), session.finished, close 1000
+    session.finish                                (the speech of all text until then), session.finished, close 1000
 
-In the mode server_commit a response begins with the first word and speaks the text as it is appended. It ends with a
-commit, with session.finish, when nothing was appended for a while, or when the text is as long as one may be; what
-follows is another response. In the mode commit each commit is a response. A response waits for the one before it.
-input_text_buffer.clear forgets what no response has taken: in server_commit that is nothing but blanks. response.cancel
-ends the response that is being spoken (`incomplete`, as is one that ran into its limit).
+In the mode server_commit a response begins with the first word and speaks the text as it is appended. The text of a
+response ends at a commit, at session.finish, after a pause of 2 s, or at the longest length. Text after that begins
+another response. In the mode commit each commit is a response. A response waits for the one before it.
 
-A fault of the client is an `error` event with code, message and the field's name, and changes nothing else. What is
-not this protocol closes the connection: 1002; 1008 for silence; 1009 for a message that is too long.
+input_text_buffer.clear drops the text that belongs to no response yet. In server_commit that is at most blanks.
+response.cancel ends the response that is being spoken, with the status `incomplete`. A response that reached its length
+limit has that status too.
+
+A mistake of the client is answered with an `error` event, which has a code, a message and the field's name. It changes
+nothing else. The connection is closed with 1002 for a message that does not follow the protocol, with 1008 for silence,
+and with 1009 for a message that is too long.
 """
 
 import asyncio
@@ -52,7 +55,7 @@ from qwen_tts.errors import InvalidRequest
 
 _LONGEST_MESSAGE_BYTES = 256 * 1024
 _MOST_RESPONSES = 16  # that wait or are being spoken
-_PAUSE_S = 2.0  # of the client, after which what it has appended is a text
+_PAUSE_S = 2.0  # a pause of the client that ends a text
 
 
 def routes(service: SpeechService, limits: CallerLimits) -> APIRouter:
@@ -60,7 +63,6 @@ def routes(service: SpeechService, limits: CallerLimits) -> APIRouter:
 
     @router.websocket("/api-ws/v1/realtime")
     async def dashscope(socket: WebSocket) -> None:
-        """DashScope's qwen-tts-realtime."""
         await DashScopeSocket(socket, Speaker(service, limits, caller_of(socket))).run()
 
     return router
@@ -68,7 +70,7 @@ def routes(service: SpeechService, limits: CallerLimits) -> APIRouter:
 
 @dataclass
 class _Response:
-    """A response, from its text on."""
+    """A response: its text, its events and its state."""
 
     speech: ResolvedSpeech
     text: str | LiveText
@@ -90,7 +92,7 @@ class DashScopeSocket:
         self._speaker = speaker
         self._id, self._conversation_id = new_id("sess"), new_id("conv")
         self._session = SessionFields()
-        self._speech: ResolvedSpeech | None = None  # what `_session` asks for, once it was checked
+        self._speech: ResolvedSpeech | None = None  # the fields of `_session`, once they were checked
         self._buffer = ""  # appended text that belongs to no response yet
         self._turns = Turns[_Response](_MOST_RESPONSES, "responses")
         self._growing: _Response | None = None  # the response whose text may grow
@@ -167,7 +169,7 @@ class DashScopeSocket:
             raise
 
     async def _flow(self) -> None:
-        """Give the buffer to the response that is being written, or begin one."""
+        """Append the buffer to the response that is being written, or begin a response."""
         text = self._open_text
         if text is not None and not text.has_room_for(self._buffer):
             text.end()
@@ -204,7 +206,7 @@ class DashScopeSocket:
             await self._begin(self._buffer)
             self._buffer = ""
         else:
-            raise InvalidRequest("there is no text to commit; append text before", None, "input_text_buffer_empty")
+            raise InvalidRequest("there is no text to commit; append text first", None, "input_text_buffer_empty")
 
     async def _finish(self) -> None:
         if self._open_text is not None:
@@ -226,7 +228,7 @@ class DashScopeSocket:
             await self._send(event)
         try:
             await until_one_ends(self._say(response), response.cancelled.wait())
-        except Exception as error:  # this response's; if the client has left, the next event raises
+        except Exception as error:  # an error of this response; if the client has left, the next event raises
             response.status = "failed"
             await self._send_error(refusal_of(error))
         if isinstance(response.text, LiveText):

@@ -1,7 +1,7 @@
-"""ElevenLabs' fields -> SpeechFields, and the shapes of its answers.
+"""The translation of ElevenLabs' fields to SpeechFields, and the shapes of its answers.
 
 Fields that steer ElevenLabs' own models are accepted and have no effect, because its clients send them by default.
-Fields that would change what is heard, and that this service does not support, are refused.
+Unsupported fields that would change the audio are refused.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from qwen_tts.errors import InvalidRequest
 
 DEFAULT_OUTPUT_FORMAT = "mp3_44100_128"
 _MP3 = ((22050, 32), (24000, 48), *((44100, kbit_s) for kbit_s in (32, 64, 96, 128, 192)))
-# The bit rates are those of the names: MP3 and Opus have the encoder's own.
+# The bit rates are only part of the names: MP3 and Opus have the encoder's own bit rates.
 OUTPUT_FORMATS: Mapping[str, tuple[AudioFormat, int]] = {
     **{f"mp3_{rate_hz}_{kbit_s}": ("mp3", rate_hz) for rate_hz, kbit_s in _MP3},
     **{f"opus_48000_{kbit_s}": ("opus", 48000) for kbit_s in (32, 64, 96, 128, 192)},
@@ -60,7 +60,7 @@ DeclinedFlag = Annotated[bool, _Declined]
 
 
 class VoiceSettings(BaseModel):
-    """`speed` is followed. The others steer ElevenLabs' own models and have no effect."""
+    """Settings of the speech. `speed` is applied. The others steer ElevenLabs' own models and have no effect."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,7 +73,7 @@ class VoiceSettings(BaseModel):
 
 
 class SpokenFields(SamplingFields):
-    """How something is spoken, with the model's own sampling parameters beside ElevenLabs' fields."""
+    """ElevenLabs' fields of an utterance, and the model's own sampling parameters."""
 
     voice_settings: VoiceSettings | None = None
     pronunciation_dictionary_locators: Declined = None
@@ -124,7 +124,7 @@ def speech_fields(
 
 
 def status_of(refusal: Refusal) -> str:
-    """Return ElevenLabs' name of that kind of error, or ours where it has none."""
+    """Return ElevenLabs' name of that kind of error, or this service's code if ElevenLabs has none."""
     code = refusal.code or refusal.type
     return _STATUSES.get(code, code)
 

@@ -48,7 +48,7 @@ class _ElevenLabsRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError:
-                raise  # of the URL's parameters, which FastAPI parses
+                raise  # an error in the URL's parameters, which FastAPI parses
             except Exception as error:
                 refusal = refusal_of(error)
                 return error_response(refusal, error_body(refusal))
@@ -63,7 +63,7 @@ def routes(service: SpeechService, bodies: BodyReader, limits: CallerLimits) -> 
     async def convert(
         voice_id: str, request: Request, output_format: _OutputFormat = DEFAULT_OUTPUT_FORMAT
     ) -> Response:
-        """ElevenLabs': speak a text, sent when it is complete."""
+        """Speak a text (ElevenLabs). The audio is sent when it is complete."""
         return await _convert(service, bodies, voice_id, request, output_format, stream=False)
 
     @router.post(
@@ -72,17 +72,16 @@ def routes(service: SpeechService, bodies: BodyReader, limits: CallerLimits) -> 
     async def convert_as_stream(
         voice_id: str, request: Request, output_format: _OutputFormat = DEFAULT_OUTPUT_FORMAT
     ) -> Response:
-        """ElevenLabs': speak a text, sent while it is being made."""
+        """Speak a text (ElevenLabs). The audio is sent while it is being made."""
         return await _convert(service, bodies, voice_id, request, output_format, stream=True)
 
     @router.websocket("/v1/text-to-speech/{voice_id}/stream-input")
     async def stream_input(voice_id: str, socket: WebSocket) -> None:
-        """ElevenLabs': text in while it is being written, audio out."""
         await ElevenLabsSocket(socket, voice_id, Speaker(service, limits, caller_of(socket))).run()
 
     @router.get("/v1/voices", responses=errors(500, 503, shape=ElevenLabsErrorAnswer))
     async def elevenlabs_voices(request: Request) -> ElevenLabsVoices:
-        """ElevenLabs': built-in voices, aliases, and the stored voices."""
+        """List the built-in voices, the aliases and the caller's stored voices (ElevenLabs)."""
         await service.models.load()
         return _voices(service, await service.library.list(caller_of(request)))
 

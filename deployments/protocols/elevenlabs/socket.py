@@ -6,9 +6,9 @@
     {text: "", or more, flush: true}                   (the rest of that text; the next text is another utterance)
     {text: ""}                                         (the rest of all text), {isFinal: true}, close 1000
 
-Speech begins with the first word, whatever `chunk_length_schedule` and `try_trigger_generation` say. Nothing here
-aligns characters with audio: `alignment` and `normalizedAlignment` are null. Errors are {message, error, code}, `code`
-being that of the close: 1008 for the client's, 1011 for the server's.
+Speech begins with the first word. `chunk_length_schedule` and `try_trigger_generation` have no effect. This service
+does not align characters with audio: `alignment` and `normalizedAlignment` are null. Errors are {message, error, code}.
+`code` is that of the close: 1008 for an error of the client, 1011 for an error of the server.
 """
 
 import base64
@@ -104,7 +104,7 @@ class ElevenLabsSocket:
             output_format=options.output_format,
         )
         if fields.response_format == "wav":
-            message = "output_format: several utterances in one stream are no WAV file; choose pcm"
+            message = "output_format wav is not supported for a stream of several utterances; choose pcm"
             raise InvalidRequest(message, "output_format", "invalid_output_format")
         return fields if fields.seed is not None else fields.model_copy(update={"seed": options.seed})
 
@@ -113,14 +113,14 @@ class ElevenLabsSocket:
         message, closing = first, False
         while True:
             if closing:
-                violation('text after {"text": ""}, which ends the text')
+                violation('text after {"text": ""}, which ended the text; open another connection')
             closing = not message.text
             self._add(message)
             if closing:
                 self._turns.end()
             message = await self._receive(options)
             if message.voice_settings not in (None, first.voice_settings):
-                violation("voice_settings are those of the first message; open another connection for others")
+                violation("voice_settings may not change after the first message; open another connection")
 
     def _add(self, message: _Message) -> None:
         """Add the text of a message to the utterance that is being written, or begin one."""
@@ -136,7 +136,7 @@ class ElevenLabsSocket:
             self._growing = None
 
     async def _speak(self, speech: ResolvedSpeech) -> None:
-        """Speak one text after the other, to the end."""
+        """Speak one text after the other until the client has ended the text."""
         async for text in self._turns:
             async with self._speaker.speak_live(speech, text) as pieces:
                 async for piece in pieces:
@@ -152,7 +152,7 @@ class ElevenLabsSocket:
         return parse_fields(_Message, {name: value for name, value in event.items() if name not in _CREDENTIALS})
 
     def _speaking(self) -> bool:
-        """Return whether the client waits for this service, not this service for the client."""
+        """Return whether speech is due and no text is being written. The client may then be silent."""
         return self._growing is None and self._turns.ahead > 0
 
     async def _refuse(self, refusal: Refusal) -> None:

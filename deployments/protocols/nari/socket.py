@@ -45,7 +45,6 @@ def routes(service: SpeechService, limits: CallerLimits) -> APIRouter:
 
     @router.websocket("/v1/audio/speech/ws")
     async def nari(socket: WebSocket) -> None:
-        """nari.speech.v1."""
         await NariSocket(socket, Speaker(service, limits, caller_of(socket))).run()
 
     return router

@@ -7,13 +7,14 @@
                                                   binary messages: the file, or PCM as it is made (stream_audio)
                                                   audio.done {utterance_index, sentence_index, total_bytes, error}
     input.done                                    session.done {utterance_index, total_sentences}
-    session.close                                 (what was asked for until then), close 1000
+    session.close                                 (the speech of all text until then), close 1000
 
-`split_granularity` sentence (the default) and clause: each is spoken as soon as the next one has begun, and the rest at
-input.done. none: all of it at input.done; but with stream_audio, while it is being written, word by word. An utterance
-waits for the one before it. Nothing here aligns words with audio: with word_timestamps the audio comes in audio.chunk
-events, whose `timestamps` are null. A fault of the client is an `error` and ends the connection; speech that fails is
-an `error` and audio.done with `error` true, and the next utterance may come.
+With `split_granularity` sentence (the default) or clause, each part is spoken once the next part has begun, and the
+last part at input.done. With none, the whole text is spoken at input.done; with none and stream_audio, it is spoken
+word by word while it is written. An utterance waits for the one before it. This service does not align words with
+audio: with word_timestamps the audio is sent in audio.chunk events, whose `timestamps` are null. A mistake of the
+client is answered with `error` and ends the connection. Speech that fails is answered with `error` and with audio.done,
+whose `error` is true. The client may then send the next utterance.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ from qwen_tts.errors import InvalidRequest
 
 _LONGEST_MESSAGE_BYTES = 4 * 1024 * 1024
 _LONGEST_TEXT_BYTES = 128 * 1024  # of an utterance
-_MOST_UTTERANCES = 8  # that wait
+_MOST_UTTERANCES = 8  # that wait, each with all its sentences
 
 
 def routes(service: SpeechService, limits: CallerLimits) -> APIRouter:
@@ -49,14 +50,13 @@ def routes(service: SpeechService, limits: CallerLimits) -> APIRouter:
 
     @router.websocket("/v1/audio/speech/stream")
     async def omni(socket: WebSocket) -> None:
-        """vLLM-Omni's."""
         await OmniSocket(socket, Speaker(service, limits, caller_of(socket))).run()
 
     return router
 
 
 class _Config(UtteranceFields):
-    response_format: AudioFormat = "wav"  # vLLM-Omni's
+    response_format: AudioFormat = "wav"  # vLLM-Omni's default
     stream_audio: StrictBool = False
     split_granularity: Literal["none", "sentence", "clause"] = "sentence"
     word_timestamps: StrictBool = False
@@ -92,7 +92,7 @@ class _Sentence:
 
 @dataclass(frozen=True)
 class _End:
-    """Of an utterance."""
+    """The end of an utterance."""
 
     utterance: int
     sentences: int
@@ -144,7 +144,7 @@ class OmniSocket:
                     violation(f"{kind} after session.close")
                 case "session.config":
                     if self._text_bytes:
-                        violation("session.config inside an utterance; send input.done before")
+                        violation("session.config inside an utterance; send input.done first")
                     session = await self._configure(fields)
                 case "input.text":
                     await self._append(session, parse_fields(_Text, fields).text)
@@ -160,7 +160,7 @@ class OmniSocket:
     async def _append(self, session: _Session, text: str) -> None:
         self._text_bytes += len(text.encode())
         if self._text_bytes > _LONGEST_TEXT_BYTES:
-            message = f"an utterance has at most {_LONGEST_TEXT_BYTES} bytes of text; send input.done before"
+            message = f"an utterance may have at most {_LONGEST_TEXT_BYTES} bytes of text; send input.done earlier"
             raise InvalidRequest(message, "text", "input_too_long")
         self._rest += text
         with renamed_fields({"input": "text"}):
@@ -197,7 +197,7 @@ class OmniSocket:
         self._sentences += 1
 
     async def _speak(self) -> None:
-        """Do the work in its order, until session.close."""
+        """Process the queued work in order, until session.close."""
         async for work in self._turns:
             match work:
                 case _Sentence():
@@ -224,7 +224,7 @@ class OmniSocket:
                     else:
                         await self._socket.send_bytes(piece)
                     sent, chunks = sent + len(piece), chunks + 1
-        except Exception as error:  # this sentence's; if the client has left, the next message raises
+        except Exception as error:  # an error of this sentence; if the client has left, the next message raises
             failed = True
             discard = {"partial_audio": True, "action": "discard"} if sent else {}
             await self._send("error", **_fault(refusal_of(error)), **discard)
@@ -243,7 +243,7 @@ class OmniSocket:
 
 
 def _chunk(output: AudioOutput, sent: int, pcm: bytes) -> dict[str, object]:
-    """Return when 16-bit PCM is heard that comes after `sent` bytes."""
+    """Return the fields of an audio.chunk of 16-bit PCM that comes after `sent` bytes."""
     bytes_per_ms = 2 * output.rate_hz / 1000
     return {
         "chunk_start_ms": round(sent / bytes_per_ms),

@@ -1,4 +1,4 @@
-"""OpenAI's HTTP protocol and our extensions of it: speech, batches, voices, consents, models and voice design.
+"""OpenAI's HTTP protocol and its extensions: speech, batches, voices, consents, models and voice design.
 
 The field names and answers of this protocol stay in this folder. Live text and WebSockets belong to other protocols.
 """

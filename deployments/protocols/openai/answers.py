@@ -41,7 +41,7 @@ class InputTokenDetails(BaseModel):
 
 
 class UsageObject(BaseModel):
-    """Tokens of text, and frames of 80 ms: of the reference in the input, of the speech in the output."""
+    """Counts of the input (text tokens and reference frames) and the output (speech frames). A frame is 80 ms."""
 
     input_tokens: int
     output_tokens: int
@@ -50,7 +50,7 @@ class UsageObject(BaseModel):
 
 
 class BatchResult(BaseModel):
-    """One item's, in the order of the items. `error` is there where the audio is not."""
+    """The result of one item, in the order of the items. It has either audio or an error."""
 
     index: int
     status: Literal["success", "error"]
@@ -120,7 +120,7 @@ class VoiceDeleted(BaseModel):
 
 
 class Preview(BaseModel):
-    """`audio` is a WAV file in base64; `flaw` says why it is poor to clone from."""
+    """A candidate of a voice design. `audio` is a WAV file in base64. `flaw` says why it is unfit to clone from."""
 
     object: Literal["audio.voice_preview"] = "audio.voice_preview"
     id: str | None

@@ -1,4 +1,4 @@
-"""POST /v1/audio/speech/batch: many utterances, each of which succeeds or fails by itself."""
+"""POST /v1/audio/speech/batch: several utterances, each of which succeeds or fails by itself."""
 
 import asyncio
 import base64
@@ -29,10 +29,9 @@ Fields = dict[str, Any]
 
 
 class BatchBody(UtteranceFields):
-    """Up to 32 items, and fields that all items share. An item's own field comes before a shared one.
+    """Up to 32 items, and fields that all items share. An item's own field overrides a shared one."""
 
-    (For /openapi.json: items are parsed one by one.)
-    """
+    # Only for /openapi.json: items are parsed one by one.
 
     items: Annotated[list[Utterance], Field(min_length=1, max_length=MAX_ITEMS)]
 
@@ -48,7 +47,7 @@ def routes(service: SpeechService, bodies: BodyReader, limits: CallerLimits) -> 
         ),
     )
     async def batch(request: Request) -> BatchAnswer:
-        """Speak up to 32 texts, some at a time. An item that fails says so in its result, and only there."""
+        """Speak up to 32 texts, several at the same time. The error of an item is in that item's result."""
         async with bodies.read(request, JSON) as content:
             items = parse_batch(content)
             caller = caller_of(request)
@@ -59,7 +58,7 @@ def routes(service: SpeechService, bodies: BodyReader, limits: CallerLimits) -> 
                 async with places:
                     return await _item(service, limits, caller, index, fields, room)
 
-            await service.models.load()  # before the items, which would all report the same
+            await service.models.load()  # before the items, which would all report the same error
             async with asyncio.TaskGroup() as group:  # it stops all items when the caller leaves
                 tasks = [group.create_task(in_turn(index, fields)) for index, fields in enumerate(items)]
         results = [task.result() for task in tasks]
@@ -104,7 +103,7 @@ async def _item(
         resolved, spoken = await service.prepare(caller, item.resolved(), item.input, item.sent_as)
         item.check_task(resolved.card)
         file = await audio_file(service.speak(resolved, spoken, whole=True, room=room))
-    except Exception as error:  # of any kind: it is this item's alone
+    except Exception as error:  # any error is an error of this item alone
         return _failed(index, refusal_of(error))
     return BatchResult(
         index=index,

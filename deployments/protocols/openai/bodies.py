@@ -11,7 +11,7 @@ from qwen_tts.config import LANGUAGE_AUTO
 
 
 class Utterance(UtteranceFields):
-    """A text, and how it is spoken."""
+    """A text to speak, and the fields that say how."""
 
     input: StrictStr
 
@@ -24,7 +24,7 @@ class SpeechBody(Utterance):
 
 
 class DesignBody(BaseModel):
-    """POST /v1/audio/voices/design. With `name` the best candidate is stored; without, all are previews."""
+    """POST /v1/audio/voices/design. With `name` the first candidate without a flaw is stored as a voice."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -30,7 +30,7 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
     async def consents(
         request: Request, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> ConsentList:
-        """The caller's consents, latest first; the next page is `after` the last one's id."""
+        """List the caller's consents, latest first. For the next page send the last id as `after`."""
         page, caller = service.consents.page, caller_of(request)
         records, has_more = await service.library.storage.run(page, caller, after, limit)
         data = [show_consent(record) for record in records]
@@ -43,7 +43,7 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
         openapi_extra=_FORM,
     )
     async def add_consent(request: Request) -> Consent:
-        """Store a recording, of 1 to 60 s, in which a speaker consents to being cloned."""
+        """Store a recording of 1 to 60 s in which a speaker consents to being cloned."""
         async with bodies.read(request, FORM) as body:
             content_type = request.headers.get("content-type", "")
             upload = await parse_consent(content_type, body, service.library.max_audio_bytes)
@@ -51,7 +51,7 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
 
     @router.get("/v1/audio/voice_consents/{consent_id}", responses=errors(404, 500, 503))
     async def consent(consent_id: str, request: Request) -> Consent:
-        """A recorded consent."""
+        """Return a recorded consent."""
         return show_consent(await service.library.storage.run(service.consents.get, caller_of(request), consent_id))
 
     @router.post(
@@ -60,7 +60,7 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
         openapi_extra=json_body(RenameBody, rename={"name": "Anna, November"}),
     )
     async def rename_consent(consent_id: str, request: Request) -> Consent:
-        """Give a consent another label."""
+        """Change the label of a consent."""
         async with bodies.read(request, JSON) as content:
             body = parse_body(RenameBody, content)
         check_label("name", body.name)

@@ -28,7 +28,7 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
         ),
     )
     async def design_voice(request: Request) -> PreviewList | DesignedVoiceAnswer:
-        """Previews of a described voice; with a name, the best of them is stored as well."""
+        """Make previews of a described voice. With a name, the first one without a flaw is stored as a voice."""
         async with bodies.read(request, JSON) as content:
             body = parse_body(DesignBody, content)
         service.limits.check_other("input", body.input)

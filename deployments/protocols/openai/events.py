@@ -1,4 +1,4 @@
-"""Speech as server-sent events: OpenAI's `speech.audio.*`, with what vLLM-Omni adds to them."""
+"""Speech as server-sent events: OpenAI's `speech.audio.*`, with the fields that vLLM-Omni adds."""
 
 import base64
 import json
@@ -18,8 +18,7 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 def speech_events(text: str) -> StreamedBody:
     """Return the body of an answer that sends the speech of `text` as events.
 
-    Each piece of the file is an event. The last event says how the speech ended and when each piece of `text` is
-    heard.
+    Each piece of the file is an event. The last event has the finish reason and the times of each piece of `text`.
     """
 
     async def events(audio: AsyncIterator[bytes], speech: EncodedSpeech) -> AsyncIterator[bytes]:

@@ -13,24 +13,24 @@ def routes(service: SpeechService) -> APIRouter:
 
     @router.get("/healthz", responses=errors(500))
     async def healthz() -> Alive:
-        """The process is alive."""
+        """Return 200 while the process is alive."""
         return Alive()
 
     @router.get("/readyz", responses=errors(500, 503))
     async def readyz() -> Ready:
-        """200 once every model has loaded and spoken; asks the replicas each time."""
+        """Return 200 once every model has loaded and spoken. Every request checks the replicas."""
         await service.models.check()
         return Ready(models=[card.name for card in service.models])
 
     @router.get("/v1/models", responses=errors(500, 503))
     async def models() -> ModelList:
-        """The loaded models."""
+        """List the loaded models."""
         await service.models.load()
         return ModelList(data=[_shown(card, service.started_s) for card in service.models])
 
     @router.get("/v1/models/{model:path}", responses=errors(404, 500, 503))
     async def model(model: str) -> Model:
-        """A loaded model."""
+        """Return a loaded model."""
         await service.models.load()
         return _shown(service.models.named(model), service.started_s)
 

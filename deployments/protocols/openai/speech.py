@@ -33,7 +33,7 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
         ),
     )
     async def speech(request: Request) -> Response:
-        """Speak a text. The audio leaves while it is being made, unless `stream` is false."""
+        """Speak a text. The audio is sent while it is being made, unless `stream` is false."""
         async with bodies.read(request, JSON) as content:
             body = parse_body(SpeechBody, content)
             events = body.stream_format == "sse"

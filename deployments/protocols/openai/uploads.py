@@ -26,7 +26,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class ConsentUpload:
-    """A recorded consent to store. `language` is a BCP 47 tag, not looked into."""
+    """A recorded consent to store. `language` is a BCP 47 tag, which is not checked."""
 
     name: str
     language: str
@@ -34,23 +34,23 @@ class ConsentUpload:
 
 
 async def parse_upload(content_type: str, body: bytes, max_audio_bytes: int) -> Upload:
-    """Raises InvalidRequest naming the field at fault."""
+    """Return the voice in a form. Raises InvalidRequest naming the field at fault."""
     form = await parse_form(content_type, body, texts=_TEXTS, audio="audio_sample", max_audio_bytes=max_audio_bytes)
     texts = form.texts
     if (kind := texts.get("type", "audio_sample")) != "audio_sample":
-        message = f"type {kind!r} is not offered here; send audio_sample, or POST /v1/audio/voices/design"
+        message = f"type {kind!r} is not supported; send audio_sample, or use POST /v1/audio/voices/design"
         raise form_fault("type", message)
     for name in ("name", "consent"):
         if not texts.get(name, "").strip():
-            what = "the speaker's consent to being cloned, or its id" if name == "consent" else "what to call the voice"
-            raise form_fault(name, f"{name} is missing: give {what}", "missing_field")
+            what = "the speaker's consent to being cloned, or its id" if name == "consent" else "a name for the voice"
+            raise form_fault(name, f"{name} is missing: send {what}", "missing_field")
     if len(texts["consent"]) > _MAX_CONSENT_CHARACTERS:
         raise form_fault("consent", f"consent is longer than {_MAX_CONSENT_CHARACTERS} characters")
     ref_text = texts.get("ref_text") or None
     if ref_text is not None and not ref_text.strip():
-        raise form_fault("ref_text", "ref_text is blank: give the words spoken in audio_sample, or omit it")
+        raise form_fault("ref_text", "ref_text is blank: send the words spoken in audio_sample, or omit it")
     if ref_text is not None and _flag(texts, "x_vector_only_mode"):
-        message = "ref_text is not used with x_vector_only_mode; leave one of them out"
+        message = "ref_text is not used with x_vector_only_mode; omit one of them"
         raise form_fault("ref_text", message, "conflicting_fields")
     return Upload(
         name=texts["name"],
@@ -63,7 +63,7 @@ async def parse_upload(content_type: str, body: bytes, max_audio_bytes: int) -> 
 
 
 async def parse_consent(content_type: str, body: bytes, max_audio_bytes: int) -> ConsentUpload:
-    """Raises InvalidRequest naming the field at fault."""
+    """Return the consent in a form. Raises InvalidRequest naming the field at fault."""
     form = await parse_form(
         content_type, body, texts=_CONSENT_TEXTS, audio="recording", max_audio_bytes=max_audio_bytes
     )
@@ -73,7 +73,7 @@ async def parse_consent(content_type: str, body: bytes, max_audio_bytes: int) ->
 
 
 def check_label(name: str, text: str) -> None:
-    """Raises InvalidRequest."""
+    """Raise InvalidRequest if the text of the field `name` is blank or too long."""
     if not text.strip():
         raise form_fault(name, f"{name} is missing", "missing_field")
     if len(text) > _MAX_LABEL_CHARACTERS:

@@ -26,19 +26,19 @@ from deployments.voices.record import VoiceRecord
 _UPLOAD = form_body(
     "audio_sample",
     {
-        "name": "what to call the voice: letters, digits, '_', '.' and '-'",
+        "name": "a name for the voice: letters, digits, '_', '.' and '-'",
         "consent": "the speaker's consent to being cloned, in words or as the id of a recorded one",
     },
     {
-        "ref_text": "the words spoken in the recording; without, only the sound of the voice is used",
-        "speaker_description": "for people to read",
+        "ref_text": "the words spoken in the recording; without them only the sound of the voice is used",
+        "speaker_description": "a description for people to read",
         "x_vector_only_mode": "true or false: use only the sound of the voice",
         "overwrite": "true or false: replace a voice of that name",
         "type": "audio_sample",
     },
 )
 _RECORDING = files(
-    "The recording, in the container it came in", "audio/*", "video/*", "application/octet-stream"
+    "The recording, in the container in which it was uploaded", "audio/*", "video/*", "application/octet-stream"
 ) | errors(404, 500, 503)
 
 
@@ -47,7 +47,7 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
 
     @router.get("/v1/audio/voices", responses=errors(500, 503))
     async def voices(request: Request) -> VoiceList:
-        """Built-in speakers of every model with the languages they speak, and the caller's stored voices."""
+        """List the built-in speakers of every model with their languages, and the caller's stored voices."""
         await service.models.load()
         return _all_voices(service, await service.library.list(caller_of(request)))
 
@@ -67,7 +67,7 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
 
     @router.get("/v1/audio/voices/{name}", responses=errors(404, 500, 503))
     async def voice(name: str, request: Request) -> StoredVoice:
-        """A stored voice."""
+        """Return a stored voice."""
         return show_voice(await service.library.get(caller_of(request), name))
 
     @router.get(
@@ -76,14 +76,14 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
         responses=_RECORDING,
     )
     async def voice_audio(name: str, request: Request) -> Response:
-        """The recording as it was uploaded."""
+        """Return the recording as it was uploaded."""
         record, audio = await service.library.audio(caller_of(request), name)
         headers = {"X-Content-Type-Options": "nosniff", "Content-Disposition": f'attachment; filename="{record.name}"'}
         return Response(audio, media_type=record.mime_type, headers=headers)
 
     @router.delete("/v1/audio/voices/{name}", responses=errors(404, 500, 503))
     async def delete_voice(name: str, request: Request) -> VoiceDeleted:
-        """Forget a stored voice, everywhere."""
+        """Delete a stored voice, with its recording."""
         await service.library.delete(caller_of(request), name)
         return VoiceDeleted(id=name)
 
