@@ -1,4 +1,4 @@
-"""`qwen-tts api-key`: keys of those who may use the service."""
+"""`qwen-tts api-key`: keys for the callers of the service."""
 
 import re
 
@@ -7,7 +7,7 @@ import click
 
 @click.group("api-key")
 def api_key() -> None:
-    """Keys of those who may use the service."""
+    """Keys for the callers of the service."""
 
 
 @api_key.command("create")
@@ -21,7 +21,9 @@ def create(name: str) -> None:
     from deployments.access.key_file import KEY_NAME, hash_key, new_key
 
     if not re.fullmatch(KEY_NAME, name):
-        raise click.ClickException("NAME may have 64 ASCII letters, digits, '.', '_' and '-', a letter or digit first")
+        raise click.ClickException(
+            "NAME must be 1 to 64 ASCII letters, digits, '.', '_' or '-', and begin with a letter or digit"
+        )
     key = new_key()
     click.echo(f'- {{name: "{name}", hash: "{hash_key(key)}"}}')
     click.echo(f"The key of {name}, shown this once: {key}", err=True)

@@ -1,4 +1,4 @@
-"""The service on one machine: a Ray of its own, the application, and nothing left behind."""
+"""The service on one machine: it starts a new Ray and the application, and stops both at the end."""
 
 import os
 import subprocess
@@ -28,11 +28,11 @@ _KILLED = "killed due to memory pressure"
 @contextmanager
 def local_service(args: AppArgs, host: str, port: int) -> Iterator[None]:
     """Start Ray and the application, and stop both at the end. Raises StartFailed."""
-    # Ray runs its workers at niceness 15, where any other program of this machine would silence them.
+    # Ray runs its workers at niceness 15. Any other program of the machine would then take their CPU time.
     os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         try:
-            # "local" always starts a Ray of our own, whatever other cluster this machine may know of.
+            # "local" always starts a new Ray, even if this machine is configured for another cluster.
             ray.init(
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, _MIN_CPUS),

@@ -18,7 +18,7 @@ def main() -> None:
 
 
 class _ClusterCommands(click.Group):
-    """The commands of the package `cluster`, which is imported when one is called: it needs an extra of its own."""
+    """The commands of the package `cluster`, which is imported when one is called, because it needs an extra."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return self._group().list_commands(ctx)

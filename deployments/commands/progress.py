@@ -1,4 +1,4 @@
-"""How far the start of each deployment has come, on the terminal."""
+"""The progress of each deployment's start, on the terminal."""
 
 import shutil
 import time
@@ -12,7 +12,7 @@ _UP_AND_CLEAR = "\x1b[{lines}F\x1b[J"
 class Progress:
     """A line per deployment, rewritten in place on a terminal. Elsewhere every state is a line of its own.
 
-    `names` has the deployments and how they are called on the screen.
+    `names` maps each deployment to its name on the screen.
     """
 
     def __init__(self, screen: TextIO, names: Mapping[str, str], in_place: bool) -> None:

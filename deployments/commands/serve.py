@@ -30,7 +30,7 @@ _FOLLOW_S = 0.5
 @click.option(
     "--log-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the lines of Ray, Serve and the replicas go; default: ~/.local/state/qwen-tts/serve-PORT.log",
+    help="File for the lines of Ray, Serve and the replicas; default: ~/.local/state/qwen-tts/serve-PORT.log",
 )
 def serve(
     config: Path | None, models: tuple[str, ...], host: str, port: int, verbose: bool, log_file: Path | None
@@ -39,7 +39,7 @@ def serve(
     args = _settings(config, models)
     keys = _describe_keys(args)
     path = log_file or Path("~/.local/state/qwen-tts").expanduser() / f"serve-{port}.log"
-    # Ray reads these when it is imported: no statistics are sent, lines of replicas have no colours, none are left out.
+    # Ray reads these when it is imported: no statistics are sent; lines of replicas have no colours, all are printed.
     for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_COLOR_PREFIX", "0"), ("RAY_DEDUP_LOGS", "0")):
         os.environ.setdefault(name, value)
     click.echo(f"Log: {path}")
@@ -125,7 +125,7 @@ def ready_text(args: "AppArgs", configs: "Mapping[str, ModelConfig]", url: str, 
 
 
 def _first_request(configs: "Mapping[str, ModelConfig]") -> str | None:
-    """Fields of a request that one of the models can speak without a recording, or None."""
+    """Return the fields of a request that one of the models can speak without a recording, or None."""
     by_type = {config.tts_model_type: config for config in reversed(list(configs.values()))}
     if "custom_voice" in by_type:
         voice = f'"voice": "{by_type["custom_voice"].speakers[0]}"'
@@ -137,14 +137,14 @@ def _first_request(configs: "Mapping[str, ModelConfig]") -> str | None:
 
 
 def _program() -> str:
-    """How this command was called."""
+    """Return the name or path by which this command was called."""
     called = Path(sys.argv[0])
     found = shutil.which(called.name)
     return called.name if found is not None and Path(found) == called else str(called)
 
 
 def _settings(config: Path | None, models: tuple[str, ...]) -> "AppArgs":
-    """Raises click.ClickException."""
+    """Return the settings of the command line. Raises click.ClickException."""
     import yaml
     from pydantic import ValidationError
 
@@ -162,7 +162,7 @@ def _settings(config: Path | None, models: tuple[str, ...]) -> "AppArgs":
 
 
 def _describe_keys(args: "AppArgs") -> str:
-    """Raises click.ClickException."""
+    """Return one line about the API keys. Raises click.ClickException."""
     from deployments.access.api_keys import ApiKeys
     from deployments.access.key_file import KeyFileError
 

@@ -22,10 +22,10 @@ class ServiceLog:
     def __init__(self, path: Path, max_bytes: int = _MAX_BYTES) -> None:
         self.path = path
         self._max_bytes = max_bytes
-        self._partial = b""  # a line of which the end has not been written yet
+        self._partial = b""  # the last line, whose end has not been written yet
 
     def __enter__(self) -> "ServiceLog":
-        """Raises StartFailed."""
+        """Open the file and redirect the output to it. Raises StartFailed."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._keep_predecessor()

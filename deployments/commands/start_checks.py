@@ -1,4 +1,4 @@
-"""What is checked before Ray starts, so that a mistake costs a second and one line, not a minute and a traceback."""
+"""The checks before Ray starts, so that a mistake costs a second and one line, not a minute and a traceback."""
 
 import math
 import shutil
@@ -16,7 +16,7 @@ from qwen_tts.embedded import embedded_checkpoint
 from qwen_tts.errors import CheckpointError, UnsupportedError
 from qwen_tts.native.transformer import find_compiler
 
-# Of Ray's object store. Requests and answers are small; reference recordings are the largest objects (12 MB).
+# The size of Ray's object store. Requests and answers are small; reference recordings are the largest objects (12 MB).
 OBJECT_STORE_BYTES = 1_000_000_000
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Ray puts its object store
 # A replica without weights (Python, torch and Ray); Ray's own processes and this one count as two. With default
@@ -34,7 +34,7 @@ class StartFailed(Exception):
 
 @dataclass(frozen=True)
 class Memory:
-    """Of this machine, or of the container that this process is in."""
+    """The memory of this machine, or of the container that this process is in."""
 
     total_bytes: int
     free_bytes: int
@@ -49,7 +49,7 @@ class Checkpoint:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise StartFailed where the port cannot be listened on. Serve's proxy would retry for ever."""
+    """Raise StartFailed if the port cannot be listened on. Serve's proxy would retry for ever."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -79,7 +79,7 @@ def _find_checkpoint(model: ModelArgs) -> Checkpoint:
     except CheckpointError as error:
         reason = str(error).splitlines()[0].rstrip(".:")
         raise StartFailed(
-            f"model {model.name}: {reason}; name a directory in the released layout, or a hub id and have a network"
+            f"model {model.name}: {reason}; name a directory in the released layout, or a hub id that can be downloaded"
         ) from None
     if model.type not in (None, config.tts_model_type):
         raise StartFailed(
@@ -89,7 +89,7 @@ def _find_checkpoint(model: ModelArgs) -> Checkpoint:
 
 
 def count_parameters(file: Path) -> int:
-    """Return how many numbers a safetensors file has. Raises CheckpointError."""
+    """Return the number of parameters in a safetensors file. Raises CheckpointError."""
     try:
         with safe_open(file, framework="pt") as stored:
             names = stored.keys()
@@ -101,9 +101,9 @@ def count_parameters(file: Path) -> int:
 
 
 def check_memory(args: AppArgs, checkpoints: Mapping[str, Checkpoint], memory: Memory | None) -> None:
-    """Raise StartFailed where the weights and the processes do not fit into the free memory, if that is known.
+    """Raise StartFailed if the weights and the processes do not fit into the free memory. `memory` None is unknown.
 
-    Pools are left out: their memory is committed as it is used.
+    Pools are not counted: their memory is committed as it is used.
     """
     if memory is None:
         return
@@ -124,7 +124,7 @@ def _talkers(args: AppArgs) -> list[TalkerArgs]:
 
 
 def _weights(args: AppArgs, checkpoints: Mapping[str, Checkpoint]) -> Iterator[int]:
-    """Bytes of weights in the machine's memory, not a GPU's."""
+    """Yield the bytes of weights in the machine's memory, not a GPU's."""
     codecs = set()
     for model, talker in zip(args.models, _talkers(args), strict=True):
         directory = checkpoints[model.name].directory
@@ -151,7 +151,7 @@ def read_memory() -> Memory | None:
 
 
 def notes(args: AppArgs) -> list[str]:
-    """Return a line for everything that makes the service slower than it could be. Raises StartFailed."""
+    """Return a line for each condition that makes the service slower. Raises StartFailed."""
     return [note for note in (_compiler_note(args), _shared_memory_note()) if note is not None]
 
 
@@ -181,7 +181,7 @@ def _shared_memory_note() -> str | None:
 
 
 def describe_failure(part: str, message: str) -> str:
-    """Return one line for a deployment's message, which is mostly a traceback."""
+    """Return one line for a deployment's message, which usually is a traceback."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     assert lines, f"{part} has failed without a message"
     last = lines[-1]

@@ -87,7 +87,7 @@ def test_a_hub_id_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     message = refusal(model(Path("somebody/some-model")))
     assert "somebody/some-model" in message
     assert "Name or service not known" in message
-    assert "have a network" in message
+    assert "a hub id that can be downloaded" in message
 
 
 def test_memory_that_is_too_small_for_the_processes() -> None:
