@@ -1,4 +1,4 @@
-"""One service with default settings for all tests of this package. It ends before tests of other packages begin."""
+"""One service with default settings for all tests of this package. It stops before tests of other packages begin."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What a new user does: start the command, and run every snippet of the documents."""
+"""The first steps of a new user: start the command, and run every snippet of the documents."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.recordings import wav
 BLOCKS = {page: blocks(read_page(page)) for page in PAGES}
 SNIPPETS = {page: [block for block in found if block.language in ("bash", "python")] for page, found in BLOCKS.items()}
 SETTINGS = [(page, block.code) for page, found in BLOCKS.items() for block in found if block.language == "yaml"]
-# What the snippets of each page write. The pages that are not here write nothing.
+# The files that the snippets of each page write. The snippets of other pages write none.
 WRITTEN = {
     "README.md": {"speech.wav", "openai.wav", "warm.json", "anna.wav"},
     "docs/clients.md": {
@@ -42,7 +42,7 @@ def test_ready_says_where_and_whose_voice_it_is(serving: Running) -> None:
 
 @pytest.mark.parametrize("page", [page for page, snippets in SNIPPETS.items() if snippets])
 def test_every_snippet_runs(page: str, serving: Running, tmp_path: Path) -> None:
-    """In the order of the page, in a folder where a recording and the demo checkpoints lie."""
+    """Run the snippets in the order of the page, in a folder with a recording and the demo checkpoints."""
     (tmp_path / "reference.wav").write_bytes(wav("high"))
     (tmp_path / "qwen_tts").symlink_to(ROOT / "qwen_tts")
     given = {path.name for path in tmp_path.iterdir()}

@@ -1,4 +1,4 @@
-"""The service is listened to: a recogniser must hear what was asked for, and nothing must make that a formality."""
+"""A recogniser listens to the service. It must hear the requested words, and other words must fail the same check."""
 
 import re
 from typing import get_args
@@ -25,7 +25,7 @@ STRINGS = (
     "Seven three nine six.",
     "Four one zero five.",
 )
-# Whole sentences, none of them practised.
+# Whole sentences. The demo was trained on none of them.
 SENTENCES = (
     "Please bring seven green apples home when you come back tomorrow.",
     "The children were playing in the garden behind the old house.",
@@ -35,7 +35,7 @@ SENTENCES = (
     "She put the letter on the table and went to bed.",
 )
 SEED = 1
-# Of these 24 digits and 68 words the demo misses some; noise, or other words, miss most.
+# The demo misses some of these 24 digits and 68 words. Noise, or other words, miss most of them.
 MOST_ERRORS = 0.3
 MOST_ERRORS_OF_SENTENCES = {"ryan": 0.5, "serena": 0.75, "aiden": 0.5}
 
@@ -51,7 +51,7 @@ def speech(serving: Running, text: str, **fields: object) -> Samples:
     body = {"input": text, "seed": SEED, "stream": False, "response_format": "wav", **fields}
     answer = httpx.post(f"http://127.0.0.1:{serving.port}/v1/audio/speech", json=body, timeout=120)
     assert answer.status_code == 200, answer.text[:500]
-    assert answer.headers["X-Finish-Reason"] == "stop", "it ends by itself"
+    assert answer.headers["X-Finish-Reason"] == "stop", "the speech was cut off"
     return decode_audio(answer.content).samples
 
 
@@ -66,7 +66,7 @@ def test_what_is_said_is_what_was_written(serving: Running, recogniser: DigitGra
     heard = [recogniser.hear(speech(serving, text, voice=speaker)) for text in STRINGS]
     assert error_rate(STRINGS, heard) <= MOST_ERRORS, heard
     others = (*STRINGS[1:], STRINGS[0])
-    assert error_rate(others, heard) > 0.6, "the measure tells these words from others"
+    assert error_rate(others, heard) > 0.6, "the measure does not tell these words from others"
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
@@ -75,7 +75,7 @@ def test_a_sentence_is_heard_among_the_words_of_others(serving: Running, speaker
     recogniser = WordGrammar(word for sentence in wanted for word in sentence.split())
     heard = [recogniser.hear(speech(serving, sentence, voice=speaker)) for sentence in SENTENCES]
     assert jiwer.wer(wanted, heard) <= MOST_ERRORS_OF_SENTENCES[speaker], heard
-    assert jiwer.wer([*wanted[1:], wanted[0]], heard) > 0.9, "the measure tells these sentences from others"
+    assert jiwer.wer([*wanted[1:], wanted[0]], heard) > 0.9, "the measure does not tell these sentences from others"
 
 
 def test_text_that_comes_word_by_word_is_said_as_well(serving: Running, recogniser: DigitGrammar) -> None:
@@ -119,11 +119,11 @@ def test_the_words_of_every_answer_are_heard(
     "voice", [{"voice": "ryan"}, {"instructions": "A man with a low voice."}], ids=["ryan", "designed"]
 )
 def test_a_long_text_is_said_in_order(serving: Running, recogniser: DigitGrammar, voice: dict[str, str]) -> None:
-    """In pieces that are spoken at once: some hundred digits."""
+    """Some hundred digits, in pieces that are spoken at the same time."""
     text = " ".join(STRINGS * 4)
     heard = recogniser.hear(speech(serving, text, **voice))
     assert error_rate((text,), [heard]) <= MOST_ERRORS, heard
-    assert error_rate((" ".join(reversed(STRINGS * 4)),), [heard]) > 0.4, "the measure tells their order"
+    assert error_rate((" ".join(reversed(STRINGS * 4)),), [heard]) > 0.4, "the measure does not notice their order"
 
 
 def test_streamed_samples_are_the_samples(serving: Running) -> None:
@@ -132,6 +132,6 @@ def test_streamed_samples_are_the_samples(serving: Running) -> None:
     url = f"http://127.0.0.1:{serving.port}/v1/audio/speech"
     with httpx.stream("POST", url, json=body, timeout=120) as answer:
         pieces = list(answer.iter_raw())
-    assert len(pieces) > 2, "it came in pieces"
+    assert len(pieces) > 2, "the audio was not sent in pieces"
     streamed = np.frombuffer(b"".join(pieces), "<i2").astype(np.float32) / 32768
     assert np.abs(streamed - whole).max() < 1.5 / 32768, "but for rounding"

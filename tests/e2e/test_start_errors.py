@@ -1,4 +1,4 @@
-"""A service that cannot start says why in one line and ends with code 1."""
+"""A service that cannot start prints the reason in one line and ends with code 1."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""A service that is stopped, in whichever way, ends in order and leaves no process behind."""
+"""A service that is stopped ends in order and leaves no process behind, for each way to stop it."""
 
 import os
 import signal
@@ -25,8 +25,8 @@ def test_a_stopped_service_leaves_no_process(
     settings.write_text(f"models: [{{name: tiny, checkpoint: {tmp_path / 'tiny'}}}]\ntalker: {{compile: false}}\n")
     with start(tmp_path, "--config", str(settings)) as serving:
         family = [psutil.Process(serving.process.pid), *psutil.Process(serving.process.pid).children(recursive=True)]
-        assert len(family) > 5, "Ray and the replicas run as children"
-        assert {process.nice() for process in family} == {os.nice(0)}, "Ray's own niceness is 15"
+        assert len(family) > 5, "Ray and the replicas do not run as children"
+        assert {process.nice() for process in family} == {os.nice(0)}, "the workers run at Ray's niceness of 15"
         send(serving.process.pid, number)
         assert serving.process.wait() == 0
         _, alive = psutil.wait_procs(family, timeout=60)

@@ -1,4 +1,4 @@
-"""API keys: what the file may say, who a header is, and how much a key may ask."""
+"""API keys: the contents of the file, the caller of a header, and the limits of a key."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ HASH = hash_key("alice's key")
 
 
 def write(file: Path, *keys: dict[str, object]) -> Path:
-    """Replaces the file as a mounted Secret is replaced: whole, under another inode."""
+    """Replace the whole file by one with another inode, as Kubernetes replaces a mounted Secret."""
     new = file.with_suffix(".new")
     new.write_text(yaml.safe_dump(list(keys)))
     os.replace(new, file)
@@ -102,7 +102,7 @@ def test_either_header_will_do(file: Path, headers: dict[str, str]) -> None:
 def test_nothing_else_will(file: Path, headers: dict[str, str], word: str) -> None:
     refused = refusal(ApiKeys(file), headers)
     assert word in refused.message
-    assert "wrong" not in refused.message, "what was sent is not repeated"
+    assert "wrong" not in refused.message, "the message repeats the key that was sent"
 
 
 def test_without_a_file_everyone_is_welcome_and_an_empty_one_lets_nobody_in(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_serve_does_not_start_without_its_keys(tmp_path: Path) -> None:
 
 
 def look(keys: ApiKeys) -> None:
-    """Twice: a file that has just changed may be one that is still being written."""
+    """Look at the file twice: a file that has just changed may still be being written."""
     keys.look()
     keys.look()
 
@@ -164,7 +164,7 @@ def test_a_changed_file_counts_once_it_has_looked_the_same_twice(file: Path) -> 
     keys = ApiKeys(file)
     write(file, {"name": "carol", "hash": hash_key("carol's")})
     keys.look()
-    assert keys.authenticate({"xi-api-key": "alice's key"}).name == "alice", "perhaps it is only the file's beginning"
+    assert keys.authenticate({"xi-api-key": "alice's key"}).name == "alice", "a file that may be half written was read"
     keys.look()
     assert keys.authenticate({"xi-api-key": "carol's"}).name == "carol"
     refusal(keys, {"xi-api-key": "alice's key"})
@@ -174,7 +174,7 @@ def test_a_changed_file_counts_once_it_has_looked_the_same_twice(file: Path) -> 
 
 
 def test_the_beginning_of_a_file_drops_no_keys(file: Path) -> None:
-    """Each half of a YAML list of one-line entries is a YAML list."""
+    """The first half of a YAML list of one-line entries is a YAML list too."""
     keys, text = ApiKeys(file), file.read_text()
     file.write_text(text[: text.index("\n") + 1])
     keys.look()

@@ -1,4 +1,4 @@
-"""Waiting for the application: it follows Serve's status and the log until the service answers or has failed."""
+"""The wait for the application, by Serve's status and the log, until the service answers or has failed."""
 
 import threading
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The command: what it writes, and its one line for every mistake."""
+"""The command: its output, and its one line for every mistake."""
 
 import socket
 import wave
@@ -20,7 +20,7 @@ def run(*arguments: str | Path | int) -> Result:
 
 
 def assert_refused(result: Result, *words: str) -> None:
-    """Exit code 1 and one line that says why: no traceback, no usage."""
+    """Run a command that must fail with code 1 and one line. Return the line, which has no traceback and no usage."""
     assert result.exit_code == 1, result.output
     assert isinstance(result.exception, SystemExit)
     (line,) = result.stderr.splitlines()
@@ -98,7 +98,7 @@ def test_say_into_a_missing_directory(custom_voice: Path, tmp_path: Path) -> Non
 
 
 def serve(tmp_path: Path, settings: str) -> Result:
-    """`serve` with a settings file that must stop it before Ray."""
+    """Run `serve` with a settings file that must stop it before Ray starts."""
     file = tmp_path / "settings.yaml"
     file.write_text(settings)
     result = run("serve", "--config", file)

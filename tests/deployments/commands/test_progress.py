@@ -1,4 +1,4 @@
-"""Lines that say how far the start has come."""
+"""Lines that show the progress of the start."""
 
 import io
 import re
@@ -34,7 +34,7 @@ def test_a_deployment_that_is_ready_stays_so() -> None:
     progress = Progress(screen, NAMES, in_place=False)
     progress.ready("talker-a")
     before = screen.getvalue()
-    progress.show("talker-a", "loading")  # a line of the log that comes late
+    progress.show("talker-a", "loading")  # a late line of the log
     progress.ready("talker-a")
     assert screen.getvalue() == before
 

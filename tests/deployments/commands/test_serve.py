@@ -1,4 +1,4 @@
-"""The text that `qwen-tts serve` ends its start with."""
+"""The text at the end of the start of `qwen-tts serve`."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The file in which the output of a process and of its children lands."""
+"""The file that receives the output of a process and of its children."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ FILE = "logs/serve.log"
 
 @pytest.fixture(autouse=True)
 def no_capture(capfd: pytest.CaptureFixture[str]) -> None:
-    """The tests redirect what pytest itself redirects; with capfd they do so within one test."""
+    """Redirect within one test only: the tests redirect descriptors that pytest redirects too."""
 
 
 def test_all_output_lands_in_the_file_and_the_terminal_stays_clean(

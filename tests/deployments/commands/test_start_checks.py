@@ -1,4 +1,4 @@
-"""Mistakes that are found before Ray starts, and one line for those found later."""
+"""Mistakes that are found before Ray starts, and the one line for failures after that."""
 
 import shutil
 import socket
@@ -102,7 +102,7 @@ def test_memory_that_is_too_small_for_the_processes() -> None:
 
 
 def test_memory_counts_the_weights_as_they_are_loaded(custom_voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights of 10^9 numbers: 4 GB in float32, 2 GB in bfloat16, none of the machine's memory on a GPU."""
+    """10^9 parameters are 4 GB in float32 and 2 GB in bfloat16. On a GPU they use no memory of the machine."""
     monkeypatch.setattr(start_checks, "count_parameters", lambda file: GB if file.parent == custom_voice else 0)
 
     def needed(talker: TalkerArgs) -> float:

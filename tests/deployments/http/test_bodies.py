@@ -1,4 +1,4 @@
-"""Bodies that come slowly, or many at once, on a clock of their own."""
+"""Bodies that arrive slowly, or many at once, on a fake clock."""
 
 import asyncio
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ ARGS = IngressArgs(max_body_bytes=1000, max_bytes_under_way=6000, body_pause_s=1
 
 
 def sent(pieces: Iterable[bytes], pause_s: float, *, ends: bool = True) -> Request:
-    """A request whose body comes in pieces, with a pause after each; without an end, nothing comes after them."""
+    """Return a request whose body arrives in pieces, with a pause after each. Without an end, the body stays open."""
     coming = iter(pieces)
 
     async def receive() -> Message:
@@ -61,9 +61,11 @@ async def test_a_body_that_takes_too_long_is_given_up(request_: Request, after_s
 
 @in_virtual_time()
 async def test_bodies_under_way_have_a_bound_together() -> None:
-    """Eight of nearly the largest size begin; six have room, and are given up when they do not go on."""
+    """Eight bodies of nearly the largest size begin. Six have room, and time out because they do not go on."""
     reader = BodyReader(ARGS)
     requests = [sent([b" " * 990], 0, ends=False) for _ in range(8)]
     answers = await asyncio.gather(*(read(reader, request) for request in requests), return_exceptions=True)
     assert [type(answer) for answer in answers] == [InvalidRequest] * 6 + [Overloaded] * 2
-    assert await read(reader, sent([b" " * 1000], 0)) == b" " * 1000, "what was refused or given up leaves its room"
+    assert await read(reader, sent([b" " * 1000], 0)) == b" " * 1000, (
+        "a body that was refused or timed out still counts"
+    )

@@ -1,4 +1,4 @@
-"""/docs: it shows /openapi.json with files of this service only."""
+"""/docs: the page shows /openapi.json and uses only files of this service."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""The gate and the request log around an application that answers as it is told."""
+"""The gate and the request log, around an application whose answers the test chooses."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from deployments.settings import ApiKeyArgs
 
 
 class Service:
-    """The application behind a gate, and what it logged."""
+    """The application behind a gate, and its log lines."""
 
     def __init__(self, keys: Path | None, caplog: pytest.LogCaptureFixture) -> None:
         self.app = FastAPI(docs_url=None, openapi_url=None)
@@ -27,7 +27,7 @@ class Service:
         self.go_on = asyncio.Event()
         self._caplog = caplog
         gate = Gate(ApiKeyArgs(file=keys))
-        gate.limits = CallerLimits(lambda: 0.0)  # however long a test takes, it is one moment of a minute
+        gate.limits = CallerLimits(lambda: 0.0)  # on this clock a test takes no time, even on a slow machine
         self.app.add_middleware(GateMiddleware, gate=gate)
         self.app.add_middleware(RequestLogMiddleware)
         self.app.get("/healthz")(lambda: PlainTextResponse("alive"))
@@ -116,7 +116,7 @@ async def test_a_stream_is_under_way_until_its_body_ends(service: Service) -> No
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1
         assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-        assert (await alice.get("/who/x")).status_code == 200, "what costs nothing is not counted"
+        assert (await alice.get("/who/x")).status_code == 200, "a request without work was counted"
         others = [asyncio.create_task(bob.post("/speak")) for _ in range(5)]
         service.go_on.set()
         for answer in await asyncio.gather(*running, *others):
@@ -175,7 +175,7 @@ async def test_a_request_id_is_short_and_printable(open_service: Service, reques
 
 
 async def connect(service: Service, extensions: dict[str, object], **headers: str) -> list[Message]:
-    """What a WebSocket's server is told to do."""
+    """Return the messages that a WebSocket's server receives."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -201,7 +201,7 @@ async def test_websockets_pass_the_same_gate(service: Service) -> None:
     assert text["text"] == "bob"
     for _ in range(4):
         await connect(service, {}, xi_api_key="a")
-    assert len(await connect(service, {}, xi_api_key="a")) == 1, "a connection is a request"
+    assert len(await connect(service, {}, xi_api_key="a")) == 1, "a connection was not counted as a request"
     assert [line.split("ms ")[1] for line in service.log()[:3]] == [
         "key=- model=- finish=-", "key=- model=- finish=-", "key=bob model=- finish=length",
     ]  # fmt: skip

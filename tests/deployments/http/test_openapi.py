@@ -1,4 +1,4 @@
-"""/openapi.json: every route, with its body, its errors, and references that lead somewhere."""
+"""/openapi.json: every route, with its body, its errors, and references to definitions that exist."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -83,7 +83,7 @@ def test_what_the_gate_asks_of_every_route_but_open_ones(document: dict[str, Any
         assert (name in keyed) == ({"400", "401"} <= set(operation["responses"])), name
         if name in keyed:
             assert operation["security"] == [{}, {"Bearer": []}, {"xi-api-key": []}], (
-                "either, or none where there are none"
+                "a route needs either header, or none on a service without keys"
             )
 
 

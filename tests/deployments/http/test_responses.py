@@ -1,4 +1,4 @@
-"""However an answer ends, its speech is stopped and its encoder freed."""
+"""At any end of an answer its speech is stopped and its encoder is freed."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ PCM = bytes(2 * 1920)
 
 
 class Opened:
-    """The speech of two chunks, perhaps with an error instead of the second one."""
+    """Speech of two chunks, or of one chunk and an error."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.stopped = False
@@ -38,7 +38,7 @@ class Opened:
 
 @pytest.fixture
 def encoders(monkeypatch: pytest.MonkeyPatch) -> list[AudioEncoder]:
-    """Every encoder that is made."""
+    """The encoders that are made during the test."""
     made: list[AudioEncoder] = []
     make = AudioEncoder.__init__
 
@@ -89,7 +89,7 @@ async def test_a_failure_on_the_way(stream: bool, encoders: list[AudioEncoder]) 
     with pytest.raises(ValueError, match="broken"):
         await answer()
     assert [message["type"] for message in sent][:1] == (["http.response.start"] if stream else [])
-    assert all(message.get("more_body", True) for message in sent), "a body that is cut does not look complete"
+    assert all(message.get("more_body", True) for message in sent), "a body that is cut looks complete"
     assert opened.stopped
     assert freed(encoders)
 

@@ -1,4 +1,4 @@
-"""Fields that have two names, and what is said of nested ones."""
+"""Fields with two names, and the errors of nested fields."""
 
 import json
 from typing import Any

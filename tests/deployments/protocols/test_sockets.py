@@ -1,4 +1,4 @@
-"""Connections that fall silent, and texts that pause."""
+"""Connections without messages, and texts that pause."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ from tests.virtual_time import in_virtual_time
 
 
 class Nobody:
-    """A speaker that is not asked for anything but the settings."""
+    """A speaker of which only the settings are used."""
 
     def __init__(self, args: IngressArgs) -> None:
         self.args = args
@@ -114,7 +114,7 @@ async def test_turns_come_in_order_and_are_bounded() -> None:
     assert caught.value.code == "too_many_texts"
     turns.end()
     seen = [(item, turns.ahead) async for item in turns]
-    assert seen == [("one", 3), ("note", 2), ("two", 1)], "an item is done when the next one is asked for"
+    assert seen == [("one", 3), ("note", 2), ("two", 1)], "an item was done before the next one was requested"
     assert turns.ahead == 0
 
 

@@ -1,4 +1,4 @@
-"""Candidates of a design: which is stored, and that they succeed or fail together."""
+"""Candidates of a design: the choice of the one that is stored, and their common success or failure."""
 
 import asyncio
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ def wanted(text: str = "Hello", candidates: int = 1, max_frames: int | None = No
 
 @dataclass
 class Kept:
-    """What the library was asked to store."""
+    """The arguments with which the library was called."""
 
     wavs: list[bytes]
     texts: list[str | None]
@@ -53,7 +53,7 @@ async def designer(monkeypatch: pytest.MonkeyPatch, directory: Path, decoder: Sp
 
 
 def speaking(*candidates: tuple[bytes, FinishReason]) -> Spoken:
-    """A decoder that speaks these; the seeds of candidates count up from 5."""
+    """Return a decoder that speaks these candidates, whose seeds count up from 5."""
 
     return Spoken(lambda request: [AudioChunk(*candidates[(request.seed - 5) % len(candidates)])])
 
@@ -100,7 +100,7 @@ async def test_a_design_is_no_longer_than_what_can_be_cloned(tmp_path: Path, mon
 
 
 async def test_when_one_is_refused_the_others_are_stopped(tmp_path: Path) -> None:
-    """The others would speak for ever."""
+    """The other candidates would speak for ever."""
     spoken = Spoken(lambda request: [Overloaded("no room")] if request.seed == 7 else None)
     voices, models = VoiceStoreArgs(url=str(tmp_path)), await loaded(CARD)
     designing = VoiceDesigner(spoken.handle, VoiceLibrary(None, models, voices, ReferenceAudioArgs()), models, voices)

@@ -1,4 +1,4 @@
-"""Encoding has threads of its own, and the audio that is held for slow readers has a bound."""
+"""Encoding runs in separate threads, and the audio that is held for slow readers is bounded."""
 
 import asyncio
 import threading
@@ -31,7 +31,7 @@ async def read(encoded: EncodedSpeech) -> bytes:
 
 
 async def test_slow_work_of_others_does_not_delay_a_stream() -> None:
-    """Every thread of asyncio's own pool is held until the stream has ended."""
+    """Every thread of asyncio's own pool is blocked until the stream has ended."""
     ended, loop = threading.Event(), asyncio.get_running_loop()
     await asyncio.to_thread(lambda: None)
     held = [asyncio.create_task(asyncio.to_thread(ended.wait, 60)) for _ in range(64)]
@@ -43,7 +43,7 @@ async def test_slow_work_of_others_does_not_delay_a_stream() -> None:
         loop.call_soon(ended.set)
         results = await asyncio.gather(*held)
     assert len(audio) == 3 * len(SECOND)
-    assert all(results), "no thread of that pool was free meanwhile"
+    assert all(results), "a thread of that pool was free before the stream ended"
 
 
 async def test_items_of_a_batch_share_their_room() -> None:
@@ -100,7 +100,7 @@ async def test_a_stream_far_ahead_of_its_playback_waits_while_the_budget_is_spen
 
 
 async def test_a_listener_who_hears_all_that_comes_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However little room others have left."""
+    """A stream that is not ahead never waits, even if others use the whole budget."""
     clock = Clock()
     budget = AudioBudget(1, clock)
 

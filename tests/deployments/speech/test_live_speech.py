@@ -1,4 +1,4 @@
-"""Errors of a live text reach its listener at once, whatever the talker waits for."""
+"""Errors of a live text are raised to the listener at once, also while the talker waits."""
 
 import asyncio
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ OPTIONS = SpeechOptions(voice=CustomVoice("ryan"), seed=5)
 
 
 class Inbox:
-    """Stands for the actor. `lost` makes every write fail."""
+    """A fake inbox. `lost` makes every write fail."""
 
     def __init__(self, *, lost: bool = False) -> None:
         self.lost = lost
@@ -51,7 +51,7 @@ def live(*pieces: str, ended: bool = False) -> LiveText:
 
 
 async def test_a_writer_that_fails_is_heard_while_the_talker_still_waits() -> None:
-    """The talker would wait for its timeout, and blame the client."""
+    """Otherwise the talker would wait for its timeout, and the error would name the client."""
     never = asyncio.Event()
     stream = Stream([AudioChunk(b"", "stop")], never)
     inbox = Inbox(lost=True)
@@ -81,4 +81,4 @@ async def test_the_text_reaches_the_inbox_and_the_audio_its_listener() -> None:
     ((model, request),) = spoken.requests
     assert (model, request.text, request.text_layout) == ("any", " Hello ", "streaming")
     assert (pcm, last.finish_reason) == (b"abcd", "stop")
-    assert inbox.written in ([], ["there"], ["there", ""]), "speech may end before all of the text has gone"
+    assert inbox.written in ([], ["there"], ["there", ""]), "the inbox has other text; the speech may end early"

@@ -1,4 +1,4 @@
-"""Pieces spoken by streams of their own, heard as one: order, pauses, bounds, failures, cancellation."""
+"""Pieces with a stream each, joined into one: order, pauses, limits, failures, cancellation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -30,7 +30,7 @@ def spoken(level: int, reason: FinishReason = "stop", frames: int = 3) -> list[A
 
 
 class Speaking:
-    """Pieces of `letters` each; `streams` makes the stream of a piece at an attempt."""
+    """Return the speech of pieces of `letters` each. `streams` makes the stream of a piece at an attempt."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Speaking:
 
 
 def levels(pcm: bytes | bytearray) -> list[int]:
-    """Levels in the order they are heard, silence left out."""
+    """Return the levels in the order in which they are heard, without silence."""
     found = np.frombuffer(pcm, "<i2")
     changes = found[np.flatnonzero(np.diff(found, prepend=0))]
     return [int(level) for level in changes if level]
@@ -74,7 +74,7 @@ def levels(pcm: bytes | bytearray) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The listener's clock stands still: however slow the machine, nothing of what was sent has been heard."""
+    """Stop the listener's clock: on the slowest machine, none of the audio that was sent has been heard."""
     monkeypatch.setattr("deployments.speech.long_speech.time", SimpleNamespace(monotonic=lambda: 100.0))
 
 
@@ -106,7 +106,7 @@ async def test_pieces_are_heard_in_order_with_pauses_whichever_is_ready_first() 
 
 
 async def test_every_piece_is_told_how_much_is_heard_before_it() -> None:
-    """30 letters are 2 s until they are made: the first ones were 240 ms."""
+    """30 letters are estimated at 2 s until they are made; the first piece then has 240 ms."""
     go_on = asyncio.Event()
     speaking = Speaking(4, lambda n, _: Stream(spoken(1000 + n), go_on if n else None))
     async with speaking.speech as speech:
@@ -148,7 +148,7 @@ async def test_the_frame_limit_is_for_all_pieces_together(frames: int, heard: in
 async def test_with_audio_in_hand_the_next_piece_waits_until_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.speech.long_speech._ASK_AGAIN_S", 0)
     room, go_on = False, asyncio.Event()
-    # 30 letters are 2 s, which count before they are made.
+    # 30 letters are estimated at 2 s, which count before they are made.
     speaking = Speaking(
         6, lambda n, _: Stream(spoken(1000 + n), go_on if n else None), room=lambda: room, ahead_s=3, pieces_at_once=5
     )
@@ -213,7 +213,7 @@ async def test_a_piece_that_fails_twice_ends_the_stream_after_what_came_before()
 
 
 class Dying(Stream):
-    """Gives its first chunk, and no more once `die` is set."""
+    """A stream that yields its first chunk, and fails once `die` is set."""
 
     def __init__(self, die: asyncio.Event) -> None:
         super().__init__(spoken(1001))
@@ -251,7 +251,7 @@ async def test_cancelling_the_listener_stops_every_piece() -> None:
     listening = asyncio.create_task(hear())
     await begun.wait()
     await settle()
-    assert speaking.opened == [0, 1, 2, 3, 4], "the first has been heard"
+    assert speaking.opened == [0, 1, 2, 3, 4], "no place is free after the first piece was heard"
     listening.cancel()
     with suppress(asyncio.CancelledError):
         await listening

@@ -1,4 +1,4 @@
-"""The pieces of a request: whose voice, which seed, what bounds."""
+"""The pieces of a request: the voice, the seed and the limits of each."""
 
 from typing import cast
 
@@ -33,7 +33,7 @@ DESIGN, BASE = card("design", "voice_design"), card("base", "base")
 
 
 class Library:
-    """Stands for the voice library; `fit` says whether a voice can be learnt from what it is given."""
+    """A fake voice library. `fit` says whether a recording is fit to clone from."""
 
     def __init__(self, *, fit: bool = True) -> None:
         self.fit = fit
@@ -47,14 +47,14 @@ class Library:
 
 
 async def spoken(order: SpeechRequest, library: Library, *cards: ModelCard) -> list[tuple[str, SpeechRequest]]:
-    """Which requests become of `order`, in the order of the text."""
+    """Return the requests made of `order`, in the order of the text."""
     decoder = Spoken(lambda request: [AudioChunk(np.full(2400, 1000 + len(request.text), "<i2").tobytes(), "stop")])
     models = await loaded(*cards)
     opener = SpeechOpener(decoder.handle, cast("VoiceLibrary", library), models, LongTextArgs())
     async with opener.open(order, cards[0]) as chunks:
         _, last = await collected(chunks)
     assert last.finish_reason == "stop"
-    assert last.timing is not None, "it is known when the text was spoken"
+    assert last.timing is not None, "the last chunk has no timing"
     assert all(stream.cancelled for stream in decoder.streams)
     return sorted(decoder.requests, key=lambda asked: TEXT.index(asked[1].text))
 
@@ -63,7 +63,7 @@ async def test_a_designed_voice_goes_on_as_a_clone_of_its_first_piece() -> None:
     library = Library()
     (model, first), *rest = await spoken(DESCRIBED, library, DESIGN, BASE)
     assert (model, first.voice, first.seed) == ("design", DESCRIBED.voice, 5)
-    assert library.given == [(2400, first.text, "base")], "once, from the audio and words of the first piece"
+    assert library.given == [(2400, first.text, "base")], "the clone is not made once, of the first piece"
     assert len(rest) > 5
     assert {model for model, _ in rest} == {"base"}
     assert all(order.voice == ClonedVoice(PROMPT) for _, order in rest)
@@ -114,4 +114,4 @@ def test_pieces_of_neighbouring_seeds_draw_apart() -> None:
     seeds = [piece_seed(seed, index) for seed in range(50) for index in range(50)]
     assert len(set(seeds)) == 2500
     assert all(0 <= seed <= MAX_SEED for seed in seeds)
-    assert piece_seed(7, 3) == piece_seed(7, 3), "and the same ones each time"
+    assert piece_seed(7, 3) == piece_seed(7, 3), "the seeds differ from call to call"

@@ -1,4 +1,4 @@
-"""What an application says of a request that none of its models can serve. (All routes: tests/serve/test_voices.py.)"""
+"""Requests that no model of an application can serve. (All routes: tests/serve/test_voices.py.)"""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def card(kind: ModelType) -> ModelCard:
 
 @pytest.fixture
 def voices(tmp_path: Path) -> VoiceStoreArgs:
-    """A library with one voice, stored when there still was a model to speak it."""
+    """A library with one voice, stored when a model for it was still loaded."""
     VoiceStore(str(tmp_path), cache_bytes=0).add(
         "anna", audio=b"", mime_type="audio/wav", consent="given", ref_text=None, description=None, source="upload",
         prompts={}, overwrite=False,
@@ -59,7 +59,7 @@ async def test_the_type_that_would_be_needed_is_named(
     assert answer.status == status
     assert f"a model of type '{needed}', and none is loaded" in answer.message
     if status == 400:
-        assert f"my-{kind}" in answer.message, "and what is loaded is named too"
+        assert f"my-{kind}" in answer.message, "the message does not name the loaded model"
 
 
 async def test_the_first_of_several_models_speaks() -> None:

@@ -1,4 +1,4 @@
-"""Looking into shared storage, and past the time it keeps things for."""
+"""The contents of shared storage, and a clock for its time limits."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -62,7 +62,7 @@ def test_another_s_consent_is_as_unknown_as_nobody_s(url: str, monkeypatch: pyte
     assert store.page(Caller("carol", False), None, 1) == ([], False)
     assert store.page(OPS, None, 5) == store.page(EVERYONE, None, 5)
     assert [record.owner for record in store.page(OPS, None, 5)[0]] == ["alice", None, "alice", "bob", "alice"]
-    assert store.rename(OPS, second.id, "z").owner == "bob", "who renames does not come to own"
+    assert store.rename(OPS, second.id, "z").owner == "bob", "a rename changes the owner"
     store.delete(BOB, second.id)
 
 

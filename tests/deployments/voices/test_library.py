@@ -1,4 +1,4 @@
-"""Bounds at the edge: what is under way already is counted, and who comes too late is told so at once."""
+"""Limits at the edge: calls under way are counted, and a call over the limit is refused at once."""
 
 import asyncio
 import threading
@@ -34,7 +34,7 @@ async def test_slow_hosts_keep_nobody_from_the_store(tmp_path: Path, monkeypatch
     late = asked.pop()
     with pytest.raises(NotFound):
         await library.get(EVERYONE, "anna")
-    assert not any(one.done() for one in asked), "the store answers while every fetch is under way"
+    assert not any(one.done() for one in asked), "a fetch has ended before the store answered"
     with pytest.raises(Overloaded, match="40 reference URLs"):
         await late
     asked[0].cancel()

@@ -1,4 +1,4 @@
-"""Work asked for by many is done once; failures and callers who leave spoil it for nobody else."""
+"""Work for several callers is done once. A failure, or a caller that leaves, affects no later caller."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from deployments.voices.once_each import OnceEach
 
 
 class Work:
-    """Answers with its key when let go; keys below zero fail."""
+    """Work that returns its key once it is released. Keys below zero fail."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -47,7 +47,7 @@ async def test_a_failure_is_everybodys_who_waited_and_nobodys_after() -> None:
             await task
     with pytest.raises(ArithmeticError):
         await once.get(-1, lambda: work.do(-1))
-    assert work.begun == [-1, -1], "it was tried again"
+    assert work.begun == [-1, -1], "failed work is not tried again"
 
 
 async def test_the_first_to_ask_may_leave() -> None:

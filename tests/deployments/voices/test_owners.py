@@ -1,4 +1,4 @@
-"""Voices belong to the key that stored them: to others without `voices: all` they are not there."""
+"""Voices belong to the key that stored them. For other keys without `voices: all` they do not exist."""
 
 from pathlib import Path
 from typing import Any
@@ -100,4 +100,4 @@ async def test_previews_are_the_caller_s_own(library: VoiceLibrary, tmp_path: Pa
     with pytest.raises(NotFound) as caught:
         await designer.keep_preview(BOB, mine, "low", overwrite=True)
     assert str(caught.value) == str(NotFound("preview", mine))
-    assert previews.get(mine)[1] == b"wav", "it is still there for its owner"
+    assert previews.get(mine)[1] == b"wav", "the owner's preview is lost"

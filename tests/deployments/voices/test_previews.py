@@ -1,4 +1,4 @@
-"""Designed voices waiting to be kept."""
+"""Designed voices that wait to be stored."""
 
 from pathlib import Path
 

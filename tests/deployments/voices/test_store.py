@@ -1,4 +1,4 @@
-"""The library of voices: every store on one URL sees the same voices, each whole or not at all, whoever crashes."""
+"""The library of voices: all stores on one URL see the same voices, each complete or not at all, after any crash."""
 
 import multiprocessing
 import os
@@ -29,7 +29,7 @@ def opened(url: str | Path, cache_bytes: int = 1_000_000) -> VoiceStore:
 
 
 def add(store: VoiceStore, name: str = "Alice", tag: str = "one", *, overwrite: bool = False) -> VoiceRecord:
-    """A voice whose audio, prompt and text all say `tag`."""
+    """Store a voice whose audio, prompt and text all contain `tag`."""
     return store.add(
         name,
         audio=f"audio {tag}".encode(),
@@ -44,7 +44,7 @@ def add(store: VoiceStore, name: str = "Alice", tag: str = "one", *, overwrite: 
 
 
 def tag_of(store: VoiceStore, record: VoiceRecord) -> str:
-    """What the voice says, having checked that its parts belong together."""
+    """Return the tag of a voice, and check that its audio, prompt and text have the same one."""
     audio, prompt = store.audio(record), store.prompt(record, FINGERPRINT)
     assert audio == f"audio {record.ref_text}".encode()
     assert prompt == f"prompt {record.ref_text}".encode()
@@ -130,7 +130,7 @@ def test_all_that_one_store_does_is_seen_by_another_at_once(url: str) -> None:
     here, there = opened(url), opened(url)
     record = add(here, "Bob")
     add(here, "Alice")
-    assert there.get("bOB") == record, "names have no case"
+    assert there.get("bOB") == record, "names differ by case"
     assert [voice.name for voice in there.list()] == ["Alice", "Bob"]
     assert tag_of(there, record) == "one"
     here.delete("BOB")
@@ -139,7 +139,7 @@ def test_all_that_one_store_does_is_seen_by_another_at_once(url: str) -> None:
         there.get("Bob")
     with pytest.raises(NotFound):
         there.delete("Bob")
-    assert len(leaves(url, "content")) == 1, "content goes with its voice"
+    assert len(leaves(url, "content")) == 1, "the content of a deleted voice is left"
 
 
 def test_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_a_taken_name(url: str) -> None:
     assert tag_of(store, store.get("alice")) == "one"
     add(store, "ALICE", "two", overwrite=True)
     assert [(voice.name, tag_of(store, voice)) for voice in store.list()] == [("ALICE", "two")]
-    assert len(leaves(url, "content")) == 1, "the replaced content is removed"
+    assert len(leaves(url, "content")) == 1, "the replaced content is left"
 
 
 def test_a_full_library_takes_replacements_only(url: str) -> None:
@@ -250,9 +250,9 @@ def test_the_prompts_used_last_are_kept(url: str, monkeypatch: pytest.MonkeyPatc
         assert store.prompt(voices[tag], FINGERPRINT) == f"prompt {tag}".encode()
         assert store.prompt(voices["a"], "beef")
     counts = {tag: reads[f"content/{voices[tag].upload_id}/{FINGERPRINT}.safetensors"] for tag in "abc"}
-    #       a b a c b a c c     kept after each: a, ab, ba, ac, cb, ba, ac, ac
+    #       a b a c b a c c     cached after each: a, ab, ba, ac, cb, ba, ac, ac
     assert counts == {"a": 2, "b": 2, "c": 2}
-    assert reads[f"content/{voices['a'].upload_id}/beef.safetensors"] == 8, "larger than the whole cache"
+    assert reads[f"content/{voices['a'].upload_id}/beef.safetensors"] == 8, "a prompt larger than the cache was cached"
 
 
 # Interruptions
@@ -405,7 +405,7 @@ def test_errors_of_storage_pass_through(tmp_path: Path) -> None:
             look()
 
 
-# Crowds (of directories only: memory:// does not create exclusively)
+# Writers at the same time (directories only: memory:// does not create exclusively)
 
 
 def contend(url: str, number: int, overwrite: bool) -> bool:
@@ -432,7 +432,7 @@ def test_adding_one_voice_together(overwrite: bool, processes: bool, tmp_path: P
     tag = tag_of(store, record)
     if not overwrite:
         assert outcomes.index(True) == int(tag)
-        assert leaves(url, "content") == {record.upload_id}, "the losers take their content back"
+        assert leaves(url, "content") == {record.upload_id}, "a refused writer left its content"
 
 
 def test_readers_of_a_voice_that_is_replaced_all_the_time(tmp_path: Path) -> None:
@@ -460,16 +460,16 @@ def test_readers_of_a_voice_that_is_replaced_all_the_time(tmp_path: Path) -> Non
         writer.result()
         for reader in readers:
             tags = reader.result()
-            assert tags == sorted(tags), "nobody sees an older voice after a newer one"
-            assert tags[-1] == 100, "a reading that begins after the last replacement finds it"
+            assert tags == sorted(tags), "a reader saw an older voice after a newer one"
+            assert tags[-1] == 100, "a read after the last replacement missed it"
     assert len(leaves(tmp_path, "content")) == 1
 
 
-# What time takes away
+# Content that is removed after a time
 
 
 def orphan(url: str, clock: Clock, age_s: float) -> str:
-    """Content that no record names, as a writer that died leaves it."""
+    """Write content that no record names, as a writer that died leaves it."""
     upload_id = f"{int(clock.now_s - age_s):08x}{uuid.uuid4().hex[:24]}"
     SharedFiles(url).put(f"content/{upload_id}/audio", b"left behind")
     return upload_id
@@ -494,7 +494,7 @@ def test_content_that_nobody_names_is_swept_away_when_it_is_old(
 
     another = orphan(url, clock, age_s=3700)
     add(store, "carol")
-    assert another in leaves(url, "content"), "not at every turn"
+    assert another in leaves(url, "content"), "a sweep runs at every add"
     clock.now_s += 601
     add(store, "dave")
     assert (another in leaves(url, "content")) is malformed

@@ -31,17 +31,17 @@ async def test_storage_that_hangs_costs_its_callers_a_503_and_others_nothing() -
         assert isinstance(answer, Unavailable)
         assert answer.code == "storage_timeout"
     assert await asyncio.to_thread(lambda: 1) == 1
-    assert waited == [], "another thread answers while those of the storage hang"
+    assert waited == [], "asyncio's threads are blocked by those of the storage"
     go.set()
     assert await StorageThreads(60.0).run(lambda: 2) == 2
 
 
 class Upload:
-    """Stands for the bytes of an upload, whose life can be watched."""
+    """Stands for the bytes of an upload. A weak reference shows when it is freed."""
 
 
 async def test_callers_that_gave_up_leave_nothing_behind() -> None:
-    """Storage that hangs must not keep every upload that came meanwhile in memory."""
+    """While the storage hangs, the uploads that wait for it must not stay in memory."""
     storage, go = StorageThreads(0.2), threading.Event()
     alive = weakref.WeakSet[Upload]()
 
@@ -53,12 +53,12 @@ async def test_callers_that_gave_up_leave_nothing_behind() -> None:
 
     await asyncio.gather(*(upload() for _ in range(200)))
     gc.collect()
-    assert len(alive) == 32, "one for each thread that hangs"
+    assert len(alive) == 32, "uploads are kept that no thread uses"
     with pytest.raises(Unavailable):
         await storage.run(lambda: 1)
     go.set()
     answer = None
-    while answer is None:  # the threads that hung end in their own time
+    while answer is None:  # the threads that hung may end later
         with contextlib.suppress(Unavailable):
             answer = await storage.run(lambda: 2)
     assert answer == 2

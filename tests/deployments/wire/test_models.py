@@ -1,4 +1,4 @@
-"""Which models are loaded, and what a service that is busy says about it."""
+"""The loaded models, and the checks of a busy service."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ async def test_until_they_have_loaded_every_question_is_refused(monkeypatch: pyt
 
 
 async def test_replicas_that_are_busy_stay_ready_and_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A probe must not take a service out of its load balancer because its replicas have much to do."""
+    """A probe must not remove a service from its load balancer because its replicas are busy."""
     monkeypatch.setattr(wire_models, "_DESCRIBE_TIMEOUT_S", 0.01)
     asked, hang = 0, False
 
@@ -47,7 +47,7 @@ async def test_replicas_that_are_busy_stay_ready_and_are_asked_once(monkeypatch:
     hang = True
     for _ in range(3):
         await models.check()
-    assert asked == 2, "probes share the question that is under way"
+    assert asked == 2, "probes at the same time do not share one call"
 
 
 async def test_a_replica_that_is_lost_is_reported_at_once() -> None:

@@ -1,4 +1,4 @@
-"""Lines of a replica's log that say how far its start has come."""
+"""Lines of a replica's log that report the progress of its start."""
 
 import pytest
 

@@ -26,7 +26,7 @@ def inbox_text(timeout_s: float = 30.0) -> InboxText:
 
 
 async def settle() -> None:
-    """Let every task of this loop run until it waits. The inbox's actor is in it, so nothing else is waited for."""
+    """Let every task of this loop run until it waits. The inbox's actor runs in this loop, too."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -50,11 +50,11 @@ async def test_text_is_read_as_it_is_written() -> None:
     await text.append("", ended=True)
     assert await anext(pieces) == " there"
     assert await anext(pieces, None) is None
-    assert await read(text) == "Hello there", "a reader may begin anew"
+    assert await read(text) == "Hello there", "a second reader does not start at the beginning"
 
 
 async def test_a_text_of_another_inbox_is_lost_for_both_ends() -> None:
-    """Closed, or of an actor that Ray has started again."""
+    """A text is not held after `close`, or after Ray has started the actor again."""
     text = inbox_text()
     await text.open()
     waiting = asyncio.create_task(read(text))
