@@ -1,4 +1,4 @@
-"""What tests ask of the service, and what they look for in its answers."""
+"""The requests of the tests, and the checks of their answers."""
 
 import json
 import socket
@@ -12,7 +12,7 @@ import httpx
 
 from tests.recordings import wav
 
-# What takes longer never happens. No test is about so long a time.
+# Anything that takes longer counts as never. No test measures a time of this length.
 PATIENCE_S = 120.0
 FRAME_BYTES = 1920 * 2
 SHORT = {"input": "Hello", "seed": 1, "max_new_tokens": 3, "response_format": "pcm"}
@@ -41,7 +41,7 @@ def fault(response: httpx.Response, status: int, param: str | None = None) -> di
 
 
 def wait_until(holds: Callable[[], bool], otherwise: str) -> None:
-    """Ask again and again."""
+    """Wait until `holds` returns true, for at most PATIENCE_S. Fail with the message `otherwise`."""
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline, otherwise
@@ -50,7 +50,7 @@ def wait_until(holds: Callable[[], bool], otherwise: str) -> None:
 
 @contextmanager
 def posted(url: str, body: dict[str, Any]) -> Iterator[None]:
-    """A request whose answer nobody reads, and whose client leaves at the end."""
+    """Send a request whose answer is not read. The client leaves when the context ends."""
     to, content = httpx.URL(url), json.dumps(body).encode()
     head = f"POST {to.path} HTTP/1.1\r\nHost: {to.host}\r\nContent-Type: application/json\r\n"
     with socket.create_connection((to.host, to.port or 80), timeout=PATIENCE_S) as connection:
@@ -63,5 +63,5 @@ def stored(client: httpx.Client) -> list[str]:
 
 
 def files(voices: Path) -> list[str]:
-    """What the library holds on disk, previews aside."""
+    """Return the files of the library on disk, without previews."""
     return [str(path) for path in voices.rglob("*") if path.is_file() and "previews" not in path.parts]

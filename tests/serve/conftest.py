@@ -37,7 +37,7 @@ MAX_BODY_BYTES, MAX_AUDIO_BYTES, MAX_BATCH_AUDIO_BYTES = 2_000_000, 1_400_000, 1
 
 @dataclass(frozen=True)
 class Load:
-    """Slots in use, and requests that wait for one."""
+    """The number of slots in use, and of requests that wait for a slot."""
 
     used: int
     waiting: int
@@ -45,7 +45,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Service:
-    """A running application: its address, and what the replicas of its deployments do."""
+    """A running application: its address, and calls into the replicas of its deployments."""
 
     url: str
     app: str
@@ -54,7 +54,7 @@ class Service:
         return httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
 
     def load(self, deployment: str) -> Load:
-        """Of all replicas together."""
+        """Return the load of all replicas together."""
         loads = self.in_replicas(deployment, _load)
         return Load(sum(load.used for load in loads), sum(load.waiting for load in loads))
 
@@ -93,7 +93,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[Path]:
-    """A Ray of our own; its directory."""
+    """Start Ray for these tests. Yield its directory."""
     context: Any = ray.init(
         address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, configure_logging=False
     )
@@ -103,7 +103,7 @@ def ray_session() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def ray_port(ray_session: Path) -> Iterator[int]:
-    """Serve on a free port."""
+    """Start Serve on a free port. Yield the port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -114,7 +114,7 @@ def ray_port(ray_session: Path) -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the service keeps its voices."""
+    """Return the directory in which the service stores its voices."""
     return tmp_path_factory.mktemp("voices")
 
 
@@ -131,7 +131,7 @@ def service(ray_port: int, checkpoints: dict[str, Path], voices: Path) -> Servic
             max_body_bytes=MAX_BODY_BYTES,
             max_bytes_under_way=6 * MAX_BODY_BYTES,
             body_pause_s=BODY_PAUSE_S,
-            live_text_timeout_s=600,  # longer than anything takes that a test does while a text pauses
+            live_text_timeout_s=600,  # longer than any work of a test during a pause of a text
             max_batch_audio_bytes=MAX_BATCH_AUDIO_BYTES,
         ),
         voices=VoiceStoreArgs(url=str(voices), aliases={"Alloy": "ryan"}),
@@ -149,7 +149,7 @@ def client(service: Service) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def empty_library(client: httpx.Client) -> Iterator[None]:
-    """A test that finds no stored voice and leaves none."""
+    """Delete the stored voices after a test, so that the next one finds none."""
     yield
     for name in stored(client):
         assert client.delete(f"/v1/audio/voices/{name}").status_code == 200

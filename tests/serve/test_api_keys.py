@@ -1,4 +1,4 @@
-"""A service with API keys, over real sockets: who gets in, whose voices are whose, how a request is found in logs."""
+"""A service with API keys, over real sockets: access, owners of voices, and the log lines of a request."""
 
 import asyncio
 import concurrent.futures
@@ -37,7 +37,7 @@ DESCRIBED = {"description": "A low voice.", "input": "Hello there, this is how I
 
 
 def write(file: Path, *names: str) -> None:
-    """Keys of these names; each key is its name. As a mounted Secret is replaced: at once."""
+    """Write keys of these names; each key is its name. The file is replaced at once, as a mounted Secret is."""
     limits: dict[str, dict[str, object]] = {
         "alice": {"max_concurrent": 1},
         "ops": {"voices": "all"},
@@ -102,7 +102,7 @@ def test_openai_s_client_sends_a_key_and_understands_a_refusal(keyed: Service) -
     with client_of("alice") as alice:
         assert {model.id for model in alice.models.list()} == {BASE, DESIGN}
     with client_of("slow") as slow:
-        for _ in range(2):  # what fails was a request too
+        for _ in range(2):  # a request that fails counts too
             with pytest.raises(NotFoundError):
                 slow.audio.speech.create(model=BASE, voice="nobody", input="Hello", response_format="wav")
         with pytest.raises(RateLimitError, match="2 requests a minute") as refused:
@@ -123,7 +123,7 @@ def test_a_stream_holds_its_key_s_place_until_it_ends_or_is_left(keyed: Service)
             assert alice.get("/v1/models").status_code == 200
             assert bob.post("/v1/audio/speech", json=short).status_code == 200
         wait_until(lambda: alice.post("/v1/audio/speech", json=short).status_code == 200, "the place is still held")
-        wait_until(lambda: alice.post("/v1/audio/speech", json=short).status_code == 200, "a finished one holds it")
+        wait_until(lambda: alice.post("/v1/audio/speech", json=short).status_code == 200, "a finished request holds it")
 
 
 def test_voices_belong_to_the_key_that_stored_them(keyed: Service) -> None:
@@ -142,7 +142,7 @@ def test_voices_belong_to_the_key_that_stored_them(keyed: Service) -> None:
             unknown = fault(bob.post("/v1/audio/speech", json={"input": "Hello", "voice": name}), 404)
             assert (unknown["code"], unknown["message"].count("anna")) == ("unknown_voice", int(name == "anna"))
         assert fault(upload(bob, "anna", None, overwrite="true"), 409)["code"] == "voice_exists"
-        assert speak(alice, voice="anna") == speech, "what bob tried changed nothing"
+        assert speak(alice, voice="anna") == speech, "bob's requests changed the voice"
         assert upload(bob, "bert").status_code == 200
         assert ops.delete("/v1/audio/voices/bert").status_code == 200
         assert alice.delete("/v1/audio/voices/anna").status_code == 200
@@ -175,7 +175,7 @@ def test_consents_belong_to_the_key_that_stored_them(keyed: Service) -> None:
             ):
                 assert fault(refused, 404, "consent")["message"] == f"there is no consent '{id_}'"
         assert upload(alice, "anna", None, consent=made["id"]).json()["consent"] == made["id"]
-        assert alice.get(f"{path}/{made['id']}").json() == made, "what bob tried changed nothing"
+        assert alice.get(f"{path}/{made['id']}").json() == made, "bob's requests changed the consent"
         assert alice.delete("/v1/audio/voices/anna").status_code == 200
         assert alice.delete(f"{path}/{made['id']}").status_code == 200
 
@@ -187,7 +187,7 @@ def test_every_item_of_a_batch_is_one_of_the_minute_s(keyed: Service) -> None:
         answer = dana.post("/v1/audio/speech/batch", json=body).json()
     results = [(result["status"], result["error_code"]) for result in answer["results"]]
     assert results == [("success", None)] * 2 + [("error", "rate_limit_exceeded")] * 2
-    with client(keyed, "alice") as alice:  # one request under way, however many items
+    with client(keyed, "alice") as alice:  # a batch is one request under way, with any number of items
         answer = alice.post("/v1/audio/speech/batch", json=body).json()
     assert answer["succeeded"] == 4
 
@@ -209,7 +209,7 @@ def test_a_key_is_revoked_and_another_given_without_a_restart(keyed: Service, ke
             assert carol.get("/v1/models").status_code == 200
         finally:
             write(key_file, *NAMES)
-            wait_until(lambda: bob.get("/v1/models").status_code == 200, "a key that was given back is not known")
+            wait_until(lambda: bob.get("/v1/models").status_code == 200, "a key that was added again is not known")
 
 
 def lines_with(word: str, deployment: str, ray_session: Path) -> list[str]:
@@ -218,7 +218,7 @@ def lines_with(word: str, deployment: str, ray_session: Path) -> list[str]:
 
 
 def line_with(word: str, deployment: str, ray_session: Path) -> str:
-    """The only one. A request may be over for its client before the line is written."""
+    """Wait for the only line with `word`. A client may have its answer before the line is written."""
     wait_until(lambda: len(lines_with(word, deployment, ray_session)) > 0, f"{deployment} logs no {word}")
     (line,) = lines_with(word, deployment, ray_session)
     return line
@@ -258,7 +258,7 @@ def test_a_websocket_needs_a_key_too(keyed: Service) -> None:
         return refused.value.response.status_code
 
     assert asyncio.run(connect({})) == 401
-    assert asyncio.run(connect({"Authorization": "Bearer bob"})) == 403, "it passed the gate; there is no such route"
+    assert asyncio.run(connect({"Authorization": "Bearer bob"})) == 403, "the gate refused a valid key"
 
 
 def test_many_at_once_are_counted_one_by_one(keyed: Service) -> None:
@@ -272,4 +272,4 @@ def test_many_at_once_are_counted_one_by_one(keyed: Service) -> None:
             assert answers() == [429] * 6
         wait_until(lambda: alice.post("/v1/audio/speech", json=body).status_code == 200, "the place is still held")
         assert set(answers()) <= {200, 429}
-        wait_until(lambda: alice.post("/v1/audio/speech", json=body).status_code == 200, "nobody gave the place back")
+        wait_until(lambda: alice.post("/v1/audio/speech", json=body).status_code == 200, "a place was not given back")

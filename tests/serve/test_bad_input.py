@@ -1,4 +1,4 @@
-"""What bad input gets: OpenAI's error object, the right status, the field named; and the next good request works."""
+"""Answers to bad input: OpenAI's error object, the right status and the field. The next good request works."""
 
 import json
 import select
@@ -102,7 +102,7 @@ def test_bad_field(client: httpx.Client, case: str) -> None:
 def test_bad_body(client: httpx.Client, content: bytes, status: int, words: list[str]) -> None:
     response = client.post("/v1/audio/speech", content=content, headers=JSON)
     check(response, status, response.json()["error"]["param"], words)
-    assert len(response.content) < 2000, "what was sent is not sent back"
+    assert len(response.content) < 2000, "the answer repeats the input"
     check_service_works(client)
 
 
@@ -123,7 +123,7 @@ def test_a_client_cannot_ask_the_proxy_to_work_on_for_nobody(client: httpx.Clien
 
 
 def test_bodies_under_way_have_a_bound_together(service: Service, client: httpx.Client) -> None:
-    """Eight of nearly the largest size begin; six have room. (Pauses: tests/deployments/http/test_bodies.py.)"""
+    """Eight bodies of nearly the largest size begin; six have room. (Pauses: tests/deployments/http/test_bodies.py.)"""
     url = httpx.URL(service.url)
     head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\n"
     begun = MAX_BODY_BYTES - 1000
@@ -155,7 +155,7 @@ def answered(connections: list[socket.socket]) -> list[socket.socket]:
 
 
 class Dripping:
-    """Sends a byte on each connection now and then, so that none of them pauses for long."""
+    """Sends a byte on each connection now and then, so that no connection pauses for long."""
 
     def __init__(self) -> None:
         self._sent: dict[socket.socket, int] = {}
@@ -173,7 +173,7 @@ class Dripping:
         self._sent[connection] = 0
 
     def stop(self) -> dict[socket.socket, int]:
-        """How many bytes were sent on each."""
+        """Stop, and return the number of bytes that were sent on each connection."""
         self._over.set()
         self._thread.join()
         return self._sent

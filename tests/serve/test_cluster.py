@@ -1,4 +1,4 @@
-"""Several replicas: what one stores the others know, and talkers that come and go with the load."""
+"""Several replicas: the others see what one stores, and the number of talkers follows the load."""
 
 import concurrent.futures
 import threading
@@ -30,7 +30,7 @@ APP = "cluster"
 
 @pytest.fixture(scope="module")
 def cluster(ray_port: int, checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Two edges, two codec encoders and one or two talkers of a Base model."""
+    """Two ingresses, two codec encoders and one or two talkers of a Base model."""
     scaling = AutoscalingArgs(
         max_replicas=2,
         target_ongoing_requests=2,
@@ -58,7 +58,7 @@ def running(deployment: str) -> int:
 
 
 def replicas_with(line: str, deployment: str, ray_session: Path) -> int:
-    """How many replicas have `line` in their access log."""
+    """Return the number of replicas that have `line` in their access log."""
     logs = (ray_session / "logs" / "serve").glob(f"replica_{APP}_{deployment}_*.log")
     return sum(line in log.read_text() for log in logs)
 
@@ -74,7 +74,7 @@ def speak(client: httpx.Client, frames: int, **body: object) -> httpx.Response:
 
 
 def test_a_voice_is_known_everywhere_at_once(cluster: Service, ray_session: Path) -> None:
-    """Every answer right after an upload, an overwrite and a delete is from after it, whichever replicas give it."""
+    """Answers of all replicas show an upload, an overwrite and a delete as soon as it has returned."""
     with cluster.client() as client, concurrent.futures.ThreadPoolExecutor(8) as pool:
         for round_ in range(3):
             assert upload(client, "anna", wav("high" if round_ % 2 else "low")).status_code == 200
@@ -94,7 +94,7 @@ def test_a_voice_is_known_everywhere_at_once(cluster: Service, ray_session: Path
 
 
 def test_an_encoder_that_dies_loses_no_upload(cluster: Service) -> None:
-    """Uploads stay under way until the replica is gone and has been replaced."""
+    """Uploads are under way until the replica that died has been replaced."""
 
     def encoders() -> list[str]:
         actors = ray.util.list_named_actors(all_namespaces=True)
@@ -132,7 +132,7 @@ def test_talkers_follow_the_load_and_no_request_fails(cluster: Service, ray_sess
     embedding = [0.5] * 128
     stop_load, stop = threading.Event(), threading.Event()
     frames = 24
-    answered = threading.Semaphore(0)  # of the caller who goes on
+    answered = threading.Semaphore(0)  # answers to the caller that goes on
 
     def caller(until: threading.Event) -> list[tuple[int, int]]:
         answers = []
@@ -152,14 +152,14 @@ def test_talkers_follow_the_load_and_no_request_fails(cluster: Service, ray_sess
 
     wait_for(1)
     with concurrent.futures.ThreadPoolExecutor(9) as pool:
-        # One caller goes on while replicas come and go; it alone wants no second talker.
+        # One caller goes on while replicas start and stop. That caller alone needs no second talker.
         callers = [pool.submit(caller, stop)] + [pool.submit(caller, stop_load) for _ in range(8)]
         try:
             wait_for(2)
             wait_until(lambda: spoke() == 2, "the second talker does not speak")
             stop_load.set()
             wait_for(1)
-            while answered.acquire(blocking=False):  # those of before
+            while answered.acquire(blocking=False):  # earlier answers
                 pass
             for _ in range(3):
                 assert answered.acquire(timeout=PATIENCE_S)

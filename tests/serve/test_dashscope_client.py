@@ -1,4 +1,4 @@
-"""DashScope's official realtime client, unmodified but for its URL; and traffic that no client would send."""
+"""DashScope's official realtime client, unmodified except for its URL, and traffic that no client would send."""
 
 import base64
 import itertools
@@ -28,7 +28,7 @@ BEGINNING = [
     "response.content_part.added",
 ]
 ENDING = ["response.audio.done", "response.content_part.done", "response.output_item.done", "response.done"]
-# What keeps the service speaking for a while.
+# A text that keeps the service speaking for a while.
 LONG = "One two three four five six seven eight nine. " * 5
 
 ASKED = [
@@ -38,7 +38,7 @@ ASKED = [
 
 
 class Call(QwenTtsRealtimeCallback):
-    """One connection, and what was heard on it."""
+    """One connection, and the events that were received on it."""
 
     def __init__(self, service: Service) -> None:
         self.arriving: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -53,7 +53,7 @@ class Call(QwenTtsRealtimeCallback):
         self.arriving.put({"type": "closed", "code": close_status_code})
 
     def until(self, kind: str) -> dict[str, Any]:
-        """The next event of that type."""
+        """Return the next event of a type."""
         while True:
             event = self.arriving.get(timeout=PATIENCE_S)
             self.events.append(event)
@@ -73,8 +73,11 @@ class Call(QwenTtsRealtimeCallback):
 
 @contextmanager
 def calling(service: Service) -> Iterator[Call]:
-    """At the end the client vanishes, if the server has not closed. (Its own `close` and its thread take each other's
-    messages, and wait for seconds; nor does it close its socket when the server has.)"""
+    """Yield a connected client. At the end the client vanishes, if the server has not closed.
+
+    The client's own `close` is not used: it and the client's thread read each other's messages and wait for seconds.
+    The client does not close its socket after the server has closed, either.
+    """
     call = Call(service)
     call.client.connect()
     connection: socket.socket = call.client.ws.sock.sock
@@ -93,7 +96,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def types(events: list[dict[str, Any]]) -> list[str]:
-    """In their order, repeated ones once."""
+    """Return the types of the events in order, with repeated types once."""
     return [kind for kind, _ in itertools.groupby(event["type"] for event in events)]
 
 
@@ -102,7 +105,7 @@ def audio(events: list[dict[str, Any]]) -> bytes:
 
 
 def said(client: httpx.Client, text: str, **fields: object) -> bytes:
-    """By the HTTP route."""
+    """Return the audio of a text from the HTTP route."""
     body = {"input": text, "voice": "ryan", "seed": 1, "max_new_tokens": 5, "response_format": "pcm"}
     response = client.post("/v1/audio/speech", json=body | fields)
     assert response.status_code == 200, response.text
@@ -110,7 +113,7 @@ def said(client: httpx.Client, text: str, **fields: object) -> bytes:
 
 
 def differences(one: bytes, other: bytes) -> int:
-    """The largest of two recordings: pieces of other sizes differ in the last bit of float32."""
+    """Return the largest difference of two recordings: pieces of other sizes differ in the last bit of float32."""
     assert len(one) == len(other)
     return int(np.abs(np.frombuffer(one, "<i2").astype(int) - np.frombuffer(other, "<i2").astype(int)).max())
 
@@ -163,7 +166,7 @@ def test_each_commit_is_a_response(service: Service, client: httpx.Client) -> No
             assert types(events) == ["input_text_buffer.cleared", *BEGINNING, "response.audio.delta", *ENDING]
             assert done["usage"] == {"characters": len(text)}
             heard.append(audio(events))
-        call.client.append_text("One two.")  # which is left to session.finish
+        call.client.append_text("One two.")  # session.finish commits it
         call.client.finish()
         begin = len(call.events)
         assert call.until("closed")["code"] == 1000
@@ -275,7 +278,7 @@ def test_what_is_refused_says_which_field_and_changes_nothing(service: Service) 
         assert call.refused()["code"] == "unknown_event"
         call.client.send_raw(json.dumps({"type": "input_text_buffer.append", "text": 5}))
         assert call.refused()["param"] == "text"
-        call.session(language_type="Klingon")  # which only the model knows to be none
+        call.session(language_type="Klingon")  # only the model can refuse it
         call.client.append_text("One.")
         call.client.commit()
         assert call.refused()["param"] == "language_type"

@@ -1,4 +1,4 @@
-"""Voices made from a description, listened to and kept."""
+"""Voices made from a description: previews, and voices stored from them."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ def test_design_then_keep_in_two_calls(client: httpx.Client) -> None:
     kept = client.post(f"/v1/audio/voices/design/{chosen}", json={"name": "warm"})
     assert kept.status_code == 200, kept.text
     assert kept.json()["source"] == "design"
-    assert kept.json()["ref_text"] is None, "it was cut off, so these are not the words spoken"
+    assert kept.json()["ref_text"] is None, "a candidate that was cut off keeps the words"
     assert client.get("/v1/audio/voices/warm/audio").content == sounds[1]
     speak(client, voice="warm")
     fault(client.post(f"/v1/audio/voices/design/{chosen}", json={"name": "again"}), 404, "preview_id")
@@ -43,7 +43,7 @@ def test_design_then_keep_in_two_calls(client: httpx.Client) -> None:
 
 
 def test_design_in_one_call_stores_nothing_unfit(client: httpx.Client, voices: Path) -> None:
-    """Random weights never end by themselves here. (Fit ones: tests/deployments/speech/test_design.py.)"""
+    """Speech of random weights never ends by itself. (Fit candidates: tests/deployments/speech/test_design.py.)"""
     answer = client.post("/v1/audio/voices/design", json=DESIGN_BODY | {"name": "warm", "candidates": 2, "seed": 5})
     assert "cut off" in fault(answer, 422)["message"]
     assert files(voices) == []

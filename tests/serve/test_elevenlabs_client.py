@@ -1,4 +1,4 @@
-"""The official ElevenLabs client, unmodified but for its base URL."""
+"""The official ElevenLabs client, unmodified except for its base URL."""
 
 import io
 from collections.abc import AsyncIterator, Iterator
@@ -18,7 +18,7 @@ from tests.serve.test_dashscope_client import LONG, differences, said
 from tests.serve.test_openai_client import wait_until_idle
 from tests.serve.tls import encrypted
 
-# The client's own.
+# A warning of the client's own code.
 pytestmark = pytest.mark.filterwarnings("ignore:ConnectionClosed.code is deprecated:DeprecationWarning")
 
 FEW: Any = {"additional_body_parameters": {"max_new_tokens": 5}}
@@ -27,7 +27,7 @@ MODEL = "eleven_multilingual_v2"
 
 @pytest.fixture
 def api(service: Service) -> Iterator[ElevenLabs]:
-    with httpx.Client(timeout=PATIENCE_S) as connections:  # which this client does not close itself
+    with httpx.Client(timeout=PATIENCE_S) as connections:  # the ElevenLabs client does not close it
         yield ElevenLabs(base_url=service.url, api_key="unused", httpx_client=connections)
 
 
@@ -69,7 +69,7 @@ def test_convert(api: ElevenLabs, client: httpx.Client) -> None:
     assert same_samples(pcm, said(client, "Hello", language="english"))
     settings = VoiceSettings(speed=0.5)
     speech = api.text_to_speech.convert("Alloy", text="Hello", voice_settings=settings, request_options=FEW)
-    samples, rate_hz = soundfile.read(io.BytesIO(b"".join(speech)))  # MP3, unless asked for another
+    samples, rate_hz = soundfile.read(io.BytesIO(b"".join(speech)))  # MP3 is the default
     assert rate_hz == 44100
     assert len(samples) / rate_hz == pytest.approx(2 * 5 * 0.08, abs=0.15)
 

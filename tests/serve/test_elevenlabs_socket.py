@@ -1,4 +1,4 @@
-"""ElevenLabs' stream-input over plain sockets: utterances on one connection, and traffic that no client would send."""
+"""ElevenLabs' stream-input on plain sockets: utterances of one connection, and traffic that no client would send."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ END = {"text": ""}
 
 
 class Call:
-    """One connection, and the messages that came."""
+    """One connection, and the messages that were received on it."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -37,7 +37,7 @@ class Call:
         return self.heard[-1]
 
     def audio(self, size_bytes: int) -> bytes:
-        """The next so many bytes."""
+        """Return the next `size_bytes` of audio."""
         pcm = b""
         while len(pcm) < size_bytes:
             pcm += base64.b64decode(self.receive()["audio"])
@@ -45,7 +45,7 @@ class Call:
         return pcm
 
     def close_code(self) -> int | None:
-        """After what the server still has to say."""
+        """Read the server's last messages, and return the code with which it closed."""
         with suppress(ConnectionClosed):
             while True:
                 self.receive()
@@ -145,7 +145,7 @@ def test_leaving_in_the_middle_frees_the_slots(service: Service, ended: bool) ->
 )
 def test_what_is_refused(service: Service, query: str, messages: list[Any], error: str, word: str) -> None:
     with calling(service, query) as call:
-        with suppress(ConnectionClosed):  # it may be refused before it has all been sent
+        with suppress(ConnectionClosed):  # the server may refuse it before all of it was sent
             for message in messages:
                 call.socket.send(json.dumps(message) if isinstance(message, dict) else message)
         assert call.close_code() == 1008

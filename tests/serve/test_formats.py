@@ -13,7 +13,7 @@ from tests.serve.test_speech import LONG, speak, wait_until_idle
 
 FRAMES = 12
 SECONDS = FRAMES * 0.08
-# format: content type, and the rate when none is asked for
+# format: content type, and the default rate
 FORMATS = {
     "mp3": ("audio/mpeg", 24000),
     "opus": ("audio/ogg", 24000),
@@ -37,11 +37,11 @@ def test_whole_and_streamed_hold_the_same_samples(client: httpx.Client, name: st
         assert answer.headers["content-type"] == media_type
         assert answer.headers["x-sample-rate"] == str(sample_rate or default_hz)
         assert {"x-model", "x-seed"} <= answer.headers.keys()
-    # Encoders give the same for the same samples (tests/deployments/audio/test_encoder.py); these differ by rounding.
+    # Equal samples are encoded equally (tests/deployments/audio/test_encoder.py); these samples differ by rounding.
     assert len(streamed.samples) == len(whole.samples)
-    if name == "aac":  # which keeps how loud noise is, and not its waves
+    if name == "aac":  # it preserves the level of noise, not its waves
         np.testing.assert_allclose(levels(streamed.samples), levels(whole.samples), rtol=0.2)
-    else:  # what has nothing to do with it, or is shifted, differs by 1.4 times its own size
+    else:  # unrelated or shifted noise differs by 1.4 times its own level
         most = {"mp3": 0.1, "opus": 0.3}.get(name, 0.01)
         difference = streamed.samples.astype(np.int32) - whole.samples
         assert np.abs(difference).mean() < most * np.abs(whole.samples).mean()
@@ -52,7 +52,7 @@ def test_whole_and_streamed_hold_the_same_samples(client: httpx.Client, name: st
 
 
 def levels(samples: NDArray[np.int16]) -> NDArray[np.float64]:
-    """Of every 80 ms."""
+    """Return the level of every 80 ms."""
     pieces = np.array_split(samples.astype(np.float64), FRAMES)
     return np.array([np.sqrt(np.mean(piece**2)) for piece in pieces])
 

@@ -1,4 +1,4 @@
-"""A person's voice by HTTP: uploaded, listed, speaking, deleted, whatever the file they come in."""
+"""A person's voice by HTTP: uploaded in several formats, listed, spoken, deleted."""
 
 import httpx
 import numpy as np

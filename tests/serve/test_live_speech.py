@@ -1,4 +1,4 @@
-"""Live speech, where its text or its inbox fails under it."""
+"""Live speech whose text or inbox fails."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -85,7 +85,7 @@ async def test_an_inbox_that_crashes_fails_its_streams_and_serves_the_next(
             async for _ in chunks:
                 pass
         refusal = refusal_of(caught.value)
-        assert (refusal.status, refusal.code) == (500, "replica_failed"), "the server's fault, not the client's"
+        assert (refusal.status, refusal.code) == (500, "replica_failed"), "an error of the server names the client"
     await asyncio.to_thread(wait_until_idle, service)
     later = LiveText(LIMITS)
     later.append("Hello once more.")

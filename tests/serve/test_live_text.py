@@ -56,7 +56,7 @@ class Call:
         self.send("request.start", **START | fields)
 
     def close_code(self) -> int | None:
-        """How the server closes, after what it still has to say."""
+        """Read the server's last messages, and return how it closed."""
         while True:
             try:
                 self.receive()
@@ -74,8 +74,10 @@ def calling(service: Service, key: str | None = None) -> Iterator[Call]:
 
 @contextmanager
 def slot_in_use(service: Service, key: str | None = None, **fields: object) -> Iterator[None]:
-    """A speech whose text pauses: it is under way for as long as this is entered, and for at most the service's
-    `live_text_timeout_s`, however fast or slow the machine."""
+    """Keep a speech under way within the context, by a text that pauses.
+
+    The speed of the machine does not matter. The service's `live_text_timeout_s` is the longest time.
+    """
     with calling(service, key) as call:
         call.start(**fields)
         call.write("Hello ")
@@ -111,25 +113,25 @@ def test_text_in_letters_is_heard_like_the_whole_text(service: Service, client: 
 
 
 def differences(one: bytes, other: bytes) -> int:
-    """The largest of two recordings: pieces of other sizes differ in the last bit of float32."""
+    """Return the largest difference of two recordings: pieces of other sizes differ in the last bit of float32."""
     return int(np.abs(np.frombuffer(one, "<i2").astype(int) - np.frombuffer(other, "<i2").astype(int)).max())
 
 
 def test_speech_begins_with_the_first_token_and_a_pause_keeps_nobody(service: Service, client: httpx.Client) -> None:
-    """Audio of the first word is there before anything of the second is written; then the text stops inside a word
-    while other streams come and go."""
+    """Audio of the first word arrives before the second word is written. Then the text pauses inside a word while other
+    streams begin and end."""
     with calling(service) as call:
         call.start()
         call.until("request.configured")
         call.write("Hello ")
         call.until("response.started")
         call.write("th")
-        while len(b"".join(call.pcm)) < len("Hello t") * FRAME_BYTES:  # one row a letter; the last may get an accent
+        while len(b"".join(call.pcm)) < len("Hello t") * FRAME_BYTES:  # one row per letter; the last may get an accent
             call.receive()
         for _ in range(3):
             assert len(whole(client, max_new_tokens=40)) == 40 * FRAME_BYTES
         assert len(b"".join(call.pcm)) == len("Hello t") * FRAME_BYTES
-        assert service.load(f"talker-{CUSTOM}").used == 1, "the paused one keeps its slot"
+        assert service.load(f"talker-{CUSTOM}").used == 1, "the paused stream has lost its slot"
         call.write("ere, how are you? 你好 now")
         call.end()
         call.until("response.done")

@@ -1,4 +1,4 @@
-"""Text beyond one utterance over a real socket."""
+"""Text that is longer than one utterance, over a real socket."""
 
 import httpx
 

@@ -1,4 +1,4 @@
-"""What a Prometheus server finds after some requests."""
+"""The metrics that a Prometheus server reads after some requests."""
 
 import time
 
@@ -10,7 +10,7 @@ from tests.serve.conftest import CUSTOM, Service
 
 
 def scraped() -> dict[str, float]:
-    """Samples of our own metrics, labels in the name, of the node's exporter."""
+    """Return the samples of this project's metrics from the node's exporter, with labels in the name."""
     (node,) = ray.nodes()  # type: ignore[no-untyped-call]  # no types in Ray
     text = httpx.get(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=PATIENCE_S, trust_env=False).text
     lines = [line for line in text.splitlines() if line.startswith("ray_qwen_tts_")]

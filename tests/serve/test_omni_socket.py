@@ -1,4 +1,4 @@
-"""vLLM-Omni's WebSocket messages, over plain sockets."""
+"""vLLM-Omni's WebSocket messages, on plain sockets."""
 
 import base64
 import itertools
@@ -24,7 +24,7 @@ PCM = {"response_format": "pcm", "stream_audio": True}
 
 
 class Call:
-    """One connection; `heard` are its events, with the bytes of each binary message in their place."""
+    """One connection. `heard` has its events in order, with the bytes of each binary message between them."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -44,7 +44,7 @@ class Call:
         return self.heard[-1]
 
     def utterance(self) -> list[Any]:
-        """Everything to the end of one."""
+        """Return all messages to the end of an utterance."""
         begin = len(self.heard)
         while isinstance(event := self.receive(), bytes) or event["type"] != "session.done":
             pass

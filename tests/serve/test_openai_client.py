@@ -1,4 +1,4 @@
-"""The official OpenAI client, unmodified but for its base URL."""
+"""The official OpenAI client, unmodified except for its base URL."""
 
 import base64
 import json

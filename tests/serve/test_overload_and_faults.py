@@ -1,4 +1,4 @@
-"""Full queues, models that are not there yet, replicas that die."""
+"""Full queues, models that are still loading, replicas that die."""
 
 import concurrent.futures
 import json
@@ -38,18 +38,18 @@ class Gate:
         return cls(file)
 
     def open(self) -> None:
-        """For whoever waits, and for good."""
+        """Let the present reader and all later ones continue."""
         behind = self.file.with_suffix(".behind")
         if behind.exists():
             content = behind.read_bytes()
-            with self.file.open("wb") as waiting:  # opens when somebody reads
+            with self.file.open("wb") as waiting:  # returns when a reader opens the file
                 behind.rename(self.file)
                 waiting.write(content)
 
 
 @pytest.fixture(scope="module")
 def gate(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    """Before the talker of a checkpoint of its own; nobody else reads this file."""
+    """Close a gate before the talker of a separate checkpoint. No other reader opens this file."""
     directory = tmp_path_factory.mktemp("gated") / CUSTOM
     shutil.copytree(checkpoints[CUSTOM], directory)
     return Gate.before(directory / "generation_config.json")
@@ -110,8 +110,8 @@ def test_overload_is_refused_before_any_work(one_slot: Service) -> None:
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["error"]["code"] == "rate_limit_exceeded"
-    assert spoken.status_code == 200, "there is one place in the queue"
-    assert same_samples(spoken.content, alone.content), "the same request gives the same audio under load"
+    assert spoken.status_code == 200, "a request that found the place in the queue was refused"
+    assert same_samples(spoken.content, alone.content), "the audio of a request changes under load"
     assert speak(one_slot, 2).status_code == 200
 
 
@@ -125,14 +125,14 @@ def test_a_client_that_leaves_the_queue_makes_room(one_slot: Service) -> None:
         with posted(f"{one_slot.url}/v1/audio/speech", body):
             wait_until(lambda: waiting() == 1, "the request has not come to the queue")
         wait_until(lambda: waiting() == 0, "the request is still in the queue")
-        assert one_slot.load(f"talker-{MODEL}").used == 1, "the stream that was running still runs"
+        assert one_slot.load(f"talker-{MODEL}").used == 1, "the running stream has lost its slot"
 
 
 def test_a_talker_that_dies_cuts_its_streams_and_is_replaced(one_slot: Service) -> None:
     body = {
         "input": "Hello there, how are you?",
         "voice": "ryan",
-        "max_new_tokens": 3000,  # which take long beside what it takes to kill one
+        "max_new_tokens": 3000,  # much longer than a kill of the replica takes
         "seed": 7,
         "response_format": "pcm",
     }
@@ -163,7 +163,7 @@ def test_a_decoder_that_only_fails_is_replaced(one_slot: Service) -> None:
 
 
 def lose_device(replica: CodecDecoderDeployment) -> None:
-    """From now on every batch fails, as it does when a GPU is lost."""
+    """Let every batch fail from now on, as after the loss of a GPU."""
 
     def fail(pieces: object) -> list[bytes]:
         raise RuntimeError("device lost")

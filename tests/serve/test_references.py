@@ -1,4 +1,4 @@
-"""Voices that come with the request: recordings, URLs, speaker embeddings."""
+"""Voices in the request itself: recordings, URLs, speaker embeddings."""
 
 import base64
 import concurrent.futures
@@ -55,12 +55,12 @@ def test_an_identical_reference_is_encoded_once(service: Service, client: httpx.
         said = list(pool.map(lambda _: speak(client, ref_audio=inline, ref_text="Words."), range(6)))
     speak(client, ref_audio=inline, ref_text="Other words.")
     one, *others = (np.frombuffer(pcm, np.int16).astype(int) for pcm in said)
-    assert all(abs(other - one).max() <= 1 for other in others), "a batch rounds as it pleases, by one step"
+    assert all(abs(other - one).max() <= 1 for other in others), "the audio differs by more than rounding"
     assert service.in_replicas("codec-encoder", counted_references) == [1]
 
 
 def test_who_leaves_takes_the_shared_reference_from_nobody(service: Service, client: httpx.Client) -> None:
-    """The one who asked first leaves while the recording is encoded, which another is waiting for."""
+    """The first caller leaves while the recording is encoded, and another caller waits for the same recording."""
     minute = np.resize(recording("long")[0], 55 * 24000)
 
     def ask(body: dict[str, Any], patience_s: float) -> int:
@@ -114,7 +114,7 @@ def test_references_that_cannot_be(client: httpx.Client, body: dict[str, object]
 
 @pytest.fixture(scope="module")
 def inside() -> Iterator[str]:
-    """A web server in the network, which must never be asked."""
+    """A web server in the network, to which no request may be sent."""
     asked: list[str] = []
 
     class Answer(BaseHTTPRequestHandler):

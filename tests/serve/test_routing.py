@@ -1,4 +1,4 @@
-"""Which model speaks, and what is said when none can."""
+"""The choice of the model that speaks, and the errors if no model can speak."""
 
 import base64
 

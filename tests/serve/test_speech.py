@@ -1,4 +1,4 @@
-"""POST /v1/audio/speech over a real socket: what it answers, and when."""
+"""POST /v1/audio/speech over a real socket: its answers, and their timing."""
 
 import concurrent.futures
 import io
@@ -55,7 +55,7 @@ def test_the_whole_file_has_its_length_and_the_samples_of_the_stream(client: htt
 def test_audio_arrives_while_the_talker_is_still_at_work(service: Service, client: httpx.Client) -> None:
     with client.stream("POST", "/v1/audio/speech", json=LONG | {"response_format": "pcm"}) as response:
         pieces = response.iter_raw()
-        assert len(next(pieces)) == FRAME_SAMPLES * 2, "the first chunk is one frame"
+        assert len(next(pieces)) == FRAME_SAMPLES * 2, "the first chunk is not one frame"
         assert service.load(f"talker-{CUSTOM}").used == 1
         for _ in range(11):
             assert next(pieces)

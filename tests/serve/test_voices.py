@@ -1,4 +1,4 @@
-"""The voice library over a real socket: uploaded, listed, spoken, overwritten, deleted; and what is refused."""
+"""The voice library over a real socket: upload, list, speech, overwrite, delete, and refusals."""
 
 import concurrent.futures
 import socket
@@ -101,7 +101,7 @@ def test_two_uploads_of_one_name_at_once_leave_one_complete_voice(client: httpx.
     kept = client.get("/v1/audio/voices/anna/audio").content
     said = speak(client, voice="anna")
     assert upload(client, "twin", kept).status_code == 200
-    assert speak(client, voice="twin") == said, "the recording and the prompt are of one upload"
+    assert speak(client, voice="twin") == said, "the recording and the prompt are of different uploads"
 
 
 HOSTILE_NAMES = [
@@ -144,7 +144,7 @@ def test_hostile_recordings_leave_nothing(client: httpx.Client, voices: Path, ca
     assert error["param"] == "audio_sample"
     assert error["message"].startswith("audio_sample ")
     assert files(voices) == []
-    assert upload(client, "anna").status_code == 200, "the next good one works"
+    assert upload(client, "anna").status_code == 200, "the next good upload was refused"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(service: Service, client: http
             connection.sendall(f"POST /v1/audio/voices HTTP/1.1\r\n{head}\r\n".encode() + body[:sent])
     with socket.create_connection((content.url.host, content.url.port or 80), timeout=PATIENCE_S) as stalled:
         stalled.sendall(f"POST /v1/audio/voices HTTP/1.1\r\n{head}\r\n".encode() + body[:1000])
-        assert stalled.recv(4096).decode().startswith("HTTP/1.1 408"), "it need not break off to be given up"
+        assert stalled.recv(4096).decode().startswith("HTTP/1.1 408"), "a stalled upload was not timed out"
     fault(client.get("/v1/audio/voices/anna"), 404)
     assert files(voices) == []
     assert upload(client).status_code == 200

@@ -1,4 +1,4 @@
-"""The service behind TLS: a relay of bytes, with a certificate of its own authority."""
+"""The service behind TLS: a relay of bytes, with a certificate of the test's own authority."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,10 @@ import trustme
 
 @contextmanager
 def encrypted(port: int, authority: Path) -> Iterator[str]:
-    """Relay to that port while within; the host and port to connect to. `authority` is written: whom to trust."""
+    """Relay TLS to `port` within the context. Yield the host and port to connect to.
+
+    The certificate to trust is written to `authority`.
+    """
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(authority))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -23,7 +23,7 @@ class Nobody:
         self.args = args
 
     def __getattr__(self, name: str) -> object:
-        raise AssertionError(f"{name} was not to be asked for")
+        raise AssertionError(f"{name} must not be used")
 
 
 def test_a_silent_connection_is_closed() -> None:
