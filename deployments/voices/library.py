@@ -198,6 +198,7 @@ class VoiceLibrary:
 
     def _fetched(self, fetching: "asyncio.Future[bytes]") -> None:
         self._fetches -= 1
+        assert self._fetches >= 0, "a download ended twice"
         if not fetching.cancelled():
             fetching.exception()  # retrieved, in case no caller waits any more
 
