@@ -59,7 +59,7 @@ async def stream_response(
     """Return an answer that sends the speech as it is made: its pieces, or `body` made of them.
 
     The first piece is awaited here, so that an error of the request is raised here, before the status line is sent. The
-    speech is stopped when the answer ends, however it ends.
+    speech is stopped at any end of the answer.
     """
     async with AsyncExitStack() as stack:
         speech = await stack.enter_async_context(opening)

@@ -1,7 +1,7 @@
 """Speech of a text that is still being written: one driver for every protocol.
 
 The talker reads a token of text for each frame of 80 ms, so text that arrives slower than 12.5 tokens a second is heard
-with pauses. The audio is that of the whole text in the "streaming" layout with the same seed, however the text was cut
+with pauses. The audio is that of the whole text in the "streaming" layout with the same seed, for any cut of the text
 into pieces. A voice cloned with reference codes begins when there is a token for each frame of the reference, or at the
 end of the text, because the streaming layout puts a token beside each frame.
 """
