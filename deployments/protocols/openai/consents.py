@@ -33,9 +33,7 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
         """List the caller's consents, latest first. For the next page send the last id as `after`."""
         page, caller = service.consents.page, caller_of(request)
         records, has_more = await service.library.storage.run(page, caller, after, limit)
-        data = [show_consent(record) for record in records]
-        first_id, last_id = (data[0].id, data[-1].id) if data else (None, None)
-        return ConsentList(data=data, first_id=first_id, last_id=last_id, has_more=has_more)
+        return _page(records, has_more)
 
     @router.post(
         "/v1/audio/voice_consents",
@@ -74,6 +72,12 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
         return ConsentDeleted(id=consent_id)
 
     return router
+
+
+def _page(records: list[ConsentRecord], has_more: bool) -> ConsentList:
+    data = [show_consent(record) for record in records]
+    first_id, last_id = (data[0].id, data[-1].id) if data else (None, None)
+    return ConsentList(data=data, first_id=first_id, last_id=last_id, has_more=has_more)
 
 
 async def _store(service: SpeechService, caller: Caller, upload: ConsentUpload) -> ConsentRecord:
