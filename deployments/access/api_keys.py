@@ -64,7 +64,10 @@ class ApiKeys:
     def _look_for_ever(self) -> None:
         pause = threading.Event()
         while not pause.wait(_LOOK_EVERY_S):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # of whatever kind: keys that change later must still be read
+                log.exception("%s could not be read; the keys read before remain in force", self._file)
 
     def look(self) -> None:
         """Look at the file once. Read it if it has changed and was the same at the previous look."""

@@ -67,4 +67,7 @@ def read_keys(file: Path) -> tuple[ApiKey, ...]:
     names = [key.name for key in keys]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise KeyFileError(f"{file} names {twice} twice; the names of API keys must differ")
+    hashes = [key.hash for key in keys]
+    if twice := next((key.name for key in keys if hashes.count(key.hash) > 1), None):
+        raise KeyFileError(f"{file} gives {twice} the key of another entry; the keys must differ")
     return keys

@@ -39,7 +39,7 @@ def _voice_name(value: object) -> object:
     """Return the name in OpenAI's `{"id": name}`, and any other value unchanged."""
     if not isinstance(value, dict):
         return value
-    if list(value) != ["id"]:
+    if list(value) != ["id"] or value["id"] is None:
         raise PydanticCustomError("voice_id", 'send the name of a voice, or {"id": name}')
     return value["id"]
 

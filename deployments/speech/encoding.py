@@ -151,7 +151,8 @@ class SpeechEncoding:
                 if whole:
                     share.collect(len(chunk.pcm))
                 else:
-                    await share.send(len(piece), len(chunk.pcm) / 2 / output.source_rate_hz)
+                    audio_s = len(chunk.pcm) / 2 / output.source_rate_hz / output.speed
+                    await share.send(len(piece), audio_s)
 
             async with (
                 chunks as opened,

@@ -142,6 +142,5 @@ async def _unless_failed(work: Coroutine[Any, Any, Result], other: "asyncio.Task
                 other.result()
         return working.result()
     finally:
-        if not working.done():
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)  # retrieves its error, should both have failed

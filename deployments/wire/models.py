@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from deployments.errors import Unavailable
@@ -15,6 +16,8 @@ AUTO_MODELS = frozenset(
 )
 # A check that takes longer than this counts as "still loading".
 _DESCRIBE_TIMEOUT_S = 2.0
+# Busy replicas answer within this time. Replicas that do not are lost.
+_PATIENCE_S = 30.0
 
 _KINDS: dict[ModelType, str] = {
     "base": "cloning a voice",
@@ -29,11 +32,15 @@ class Models:
     Every look-up raises Unavailable until `load` or `check` has succeeded once.
     """
 
-    def __init__(self, describe: Callable[[], Awaitable[Sequence[ModelCard]]]) -> None:
+    def __init__(
+        self, describe: Callable[[], Awaitable[Sequence[ModelCard]]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """`describe` calls the replicas and returns their cards when every model has loaded."""
         self._describe = describe
+        self._clock = clock
         self._cards: dict[str, ModelCard] = {}
         self._check: asyncio.Task[Sequence[ModelCard]] | None = None
+        self._called_s = self._answered_s = clock()
 
     async def load(self) -> None:
         """Wait for the cards, once. Raises Unavailable while models are loading."""
@@ -44,9 +51,11 @@ class Models:
         """Call the replicas now. Raises Unavailable while models are loading, or the error of a lost replica.
 
         Checks at the same time share one call. Once the models have loaded, a call that takes too long is no error:
-        busy replicas answer late.
+        busy replicas answer late. Replicas that have not answered for `_PATIENCE_S` are unavailable, and are called
+        again.
         """
-        if self._check is None or self._check.done():
+        if self._check is None or self._check.done() or self._clock() - self._called_s > _PATIENCE_S:
+            self._called_s = self._clock()
             # A new context: Serve finds the calls of a request by its context, and cancels them with the request.
             self._check = asyncio.create_task(self._ask(), context=contextvars.Context())
             self._check.add_done_callback(lambda check: check.cancelled() or check.exception())
@@ -54,11 +63,15 @@ class Models:
             await asyncio.wait_for(asyncio.shield(self._check), _DESCRIBE_TIMEOUT_S)
         except TimeoutError:
             self._all()
+            if self._clock() - self._answered_s > _PATIENCE_S:
+                message = f"the replicas have not answered for {_PATIENCE_S:g} s; see /readyz"
+                raise Unavailable(message, "not_ready", 2.0) from None
 
     async def _ask(self) -> Sequence[ModelCard]:
         cards = await self._describe()
         assert cards, "settings have one model at least"
         self._cards = {card.name: card for card in cards}
+        self._answered_s = self._clock()
         return cards
 
     def _all(self) -> dict[str, ModelCard]:

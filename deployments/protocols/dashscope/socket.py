@@ -169,20 +169,19 @@ class DashScopeSocket:
             raise
 
     async def _flow(self) -> None:
-        """Append the buffer to the response that is being written, or begin a response."""
+        """Give the buffer to the response that is being written, or begin another one. A refusal changes nothing."""
         text = self._open_text
-        if text is not None and not text.has_room_for(self._buffer):
+        if text is not None and text.has_room_for(self._buffer):
+            text.append(self._buffer)
+            self._buffer = ""
+            return
+        following = self._speaker.live_text()
+        following.append(self._buffer)
+        if not following.blank:
+            self._growing = await self._begin(following)
+            self._buffer = ""
+        if text is not None:
             text.end()
-            text = None
-        if text is None:
-            if not self._buffer.strip():
-                return
-            text = self._speaker.live_text()
-            text.append(self._buffer)
-            self._growing = await self._begin(text)
-        else:
-            text.append(self._buffer)
-        self._buffer = ""
 
     @property
     def _open_text(self) -> LiveText | None:

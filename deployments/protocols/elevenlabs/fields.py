@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 from pydantic_core import PydanticCustomError
 
 from deployments.audio.encoder import SAMPLE_RATES_HZ, AudioFormat
-from deployments.errors import Refusal
+from deployments.errors import Refusal, renamed_fields
+from deployments.http.bodies import parse_fields
 from deployments.speech.fields import Name, Number, SamplingFields, SpeechFields
 from deployments.text.languages import LANGUAGE_CODES
 from qwen_tts.config import LANGUAGE_AUTO
@@ -112,15 +113,16 @@ def speech_fields(
         raise InvalidRequest(message, "language_code", "unsupported_language")
     audio_format, sample_rate_hz = OUTPUT_FORMATS[output_format]
     settings = spoken.voice_settings or VoiceSettings()
-    return SpeechFields(
-        voice=voice_id,
-        model=model_id,
-        language=LANGUAGE_AUTO if language_code is None else LANGUAGES[language_code],
-        response_format=audio_format,
-        sample_rate=sample_rate_hz,
-        speed=1.0 if settings.speed is None else settings.speed,
-        **spoken.model_dump(include=set(SamplingFields.model_fields)),
-    )
+    fields = {
+        "voice": voice_id,
+        "model": model_id,
+        "language": LANGUAGE_AUTO if language_code is None else LANGUAGES[language_code],
+        "response_format": audio_format,
+        "sample_rate": sample_rate_hz,
+        "speed": 1.0 if settings.speed is None else settings.speed,
+    }
+    with renamed_fields(SENT_AS):
+        return parse_fields(SpeechFields, fields | spoken.model_dump(include=set(SamplingFields.model_fields)))
 
 
 def status_of(refusal: Refusal) -> str:

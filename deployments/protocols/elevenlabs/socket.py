@@ -3,7 +3,7 @@
     client                                             server
     {text: " ", voice_settings?, generation_config?}
     {text: "Hel"}, {text: "lo. "} ...                  {audio: base64, isFinal: null, alignment: null, ...} ...
-    {text: "", or more, flush: true}                   (the rest of that text; the next text is another utterance)
+    {text: "more", flush: true}                        (the rest of that text; the next text is another utterance)
     {text: ""}                                         (the rest of all text), {isFinal: true}, close 1000
 
 Speech begins with the first word. `chunk_length_schedule` and `try_trigger_generation` have no effect. This service

@@ -132,6 +132,7 @@ def test_limits_and_voices_come_from_the_file(tmp_path: Path) -> None:
         ('- {name: a, hash: "qtts-a-key-in-the-clear"}', ["0.hash"]),
         (f'- {{name: "a b", hash: "{HASH}"}}', ["0.name"]),
         (f'- {{name: a, hash: "{HASH}"}}\n- {{name: a, hash: "{hash_key("b")}"}}', ["names a twice"]),
+        (f'- {{name: a, hash: "{HASH}"}}\n- {{name: b, hash: "{HASH}"}}', ["the key of another entry"]),
         ("\x00", ["not YAML"]),
     ],
 )
@@ -199,6 +200,29 @@ def test_a_spoiled_file_changes_nothing_and_is_logged_once(
     write(file, {"name": "bob", "hash": hash_key("bob's")})
     look(keys)
     refusal(keys, {"xi-api-key": "alice's key"})
+
+
+def test_a_file_that_no_parser_understands_does_not_end_the_watch(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """YAML's tags raise errors of every kind, such as IndexError for `!!int ""`."""
+    monkeypatch.setattr(api_keys, "_LOOK_EVERY_S", 0.001)
+    keys, read = ApiKeys(file), threading.Event()
+
+    def noted(path: Path) -> object:
+        try:
+            return read_keys(path)
+        finally:
+            read.set()
+
+    monkeypatch.setattr(api_keys, "read_keys", noted)
+    file.write_text('- !!int ""')
+    keys.watch()
+    assert read.wait(60)
+    read.clear()
+    write(file, {"name": "carol", "hash": hash_key("carol's")})
+    assert read.wait(60), "it looks on"
+    assert "remain in force" in caplog.text
 
 
 def test_storage_that_hangs_keeps_no_request_waiting(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,7 @@ REFUSED: dict[str, tuple[dict[str, object], str, list[str]]] = {
     "extra of another type": ({"extra_params": [1]}, "extra_params", []),
     "unknown task": ({"task_type": "Clone"}, "task_type", ["CustomVoice", "Base"]),
     "unknown stream format": ({"stream_format": "ogg"}, "stream_format", ["audio", "sse"]),
+    "voice object without a name": ({"voice": {"id": None}}, "voice", ["id"]),
     "voice object": ({"voice": {"name": "x"}}, "voice.name", ["id"]),
 }
 

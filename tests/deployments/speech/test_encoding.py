@@ -112,3 +112,20 @@ async def test_a_listener_who_hears_all_that_comes_never_waits(monkeypatch: pyte
         for _ in range(50):
             await share.send(len(SECOND), 1.0)
             clock.now_s += 1.0
+
+
+async def test_speech_that_is_faster_is_sent_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 s of audio at twice the speed are heard in 10 s, of which 5 may be ahead."""
+    clock, slept = Clock(), 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal slept
+        slept += seconds
+        clock.now_s += seconds
+
+    encoding = SpeechEncoding(1)
+    monkeypatch.setattr(encoding, "_budget", AudioBudget(1, clock))
+    monkeypatch.setattr(audio_budget.asyncio, "sleep", sleep)  # type: ignore[attr-defined]  # the module it imports
+    async with encoding.open(speech(20), AudioOutput("pcm", 24000, None, 2.0), whole=False) as encoded:
+        await read(encoded)
+    assert slept == pytest.approx(5.0, abs=0.5)

@@ -50,6 +50,33 @@ async def test_replicas_that_are_busy_stay_ready_and_are_asked_once(monkeypatch:
     assert asked == 2, "probes at the same time do not share one call"
 
 
+async def test_replicas_that_do_not_answer_for_long_are_unavailable_and_called_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire_models, "_DESCRIBE_TIMEOUT_S", 0.01)
+    asked, hang, now_s = 0, False, 100.0
+
+    async def describe() -> list[ModelCard]:
+        nonlocal asked
+        asked += 1
+        if hang:
+            await asyncio.Event().wait()
+        return [ANY]
+
+    models = Models(describe, lambda: now_s)
+    await models.check()
+    hang = True
+    now_s += 20
+    await models.check()
+    now_s += 20
+    with pytest.raises(Unavailable, match="have not answered for 30 s"):
+        await models.check()
+    assert asked == 2
+    now_s, hang = now_s + 20, False
+    await models.check()
+    assert asked == 3
+
+
 async def test_a_replica_that_is_lost_is_reported_at_once() -> None:
     lost = False
 
