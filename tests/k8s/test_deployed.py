@@ -112,6 +112,9 @@ def test_without_the_token_the_dashboard_is_closed(deployed: Deployed) -> None:
 
 def test_the_dashboard_asks_for_metrics_that_there_are(deployed: Deployed) -> None:
     wanted = set(re.findall(r"ray_qwen_tts_\w+", (CHART / "files" / "dashboard.json").read_text(encoding="utf-8")))
+    body = {"input": "One two three.", "voice": "ryan", "seed": 1, "response_format": "pcm"}
+    speech = httpx.post(f"{deployed.url}/v1/audio/speech", json=body, trust_env=False, timeout=120)
+    assert speech.status_code == 200, speech.text
     deadline = time.monotonic() + 120
     rare = {f"ray_qwen_tts_{name}_total" for name in RARE}
     while True:  # they are exported every few seconds
