@@ -14,9 +14,9 @@ from loadtest.tables import knee_said, markdown, quantiles
 
 BEGIN = "<!-- Written by `python -m loadtest readme` from docs/benchmarks; change nothing here. -->"
 END = "<!-- Until here. -->"
-# Of fewer requests the 95th percentile is the slowest.
+# With fewer requests the 95th percentile is the slowest request.
 _FEWEST_FOR_P95 = 20
-# Limits under the one of a side by side, at which the same trials say who would have kept them.
+# Lower limits than that of a comparison. The same trials show which server would have kept them.
 _LIMITS_MS = (500.0, 1000.0, 2000.0, 3000.0)
 _HEADS = [
     "scenario", "a second", "requests", "TTFA heard ms, p50 / p95", "arrived, p50 / p95", "RTF, p50 / p95", "underran",
@@ -36,7 +36,7 @@ def rewritten(page: str, text: str, directory: Path) -> str:
 
 
 def _engine(directory: Path) -> str:
-    """Of `python -m benchmarks`: every precision beside the reference."""
+    """Return the table of `python -m benchmarks`: every precision beside the reference."""
     file = directory / "engine-0.6B.json"
     if not file.exists():
         return ""
@@ -74,13 +74,13 @@ def _row(result: Result) -> list[str]:
 
 
 def _knees(directory: Path) -> str:
-    said = []
+    lines = []
     for file in sorted(directory.glob("knee-*.json")):
         result = read_result(file)
         assert result.knee is not None
         page = f"benchmarks/{file.with_suffix('.html').name}"
-        said.append(f"- [{result.conditions.label}]({page}): {knee_said(result.knee)}.")
-    return "Knees:\n\n" + "\n".join(said) if said else ""
+        lines.append(f"- [{result.conditions.label}]({page}): {knee_said(result.knee)}.")
+    return "Knees:\n\n" + "\n".join(lines) if lines else ""
 
 
 def _peers(directory: Path) -> str:
@@ -91,7 +91,7 @@ def _peers(directory: Path) -> str:
         assert theirs is not None
         assert mine is not None
         share = theirs.promise.spoiled_share
-        spoiled = "underruns not asked for" if share is None else f"at most {share:.1%} spoiled"
+        spoiled = "underruns not counted" if share is None else f"at most {share:.1%} of the streams spoiled"
         limits = [limit for limit in _LIMITS_MS if limit < theirs.promise.heard_p95_ms]
         for limit in (*limits, theirs.promise.heard_p95_ms):
             (their_rate, their_end), (our_rate, our_end) = kept_at(theirs, limit), kept_at(mine, limit)
@@ -100,13 +100,22 @@ def _peers(directory: Path) -> str:
                 times = f"{our_rate / their_rate:.1f}"
             elif their_end and our_rate:
                 times = f"over {our_rate / their_end:.1f}"
-            if times:  # one of the two kept it somewhere
+            if times:  # one of the two servers kept the limit at some rate
                 rates = [_between(their_rate, their_end), _between(our_rate, our_end)]
                 rows.append([name, f"{limit / 1000:.2g} s, {spoiled}", *rates, times])
     if not rows:
         return ""
-    heads = ["", "limit of TTFA p95", "peer: requests a second, kept (broken)", "ours", "times"]
-    words = "Beside a stand-in for the FastAPI wrappers of PyPI's qwen-tts, same weights, same machine, in turn"
+    heads = [
+        "weights",
+        "limit of TTFA p95",
+        "peer: highest rate kept (lowest rate broken), 1/s",
+        "this service",
+        "ratio",
+    ]
+    words = (
+        "This service and a stand-in for the FastAPI wrappers of PyPI's qwen-tts, in turn on one machine, with the "
+        "same weights. Rates are requests a second"
+    )
     return f"{words}:\n\n{markdown(heads, rows)}"
 
 

@@ -17,7 +17,7 @@ import wave
 TEXT = "One two three four five six seven."
 # Seven words take two to four seconds.
 SHORTEST_S, LONGEST_S = 1.0, 20.0
-# Of full scale; noise floors of recordings are far below, speech is at 0.02 to 0.2.
+# The quietest speech that is accepted, as a part of full scale. Noise is far below it, speech is at 0.02 to 0.2.
 QUIETEST = 0.003
 # Widths of speaker embeddings (1.7B, 0.6B, the demo): a voice that needs no recording.
 WIDTHS = (2048, 1024, 256)
