@@ -113,18 +113,7 @@ class SpeechOptions:
     first_chunk_frames: int | None = None
 
     def __post_init__(self) -> None:
-        for param, text in voice_texts(self.voice).items():
-            check_text(param, text)
-        check_text("language", self.language)
-        if self.text_layout not in get_args(TextLayout):
-            layouts = ", ".join(get_args(TextLayout))
-            raise InvalidRequest(f"text_layout is {self.text_layout!r}; it must be one of {layouts}", "text_layout")
-        _check_range("repetition_penalty", self.repetition_penalty, 0.0, MAX_REPETITION_PENALTY, open_low=True)
-        _check_range("seed", self.seed, 0, MAX_SEED, whole=True)
-        if self.max_frames is not None:
-            _check_range("max_new_tokens", self.max_frames, 1, MAX_FRAMES, whole=True)
-        if (first := self.first_chunk_frames) is not None:
-            _check_range("initial_codec_chunk_frames", first, 1, MAX_FIRST_CHUNK_FRAMES, whole=True)
+        _check_options(self)
 
     def request(self, text: str) -> "SpeechRequest":
         """Return the request to speak `text`. Raises InvalidRequest when there is no text."""
@@ -163,13 +152,29 @@ class SpeechRequest:
         check_text("input", self.text)
         if not self.text.strip():
             raise InvalidRequest("input is empty: give the text to speak", "input", "empty_input")
-        SpeechOptions(**{name: getattr(self, name) for name in _OPTIONS})  # checks all but the text
+        _check_options(self)
         assert self.ahead_s >= 0.0, "audio ahead of this speech cannot be negative"
 
     @property
     def texts(self) -> dict[str, str]:
         """Every text the caller wrote, by the public name of its field."""
         return {"input": self.text, **voice_texts(self.voice)}
+
+
+def _check_options(options: SpeechOptions | SpeechRequest) -> None:
+    """Check everything but the text. Raises InvalidRequest naming the field."""
+    for param, text in voice_texts(options.voice).items():
+        check_text(param, text)
+    check_text("language", options.language)
+    if options.text_layout not in get_args(TextLayout):
+        layouts = ", ".join(get_args(TextLayout))
+        raise InvalidRequest(f"text_layout is {options.text_layout!r}; it must be one of {layouts}", "text_layout")
+    _check_range("repetition_penalty", options.repetition_penalty, 0.0, MAX_REPETITION_PENALTY, open_low=True)
+    _check_range("seed", options.seed, 0, MAX_SEED, whole=True)
+    if options.max_frames is not None:
+        _check_range("max_new_tokens", options.max_frames, 1, MAX_FRAMES, whole=True)
+    if (first := options.first_chunk_frames) is not None:
+        _check_range("initial_codec_chunk_frames", first, 1, MAX_FIRST_CHUNK_FRAMES, whole=True)
 
 
 def voice_texts(voice: Voice) -> dict[str, str]:

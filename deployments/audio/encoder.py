@@ -60,6 +60,20 @@ MEDIA_TYPES = {name: kind.media_type for name, kind in _FORMATS.items()}
 _CONTAINER_OPTIONS = {"fflags": "+bitexact", "flush_packets": "1"}
 
 
+def file_rate_hz(audio_format: AudioFormat, source_rate_hz: int, sample_rate_hz: int | None, speed: float) -> int:
+    """Return the sample rate of a file: the wanted one, or the default. Raises InvalidRequest."""
+    kind = _FORMATS[audio_format]
+    rate_hz = sample_rate_hz if sample_rate_hz is not None else kind.default_rate_hz or source_rate_hz
+    if rate_hz not in kind.sample_rates_hz:
+        rates = ", ".join(map(str, kind.sample_rates_hz))
+        message = f"sample_rate is {rate_hz}; with {audio_format} it must be one of {rates}"
+        raise InvalidRequest(message, "sample_rate", "invalid_value")
+    if not SPEEDS[0] <= speed <= SPEEDS[1]:
+        message = f"speed is {speed}; it must be at least {SPEEDS[0]} and at most {SPEEDS[1]}"
+        raise InvalidRequest(message, "speed", "out_of_range")
+    return rate_hz
+
+
 class AudioEncoder:
     """The encoder of one file. Its methods may be called from any thread.
 
@@ -81,14 +95,7 @@ class AudioEncoder:
         self.audio_format = audio_format
         self.media_type = kind.media_type
         self.speed = speed
-        self.sample_rate_hz = sample_rate_hz if sample_rate_hz is not None else kind.default_rate_hz or source_rate_hz
-        if self.sample_rate_hz not in kind.sample_rates_hz:
-            rates = ", ".join(map(str, kind.sample_rates_hz))
-            message = f"sample_rate is {self.sample_rate_hz}; with {audio_format} it must be one of {rates}"
-            raise InvalidRequest(message, "sample_rate", "invalid_value")
-        if not SPEEDS[0] <= speed <= SPEEDS[1]:
-            message = f"speed is {speed}; it must be at least {SPEEDS[0]} and at most {SPEEDS[1]}"
-            raise InvalidRequest(message, "speed", "out_of_range")
+        self.sample_rate_hz = file_rate_hz(audio_format, source_rate_hz, sample_rate_hz, speed)
         self._filters: list[AudioFilter] = []
         if speed != 1.0:
             self._filters.append(Tempo(source_rate_hz, speed))

@@ -40,6 +40,10 @@ class Speaker:
         """Check the length of a complete text. Raises InvalidRequest `input_too_long`."""
         self._service.limits.check_whole(text)
 
+    def check_live(self, speech: ResolvedSpeech) -> None:
+        """Raise InvalidRequest if the request asks for something that a live text does not support."""
+        self._service.check_live(speech)
+
     def live_text(self) -> LiveText:
         return self._service.live_text()
 

@@ -5,10 +5,10 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from typing import Self
 
-from deployments.audio.encoder import AudioEncoder, AudioFormat
+from deployments.audio.encoder import AudioEncoder, AudioFormat, file_rate_hz
 from deployments.speech.audio_budget import AudioBudget
 from deployments.wire.messages import AudioChunk, TextTiming, Usage
 from qwen_tts.errors import InvalidRequest
@@ -21,21 +21,16 @@ class AudioOutput:
 
     audio_format: AudioFormat
     source_rate_hz: int
-    sample_rate_hz: int | None
+    sample_rate_hz: InitVar[int | None]
     speed: float
+    rate_hz: int = field(init=False)  # of the file
 
-    def __post_init__(self) -> None:
-        with closing(self.encoder(whole=False)) as encoder:
-            object.__setattr__(self, "sample_rate_hz", encoder.sample_rate_hz)
-
-    @property
-    def rate_hz(self) -> int:
-        """Sample rate of the file."""
-        assert self.sample_rate_hz is not None, "set when the output was checked"
-        return self.sample_rate_hz
+    def __post_init__(self, sample_rate_hz: int | None) -> None:
+        rate_hz = file_rate_hz(self.audio_format, self.source_rate_hz, sample_rate_hz, self.speed)
+        object.__setattr__(self, "rate_hz", rate_hz)
 
     def encoder(self, *, whole: bool) -> AudioEncoder:
-        return AudioEncoder(self.audio_format, self.source_rate_hz, self.sample_rate_hz, self.speed, whole=whole)
+        return AudioEncoder(self.audio_format, self.source_rate_hz, self.rate_hz, self.speed, whole=whole)
 
 
 class BatchRoom:

@@ -117,6 +117,12 @@ class SpeechService:
             async with self._encoding.open(chunks, speech.output, whole=whole, room=room) as encoded:
                 yield encoded
 
+    def check_live(self, speech: ResolvedSpeech) -> None:
+        """Raise InvalidRequest if the request asks for something that a live text does not support."""
+        if speech.normalize_text:
+            message = "normalize_text is not supported for a text that is spoken while it is written; omit it"
+            raise InvalidRequest(message, "normalize_text", "field_not_accepted")
+
     def live_text(self) -> LiveText:
         """Return an empty text, which the caller writes."""
         return LiveText(self.limits)
@@ -127,9 +133,7 @@ class SpeechService:
     ) -> AsyncIterator[EncodedSpeech]:
         """Speak a text while it is written. A pause of `pause_s` ends it. Leaving the context stops the speech."""
         with renamed_fields(speech.sent_as):
-            if speech.normalize_text:
-                message = "normalize_text is not supported for a text that is spoken while it is written; omit it"
-                raise InvalidRequest(message, "normalize_text", "field_not_accepted")
+            self.check_live(speech)
             chunks = speak_live_text(
                 self._decoder,
                 self._inbox,

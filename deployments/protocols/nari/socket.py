@@ -99,9 +99,7 @@ class NariSocket:
         body = parse_fields(UtteranceFields, fields)
         speech = await self._speaker.resolve(body.resolved(), body.sent_as)
         body.check_task(speech.card)
-        if speech.normalize_text:
-            message = "normalize_text is not supported for live text; omit it"
-            raise InvalidRequest(message, "normalize_text", "field_not_accepted")
+        self._speaker.check_live(speech)
         self._id = f"ws-{uuid.uuid4().hex}"
         await self._send("request.configured", request_id=self._id)
         return speech
