@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded, QwenTTSError
@@ -88,6 +88,30 @@ class Unavailable(QwenTTSError):
         return self.message
 
 
+class Silence(QwenTTSError):
+    """A replica hangs: nothing has come from it for `seconds`. `replica` is its name, if it has ever sent something."""
+
+    def __init__(self, replica: str | None, seconds: float) -> None:
+        super().__init__(replica, seconds)
+        self.replica = replica
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"{self.replica or 'a replica'} has sent nothing for {self.seconds:g} s"
+
+
+# A replica, its node, or the connection to it was lost. Another replica can serve the request.
+REPLICA_LOST = (
+    EngineStopped,
+    Silence,
+    RayActorError,
+    DeploymentUnavailableError,
+    ObjectLostError,
+    WorkerCrashedError,
+    NodeDiedError,
+)
+
+
 @dataclass(frozen=True)
 class Refusal:
     """The answer to a request that failed. `type`, `param` and `code` are the fields of OpenAI's error object."""
@@ -121,10 +145,10 @@ def refusal_of(error: BaseException) -> Refusal:
             return _overloaded("too many requests are waiting", 1.0)
         case Unavailable():
             return Refusal(503, cause.message, "server_error", code=cause.code, retry_after_s=cause.retry_after_s)
-        case EngineStopped() | RayActorError() | DeploymentUnavailableError():
+        case _ if isinstance(cause, REPLICA_LOST):
             log.warning("a replica failed under a request: %s", cause)
-            message = "a model replica failed; the request may be sent again"
-            return Refusal(500, message, "server_error", code="replica_failed")
+            message = "a model replica failed; send the request again"
+            return Refusal(503, message, "server_error", code="replica_failed", retry_after_s=1.0)
         case _:
             log.error("unexpected error", exc_info=error)
             message = "the server failed to process the request"

@@ -88,7 +88,7 @@ class Listener:
     @property
     def continues_a_text(self) -> bool:
         """Whether the listener hears an earlier piece of the same text before."""
-        return self.playback.ahead > 0
+        return self.playback.continues
 
     def in_hand_s(self, now: float) -> float:
         """Seconds of audio that the listener has yet to hear."""

@@ -8,12 +8,15 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
 from deployments.replicas.checkpoints import checkpoint_of
@@ -21,6 +24,7 @@ from deployments.replicas.metrics import StreamMetrics
 from deployments.replicas.stream_decoder import Stream, StreamDecoder
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
 from deployments.settings import CodecDecoderArgs, ModelArgs
+from deployments.wire.heartbeat import Heartbeat, replica_name, with_heartbeats
 from deployments.wire.messages import AudioChunk, FrameChunk, ModelCard
 from deployments.wire.start_states import report_start
 from deployments.wire.streams import open_frames
@@ -45,6 +49,7 @@ class CodecDecoderDeployment:
         device = prepare_torch(args)
         report_start("loading the weights")
         self._talkers = talkers
+        self._name = replica_name()
         self._metrics = StreamMetrics()
         self._decoders: dict[str, StreamDecoder] = {}
         by_content: dict[str, StreamDecoder] = {}
@@ -73,23 +78,37 @@ class CodecDecoderDeployment:
         return room
 
     async def synthesize(
-        self, model: str, request: SpeechRequest, rest: InboxText | None = None
-    ) -> AsyncIterator[AudioChunk]:
+        self,
+        model: str,
+        request: SpeechRequest,
+        rest: InboxText | None = None,
+        frames: NDArray[np.int16] | None = None,
+    ) -> AsyncIterator[AudioChunk | Heartbeat]:
         """Yield the audio of `request` while its frames are generated. The last chunk has the finish reason and usage.
 
-        The talker reads the `rest` of a live text. It is called only when the stream has its slot of the decoder, so a
-        request that waits or is refused here uses nothing of the talker. Raises Overloaded, or what the talker raises.
-        Both come before the first chunk, unless the talker dies later.
+        Heartbeats come in its pauses. The talker reads the `rest` of a live text. `frames` [F, G] exist already, and
+        the listener has their audio from another decoder. Raises Overloaded, Unavailable, or what the talker raises.
         """
-        playback = Playback(requested=time.monotonic(), ahead=request.ahead_s)
+        chunks = self._speak(model, request, rest, frames)
+        async with aclosing(with_heartbeats(chunks, self._name)) as beating:
+            async for chunk in beating:
+                yield chunk
+
+    async def _speak(
+        self, model: str, request: SpeechRequest, rest: InboxText | None, frames: NDArray[np.int16] | None
+    ) -> AsyncGenerator[AudioChunk]:
+        """Yield the audio. The talker is called only when the stream has its slot of the decoder, so a request that
+        waits or is refused here uses nothing of the talker."""
+        continues = request.ahead_s > 0 or frames is not None
+        playback = Playback(requested=time.monotonic(), ahead=request.ahead_s, continues=continues)
+        lost = partial(self._metrics.resumed, model)
         with self._metrics.stream(model, playback) as observe:
             async with (
                 self._decoders[model].stream(playback) as stream,
-                open_frames(self._talkers[model], request, rest) as chunks,
+                open_frames(self._talkers[model], request, rest, frames, lost=lost) as chunks,
             ):
                 first = await anext(chunks)
-                if isinstance(request.voice, ClonedVoice) and request.voice.prompt.ref_codes is not None:
-                    await stream.prime(request.voice.prompt.ref_codes)
+                await _prime(stream, request, frames)
                 yield observe(await _audio(stream, first))
                 async for chunk in chunks:
                     yield observe(await _audio(stream, chunk))
@@ -111,9 +130,20 @@ def _load(
     return streams
 
 
+async def _prime(stream: Stream, request: SpeechRequest, frames: NDArray[np.int16] | None) -> None:
+    """Bring a new stream into the state behind its reference and behind the frames whose audio exists already."""
+    reference = request.voice.prompt.ref_codes if isinstance(request.voice, ClonedVoice) else None
+    if reference is not None and frames is not None:
+        await stream.prime(np.concatenate((reference, frames)), keep=False)
+    elif frames is not None:
+        await stream.prime(frames, keep=False)
+    elif reference is not None:
+        await stream.prime(reference)
+
+
 async def _audio(stream: Stream, chunk: FrameChunk) -> AudioChunk:
     pcm = await stream.decode(chunk.codes) if len(chunk.codes) else b""
-    return AudioChunk(pcm, chunk.finish_reason, chunk.usage)
+    return AudioChunk(pcm, chunk.finish_reason, chunk.usage, codes=chunk.codes)
 
 
 def _digest(codec: Path) -> str:

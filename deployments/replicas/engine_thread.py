@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 
 import numpy as np
@@ -81,25 +81,27 @@ class EngineThread:
         return self._thread.is_alive()
 
     async def generate(
-        self, request: SpeechRequest, rest: AsyncIterator[str] | None = None
-    ) -> AsyncIterator[FrameChunk]:
+        self, request: SpeechRequest, rest: AsyncIterator[str] | None = None, made: Iterable[Frame] = ()
+    ) -> AsyncGenerator[FrameChunk]:
         """Yield chunks of frames on the growing schedule, or sooner if the listener has little audio left.
 
-        The last chunk has the finish reason and the usage. `rest` yields the rest of a live text as it is written. No
-        frame that the listener waits for is held back while a live text pauses. Raises InvalidRequest, Overloaded,
-        EngineStopped, or what `rest` raises. Leaving the iterator early cancels the request.
+        The frames are those behind `made`, which exist already. The last chunk has the finish reason and the usage.
+        `rest` yields the rest of a live text as it is written. No frame that the listener waits for is held back while
+        a live text pauses. Raises InvalidRequest, Overloaded, EngineStopped, or what `rest` raises. Leaving the
+        iterator early cancels the request.
         """
-        text = None if rest is None else await self._begin(request, rest)
-        sequence = self.engine.add(request) if text is None else self.engine.add_live(text)
+        made = tuple(made)
+        text = None if rest is None else await self._begin(request, rest, len(made))
+        sequence = self.engine.add(request, made) if text is None else self.engine.add_live(text, made)
         assert sequence not in self._wakers, "the engine gave one sequence to two requests"
         waker = self._wakers[sequence] = _Waker()
         writer = None if text is None or rest is None or text.ended else self._write(text, rest, waker)
         self._work.set()
         try:
-            sent, playback = 0, Playback(requested=self._clock(), ahead=request.ahead_s)
-            for size in chunk_sizes(self._chunk_schedule, self._first_size(request)):
+            sent, playback = len(made), Playback(requested=self._clock(), ahead=request.ahead_s)
+            for size in chunk_sizes(self._chunk_schedule, self._first_size(sequence)):
                 frames = await self._frames_due(sequence, sent, size, playback, waker, writer)
-                first = sent == 0
+                first = sent == len(made)
                 sent += len(frames)
                 playback.send(len(frames) * FRAME_S, self._clock())
                 if sequence.finish_reason == "cancelled":
@@ -149,12 +151,15 @@ class EngineThread:
         codes = np.array(frames, dtype=np.int16).reshape(-1, self._groups)
         return FrameChunk(codes, sequence.finish_reason, _usage(sequence)) if last else FrameChunk(codes, None)
 
-    def _first_size(self, request: SpeechRequest) -> int:
+    def _first_size(self, sequence: Sequence) -> int:
         """Return the size of the first chunk, in frames.
 
         Under load the first chunk has one extra frame as a buffer. A piece that plays after other audio starts with the
-        largest chunk.
+        largest chunk. A resumed stream has lost time and starts with the smallest one.
         """
+        request = sequence.request
+        if sequence.resumed_frames:
+            return self._chunk_schedule[0]
         if request.first_chunk_frames is not None:
             return request.first_chunk_frames
         if request.ahead_s:
@@ -172,10 +177,10 @@ class EngineThread:
         """Return the time until the listener has too little audio left. It is 0 before the first chunk."""
         return 0.0 if playback.first_sent is None else playback.headroom(self._clock()) - _LEAST_HEADROOM_S
 
-    async def _begin(self, request: SpeechRequest, rest: AsyncIterator[str]) -> LiveText:
-        """Return the live text of `request` as soon as its prompt is certain."""
+    async def _begin(self, request: SpeechRequest, rest: AsyncIterator[str], made: int) -> LiveText:
+        """Return the live text of `request` as soon as its prompt, and the text beside `made` frames, are certain."""
         text = self.engine.live_text(request)
-        while not text.ready:
+        while not text.ready(made):
             if (piece := await anext(rest, None)) is None:
                 text.end()
             else:

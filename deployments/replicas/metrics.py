@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from ray.serve import metrics
 
+from deployments.errors import Silence
 from deployments.wire.messages import AudioChunk
 from qwen_tts.engine.engine import Engine
 from qwen_tts.engine.playback import Playback
-from qwen_tts.errors import InvalidRequest, Overloaded
+from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded
 
 _MS = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0, 5120.0, 10240.0]
 _RATIOS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0, 1.5, 2.0, 5.0]
@@ -39,6 +40,12 @@ class StreamMetrics:
         self._waiting = metrics.Gauge(
             "qwen_tts_decoder_requests_waiting", "Streams that wait for a slot of the decoder."
         )
+        causes = (*_MODEL, "cause")
+        self._resumed = metrics.Counter(
+            "qwen_tts_streams_resumed",
+            "Streams that went on on another talker, by the loss of the one before.",
+            causes,  # type: ignore[arg-type]  # typed as one key
+        )
         ends = (*_MODEL, "finish_reason")
         self._ended = metrics.Counter(
             "qwen_tts_streams",
@@ -51,11 +58,16 @@ class StreamMetrics:
         self._in_use.set(in_use)
         self._waiting.set(waiting)
 
+    def resumed(self, model: str, error: BaseException) -> None:
+        """Note that a stream goes on elsewhere, because `error` has told that its talker is lost."""
+        cause = "hung" if isinstance(error, Silence) else "stopped" if isinstance(error, EngineStopped) else "died"
+        self._resumed.inc(tags={"model": model, "cause": cause})
+
     @contextmanager
     def stream(self, model: str, playback: Playback) -> Iterator[Callable[[AudioChunk], AudioChunk]]:
         """Measure one stream. The function that this gives measures a chunk, once it is in `playback`, and returns it.
 
-        If the listener has other audio to hear first, nobody waits for the first chunk, so its time is not measured.
+        If the listener has heard audio of the same speech before, the time of the first chunk is not measured.
         """
         tags, reason = {"model": model}, "cancelled"
         sent = _Sent()
@@ -86,7 +98,7 @@ class StreamMetrics:
         now, audio_s = time.monotonic(), playback.sent - before.audio_s
         assert audio_s > 0, "a chunk is observed twice"
         if before.last_s is None:
-            if not playback.ahead:
+            if not playback.continues:
                 self._ttfa.observe(1000 * (playback.first_sent - playback.requested), tags)
         else:
             self._headroom.observe(1000 * max(0.0, playback.headroom(now) - audio_s), tags)

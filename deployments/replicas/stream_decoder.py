@@ -42,7 +42,7 @@ class Stream:
     def __init__(
         self,
         batcher: Batcher[_Piece, bytes],
-        prime: Callable[[int, NDArray[np.int16]], Awaitable[None]],
+        prime: Callable[[int, NDArray[np.int16], bool], Awaitable[None]],
         slot: int,
         admission: Admission,
         listener: Listener,
@@ -53,9 +53,12 @@ class Stream:
         self._admission = admission
         self._listener = listener
 
-    async def prime(self, codes: NDArray[np.int16]) -> None:
-        """Let the stream continue from the end of these frames, codes [F, G]. Call this before `decode`."""
-        await self._prime(self._slot, codes)
+    async def prime(self, codes: NDArray[np.int16], *, keep: bool = True) -> None:
+        """Let the stream continue from the end of these frames, codes [F, G]. Call this before `decode`.
+
+        With `keep`, the state is kept for later streams that continue from the same frames.
+        """
+        await self._prime(self._slot, codes, keep)
 
     async def decode(self, codes: NDArray[np.int16]) -> bytes:
         """Decode the next frames, codes [F, G], to 16-bit PCM of F * 1920 samples, and note it in the playback."""
@@ -149,19 +152,20 @@ class StreamDecoder:
         alike = [index for index in by_urgency if len(waiting[index].codes) == frames]
         return alike[: min(self._max_batch, max(1, self._admission.cost.frames_at_once // frames))]
 
-    async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16]) -> None:
+    async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16], keep: bool) -> None:
         with self._health.watch():
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._prime, slot, codes)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._prime, slot, codes, keep)
 
     @torch.inference_mode()
-    def _prime(self, slot: int, codes: NDArray[np.int16]) -> None:
+    def _prime(self, slot: int, codes: NDArray[np.int16], keep: bool) -> None:
         key = content_key(codes)
         if (carry := self._primed.get(key)) is None:
             carry = Carry()
             self._decoder.prime(torch.tensor(codes, dtype=torch.int64, device=self._device)[None], carry)
             # A layer often keeps a view of a larger tensor. Copies let go of the rest of its memory.
             carry.kept = [tensor.clone() for tensor in carry.kept]
-            self._primed.put(key, carry, sum(tensor.nbytes for tensor in carry.kept))
+            if keep:
+                self._primed.put(key, carry, sum(tensor.nbytes for tensor in carry.kept))
         self._state.scatter([slot], carry)
 
     def _release(self, lease: "Future[int | None]") -> None:

@@ -4,17 +4,20 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.engine_thread import EngineThread
 from deployments.replicas.metrics import EngineMetrics
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
 from deployments.settings import ModelArgs, TalkerArgs
+from deployments.wire.heartbeat import Heartbeat, replica_name, with_heartbeats
 from deployments.wire.messages import FrameChunk, ModelCard
 from deployments.wire.start_states import report_start
 from deployments.wire.text_inbox import InboxText
@@ -45,6 +48,7 @@ class TalkerDeployment:
         report_start("loading the weights")
         loaded, compiled = _load(model, args, device)
         self._card = _card(model, loaded)
+        self._name = replica_name()
         report_start("warming up")
         _start_pace(loaded.engine, model, args)
         self._engine = EngineThread(loaded.engine, args.chunk_schedule, EngineMetrics(loaded.engine, model.name))
@@ -58,17 +62,19 @@ class TalkerDeployment:
         """Return whether half of this replica is idle, so that it may compute what no listener waits for yet."""
         return self._engine.engine.half_idle
 
-    async def generate(self, request: SpeechRequest, rest: InboxText | None = None) -> AsyncIterator[FrameChunk]:
-        """Yield the frames of `request` on the chunk schedule. `rest` is the inbox of a live text.
+    async def generate(
+        self, request: SpeechRequest, rest: InboxText | None = None, frames: NDArray[np.int16] | None = None
+    ) -> AsyncIterator[FrameChunk | Heartbeat]:
+        """Yield the frames of `request` on the chunk schedule, with heartbeats. `rest` is the inbox of a live text.
 
-        Raises InvalidRequest, Overloaded or EngineStopped.
+        `frames` [F, G] exist already, because another talker has made them. The further frames are those that it would
+        have made. Raises InvalidRequest, Overloaded or EngineStopped.
         """
-        chunks = self._engine.generate(request, None if rest is None else rest.pieces())
-        try:
-            async for chunk in chunks:
+        made = [] if frames is None else [tuple(frame) for frame in frames.tolist()]
+        chunks = self._engine.generate(request, None if rest is None else rest.pieces(), made)
+        async with aclosing(with_heartbeats(chunks, self._name)) as beating:
+            async for chunk in beating:
                 yield chunk
-        finally:
-            await chunks.aclose()  # type: ignore[attr-defined]  # an async generator behind its public type
 
     def check_health(self) -> None:
         """Raise EngineStopped if Serve must replace this replica. Serve calls this periodically."""

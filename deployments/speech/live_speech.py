@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.speech.limits import TextLimits
 from deployments.wire.messages import AudioChunk, ModelCard
 from deployments.wire.streams import open_audio
-from deployments.wire.text_inbox import InboxText, TextInbox, text_timeout
+from deployments.wire.text_inbox import InboxWriter, TextInbox, text_timeout
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import SpeechOptions
 
@@ -78,12 +78,12 @@ async def speak_live_text(
     the audio with InvalidRequest `text_timeout`. An error of the text is raised at once. Speech may end before the text
     does, by its length or by the talker's own end: text after that is not spoken.
     """
-    rest = InboxText(inbox, timeout_s)
+    writer = InboxWriter(inbox, timeout_s)
     try:
-        async with aclosing(_audio(decoder, card, options, text, rest, pause_s)) as chunks:
+        async with aclosing(_audio(decoder, card, options, text, writer, pause_s)) as chunks:
             yield chunks
     finally:
-        rest.close()
+        writer.close()
 
 
 async def _audio(
@@ -91,19 +91,22 @@ async def _audio(
     card: ModelCard,
     options: SpeechOptions,
     text: LiveText,
-    rest: InboxText,
+    writer: InboxWriter,
     pause_s: float | None,
 ) -> AsyncGenerator[AudioChunk]:
-    request = replace(options, text_layout="streaming").request(await _beginning(text, rest.timeout_s, pause_s))
-    await rest.open()
-    async with open_audio(decoder, card.name, request, rest) as chunks:
-        writing = asyncio.create_task(_write(text, rest, pause_s))
+    beginning = await _beginning(text, writer.rest.timeout_s, pause_s)
+    request = replace(options, text_layout="streaming").request(beginning)
+    await writer.write("")
+    async with open_audio(decoder, card.name, request, writer.rest) as chunks:
+        writing = asyncio.create_task(_write(text, writer, pause_s))
+        keeping = asyncio.create_task(writer.keep())
         try:
             while (chunk := await _unless_failed(_next(chunks), writing)) is not None:
                 yield chunk
         finally:
             writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
+            keeping.cancel()
+            await asyncio.gather(writing, keeping, return_exceptions=True)
 
 
 async def _beginning(text: LiveText, timeout_s: float, pause_s: float | None) -> str:
@@ -120,11 +123,11 @@ async def _beginning(text: LiveText, timeout_s: float, pause_s: float | None) ->
     return beginning
 
 
-async def _write(text: LiveText, rest: InboxText, pause_s: float | None) -> None:
+async def _write(text: LiveText, writer: InboxWriter, pause_s: float | None) -> None:
     """Send the text to the talker as it is written, to its end."""
     while (piece := await text.next_piece(pause_s)) is not None:
-        await rest.append(piece)
-    await rest.append("", ended=True)
+        await writer.write(piece)
+    await writer.write("", ended=True)
 
 
 async def _next(chunks: AsyncIterator[AudioChunk]) -> AudioChunk | None:

@@ -12,9 +12,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import TracebackType
 
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import DeploymentUnavailableError
-
 from deployments.audio.joining import Joiner
 from deployments.settings import LongTextArgs
 from deployments.speech.parts import AudioLimit, Part
@@ -22,7 +19,7 @@ from deployments.text.sentences import Ending, Piece
 from deployments.wire.messages import AudioChunk, TextTiming, Usage
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.engine.playback import Playback
-from qwen_tts.errors import EngineStopped, Overloaded
+from qwen_tts.errors import Overloaded
 from qwen_tts.request import FinishReason
 
 _PAUSES_MS: dict[Ending, int] = {"paragraph": 400, "sentence": 250, "clause": 120, "word": 0}
@@ -148,11 +145,8 @@ class LongSpeech:
             part.fail(error)
 
     async def _fill(self, index: int, part: Part) -> None:
-        """Put a piece's audio into its part.
-
-        For all pieces but the first, wait while the queue is full, and speak a piece again if its replica was lost.
-        """
-        give_up, lost = time.monotonic() + _PATIENCE_S, False
+        """Put a piece's audio into its part. All pieces but the first wait while the queue is full."""
+        give_up = time.monotonic() + _PATIENCE_S
         while True:
             try:
                 async with self._open(index, self._ahead_s(index)) as chunks:
@@ -163,11 +157,6 @@ class LongSpeech:
                 if index == 0 or time.monotonic() > give_up:
                     raise
                 await asyncio.sleep(full.retry_after_s)
-            except (EngineStopped, RayActorError, DeploymentUnavailableError):
-                if index == 0 or part.taken or lost:
-                    raise
-                lost = True
-                part.forget()
 
     def _own(self, work: Coroutine[None, None, None]) -> None:
         self._tasks.append(asyncio.create_task(work))

@@ -14,7 +14,6 @@ class Part:
     def __init__(self, piece: Piece, bytes_per_s: int) -> None:
         self.piece = piece
         self.begun = False
-        self.taken = False  # the listener has some of its audio
         self.starts_bytes = 0  # its start in the audio of all parts
         self._bytes_per_s = bytes_per_s
         self._arrived: asyncio.Queue[AudioChunk | Exception] = asyncio.Queue()
@@ -42,18 +41,9 @@ class Part:
         found = await self._arrived.get()
         if isinstance(found, Exception):
             raise found
-        self.taken = True
         self._waiting_bytes -= len(found.pcm)
         assert 0 <= self._waiting_bytes <= self._made_bytes, "the bytes of a part do not add up"
         return found
-
-    def forget(self) -> None:
-        """Drop the audio, because the piece is spoken again from its beginning."""
-        assert not self.taken, "the listener has heard some of it"
-        while not self._arrived.empty():
-            self._arrived.get_nowait()
-        self._made_bytes = self._waiting_bytes = 0
-        self._ended = False
 
     @property
     def coming_s(self) -> float:

@@ -1,6 +1,6 @@
 """The values that travel between deployments."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,13 +61,15 @@ class AudioChunk:
     """Codec decoder -> ingress: mono 16-bit PCM. The last chunk of a stream has a finish reason and the usage (and may
     be empty).
 
-    The ingress sets `timing` on the last chunk of every piece of a text.
+    `codes` [F, G] int16 are the frames of the audio. With them, another decoder can go on with the stream. The ingress
+    sets `timing` on the last chunk of every piece of a text.
     """
 
     pcm: bytes
     finish_reason: FinishReason | None
     usage: Usage | None = None
     timing: TextTiming | None = None
+    codes: NDArray[np.int16] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

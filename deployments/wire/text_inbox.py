@@ -1,12 +1,13 @@
 """Text on its way to the talker that speaks it while it is being written.
 
 Serve cannot stream arguments, nor call a chosen replica. So an ingress replica owns an actor that holds the texts of
-its streams. A request names the place of the rest of its text, and the talker fetches the rest from there. When the
-ingress dies, its actor and its streams die with it. When the actor dies, Ray starts another one without texts: streams
-of the old one fail with EngineStopped, new streams work.
+its streams. A request names the place of the rest of its text, and the talker fetches the rest from there. The actor
+holds a text until its stream ends, so that another talker can read it again. When the ingress dies, its actor and its
+streams die with it. When the actor dies, Ray restarts it, and the ingress writes all texts again.
 """
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -14,11 +15,14 @@ from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qwen_tts.errors import EngineStopped, InvalidRequest
 
-_MOST_CALLS = 10_000  # at the same time; every stream has one call that waits
+_MOST_CALLS = 10_000  # at the same time; every stream has two calls that wait
+_RESTART_S = 30.0  # the longest restart of an inbox
+_ASK_AGAIN_S = 0.1
 
 
 @dataclass
@@ -26,23 +30,31 @@ class _Text:
     text: str = ""
     ended: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class TextInbox:
-    """The actor that holds the texts. The writer of a text bounds its length."""
+    """The actor that holds the texts, each until its stream ends. The writer of a text bounds its length.
+
+    A restarted actor holds no texts. Its calls for a text that it does not hold raise EngineStopped, and the writer
+    writes the text again from its beginning.
+    """
 
     def __init__(self) -> None:
         self._texts: dict[str, _Text] = {}
 
-    async def open(self, stream: str) -> None:
-        self._texts[stream] = _Text()
+    async def write(self, stream: str, position: int, text: str, ended: bool) -> None:
+        """Add `text`, whose first character is number `position` of the whole. Position 0 opens the text.
 
-    async def append(self, stream: str, text: str, ended: bool) -> None:
-        """Add to a text. Raises EngineStopped for a stream that this actor does not hold."""
+        Raises EngineStopped if the characters before it are missing.
+        """
+        if position == 0:
+            self._texts.setdefault(stream, _Text())
         found = self._find(stream)
-        assert not found.ended, "text after its end"
-        found.text += text
-        found.ended = ended
+        if position > len(found.text):
+            raise EngineStopped("the beginning of this text was lost")
+        found.text += text[len(found.text) - position :]
+        found.ended = found.ended or ended
         found.news.set()
 
     async def read(self, stream: str, position: int) -> tuple[str, bool]:
@@ -52,20 +64,24 @@ class TextInbox:
         """
         while True:
             found = self._find(stream)
-            assert position <= len(found.text), "the reader is ahead of the writer"
-            if len(found.text) > position or found.ended:
+            if len(found.text) > position or (found.ended and len(found.text) == position):
                 return found.text[position:], found.ended
             found.news.clear()
             await found.news.wait()
 
+    async def closed(self, stream: str) -> None:
+        """Wait until the stream is closed. Raises EngineStopped for a stream that this actor does not hold."""
+        await self._find(stream).closed.wait()
+
     def _find(self, stream: str) -> _Text:
         if (found := self._texts.get(stream)) is None:
-            raise EngineStopped("the inbox of this text was closed or restarted")
+            raise EngineStopped("the inbox does not hold this text: it has restarted, or the stream has ended")
         return found
 
     async def close(self, stream: str) -> None:
         if (found := self._texts.pop(stream, None)) is not None:
             found.news.set()
+            found.closed.set()
 
 
 def start_inbox() -> ActorHandle[TextInbox]:
@@ -83,43 +99,90 @@ def start_inbox() -> ActorHandle[TextInbox]:
 
 @dataclass(frozen=True)
 class InboxText:
-    """One text of an inbox. The object travels with the request: one process writes, another reads."""
+    """The reading end of a text of an inbox. It travels with the request."""
 
     inbox: ActorHandle[TextInbox]
     timeout_s: float
     stream: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    async def open(self) -> None:
-        await self._call("open")
-
-    async def append(self, text: str, *, ended: bool = False) -> None:
-        await self._call("append", text, ended)
-
-    def close(self) -> None:
-        self._call("close")
-
     async def pieces(self) -> AsyncIterator[str]:
-        """Yield the text as it is written, to its end.
+        """Yield the text as it is written, from its beginning to its end. May be read again by another talker.
 
         Raises InvalidRequest `text_timeout` when the text pauses too long, EngineStopped or RayActorError when the
-        inbox is lost.
+        inbox is lost and stays so.
         """
-        position = 0
+        position, lost_s = 0, None
         while True:
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    found: tuple[str, bool] = await self._call("read", position)
+                    piece, ended = await self.call("read", position)
             except TimeoutError:
                 raise text_timeout(self.timeout_s) from None
-            piece, ended = found
+            except (EngineStopped, RayActorError):
+                lost_s = time.monotonic() if lost_s is None else lost_s
+                if time.monotonic() - lost_s > _RESTART_S:
+                    raise
+                await asyncio.sleep(_ASK_AGAIN_S)
+                continue
+            lost_s = None
             position += len(piece)
             if piece:
                 yield piece
             if ended:
                 return
 
-    def _call(self, method: str, *args: object) -> Any:  # noqa: ANN401  # an ObjectRef, awaited or left
+    def call(self, method: str, *args: object) -> Any:  # noqa: ANN401  # an ObjectRef, awaited or left
         return getattr(self.inbox, method).remote(self.stream, *args)
+
+
+class InboxWriter:
+    """The writing end of a text. It keeps the text, and writes it again when the inbox has restarted."""
+
+    def __init__(self, inbox: ActorHandle[TextInbox], timeout_s: float) -> None:
+        self.rest = InboxText(inbox, timeout_s)
+        self._text = ""
+        self._ended = False
+        self._written = 0  # characters that the inbox holds
+        self._closed = False
+        self._turn = asyncio.Lock()
+
+    async def write(self, text: str, *, ended: bool = False) -> None:
+        """Add text. Raises EngineStopped or RayActorError when the inbox is lost and stays so."""
+        assert not self._ended, "text after its end"
+        self._text += text
+        self._ended = ended
+        await self._send()
+
+    async def keep(self) -> None:
+        """Write the text again whenever the inbox has lost it. Returns when the text is closed."""
+        while not self._closed:
+            try:
+                await self.rest.call("closed")
+            except (EngineStopped, RayActorError):
+                self._written = 0
+                await self._send()
+
+    def close(self) -> None:
+        self._closed = True
+        self.rest.call("close")
+
+    async def _send(self) -> None:
+        """Send the text that the inbox does not hold yet."""
+        give_up_s = time.monotonic() + _RESTART_S
+        async with self._turn:
+            while not self._closed:  # else the inbox would hold the text for ever
+                at, text, ended = self._written, self._text[self._written :], self._ended
+                try:
+                    await self.rest.call("write", at, text, ended)
+                except (EngineStopped, RayActorError):
+                    if time.monotonic() > give_up_s:
+                        raise
+                    self._written = 0
+                    await asyncio.sleep(_ASK_AGAIN_S)
+                    continue
+                self._written = at + len(text)
+                assert self._written <= len(self._text), "more was written than there is"
+                return
 
 
 def text_timeout(seconds: float) -> InvalidRequest:

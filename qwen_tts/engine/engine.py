@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from qwen_tts.engine.pools import Pools
 from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES, shared_prefix
 from qwen_tts.engine.runner import TalkerRunner
 from qwen_tts.engine.scheduler import PREFILL_ROWS, Scheduler
-from qwen_tts.engine.sequence import Sequence
+from qwen_tts.engine.sequence import Frame, Sequence
 from qwen_tts.errors import EngineStopped, InvalidRequest
 from qwen_tts.layers import select_attention
 from qwen_tts.models.qwen3_tts import load_talker
@@ -70,13 +71,17 @@ class Engine:
         self._lock = threading.RLock()
         self._stopped = False
 
-    def add(self, request: SpeechRequest) -> Sequence:
-        """Prepare and submit a request. Raises InvalidRequest, Overloaded or EngineStopped."""
-        sequence = self.prepare(request)
+    def add(self, request: SpeechRequest, frames: Iterable[Frame] = ()) -> Sequence:
+        """Prepare and submit a request. Raises InvalidRequest, Overloaded or EngineStopped.
+
+        `frames` exist already, because another engine made them for the same request. The sequence begins with them.
+        Its further frames are those that the other engine would have made.
+        """
+        sequence = self.prepare(request, frames)
         self.submit(sequence)
         return sequence
 
-    def prepare(self, request: SpeechRequest) -> Sequence:
+    def prepare(self, request: SpeechRequest, frames: Iterable[Frame] = ()) -> Sequence:
         """Return the sequence of a request without queueing it. Raises InvalidRequest if the model cannot speak it."""
         _check_length(request, MAX_CHARACTERS_PER_ROW * self._positions)
         layout = build_prompt(self.config, self._tokenizer, request)
@@ -90,7 +95,7 @@ class Engine:
                 "input_too_long",
             )
         room = self._positions - len(layout)
-        return self._sequence(request, layout, min(frame_limit(request, self.max_frames), room))
+        return self._sequence(request, layout, min(frame_limit(request, self.max_frames), room), frames)
 
     def live_text(self, request: SpeechRequest) -> LiveText:
         """Return the growing text of a request whose text is still being written. Nothing is queued yet.
@@ -101,21 +106,27 @@ class Engine:
         self.prepare(request)
         return LiveText(self.config, self._tokenizer, request, positions=self._positions, max_frames=self.max_frames)
 
-    def add_live(self, text: LiveText) -> Sequence:
+    def add_live(self, text: LiveText, frames: Iterable[Frame] = ()) -> Sequence:
         """Submit a request whose text is `ready` and may still grow. Raises Overloaded or EngineStopped.
 
-        The sequence pauses when it has spoken all the text there is. After writing more, the writer must make sure that
-        `step` is called again.
+        `frames` exist already, as for `add`. The text must be ready for them. The sequence pauses when it has spoken
+        all the text there is. After writing more, the writer must make sure that `step` is called again.
         """
         layout = text.layout()
-        sequence = self._sequence(text.request, layout, self._positions - len(layout), text)
+        sequence = self._sequence(text.request, layout, self._positions - len(layout), frames, text)
         self.submit(sequence)
         return sequence
 
     def _sequence(
-        self, request: SpeechRequest, layout: PromptLayout, max_frames: int, text: LiveText | None = None
+        self,
+        request: SpeechRequest,
+        layout: PromptLayout,
+        max_frames: int,
+        frames: Iterable[Frame],
+        text: LiveText | None = None,
     ) -> Sequence:
-        return Sequence(request, layout, max_frames, shared_prefix(layout, self._scheduler.prefill_rows), text)
+        prefix = shared_prefix(layout, self._scheduler.prefill_rows)
+        return Sequence(request, layout, max_frames, prefix, text, frames=list(frames))
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a prepared sequence. Raises Overloaded or EngineStopped before anything is computed."""

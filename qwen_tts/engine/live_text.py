@@ -57,14 +57,13 @@ class LiveText:
         self.request = replace(self.request, text=self._text)
         self.ended = True
 
-    @property
-    def ready(self) -> bool:
-        """Whether the prompt is certain."""
-        return self.ended or (len(self._role) == ROLE_ROWS and len(self._rows) >= self._beside)
+    def ready(self, frames: int = 0) -> bool:
+        """Whether the prompt is certain, and the rows beside the first `frames` frames are too."""
+        return self.ended or (len(self._role) == ROLE_ROWS and len(self._rows) >= self._beside + frames)
 
     def layout(self) -> PromptLayout:
         """Return the prompt. The text behind it is in `trailing`."""
-        assert self.ready
+        assert self.ready(), "the prompt of this text is not certain yet"
         beside = SpokenText(self._role, self._rows[: self._beside])
         return lay_out(self._config, self._tokenizer, self.request, beside)
 

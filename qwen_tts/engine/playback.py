@@ -23,6 +23,7 @@ class Playback:
 
     requested: float
     ahead: float = 0.0  # other audio that the listener has in hand and hears first
+    continues: bool = False  # the listener has heard the beginning of the same speech
     first_sent: float | None = None
     sent: float = 0.0  # audio
     underruns: int = 0

@@ -1,6 +1,7 @@
 """Runs the scheduler's plans: which rows of the pools are read, drawn, kept and wiped in a step.
 
-In one step every running row reads its newest frame (decode), the newcomer reads rows of its prompt (prefill), and
+In one step every running row reads its newest frame (decode), the newcomer reads rows of its prompt (prefill; behind
+the prompt, a resumed sequence reads the frames that exist already), and
 every sequence that has read all its rows gets a frame: group 0 from the talker's logits, groups 1..G-1 from the code
 predictor. Rows are slots [0, n), where n is one more than the highest slot in use. Idle rows among them compute on
 whatever their slot holds, and nobody reads the result. Paused sequences among them keep their newest frame and their
@@ -26,11 +27,11 @@ from qwen_tts.recently_used import RecentlyUsed
 
 @dataclass
 class _Reading:
-    """The newcomer whose prompt is being read. `slot` is kept here because a sequence that ends loses its own."""
+    """The newcomer whose rows are being read. `slot` is kept here because a sequence that ends loses its own."""
 
     sequence: Sequence
     slot: int
-    rows: int  # of the prompt that are in the slot
+    rows: int  # that are in the slot
     overflowed: bool = False  # some of them are not finite
 
 
@@ -44,6 +45,7 @@ class TalkerRunner:
         self.pools = pools
         self._passes = passes
         self._eos = talker.config.codec_eos_token_id
+        self._tts_pad_id = tts_pad_token_id
         with torch.inference_mode():
             self._tts_pad = talker.embed_text(torch.tensor(tts_pad_token_id, device=pools.device))  # [D]
         self._prefixes = RecentlyUsed[Tensor](prefix_cache_bytes)  # [layers, 2, rows, kv_heads, head_dim] each
@@ -112,7 +114,9 @@ class TalkerRunner:
         assert reading is not None, "rows of a prompt in a slot that was not prepared"
         assert reading.slot == slot, f"the newcomer moved from slot {reading.slot} to {slot}"
         assert reading.rows == read.start, f"rows from {read.start} on, after {reading.rows} rows"
-        hidden = self._passes.read_prompt(slot, self._embed(layout, read), read.start)
+        in_prompt = read.start < len(layout)  # no piece has rows of the prompt and of frames
+        embedded = self._embed(layout, read) if in_prompt else self._embed_frames(sequence, read)
+        hidden = self._passes.read_prompt(slot, embedded, read.start)
         reading.rows = read.stop
         if not bool(hidden.isfinite().all()):
             reading.overflowed = True
@@ -120,7 +124,7 @@ class TalkerRunner:
             kept = self.pools.kv[:, :, slot, : prefix.rows].clone()
             self._prefixes.put(prefix.content, kept, kept.nbytes)
             assert self._prefixes.used <= self._prefixes.limit, "the prefix cache is over its limit"
-        if read.stop == len(layout):
+        if read.stop == sequence.prefill_rows:
             self.pools.hidden[slot] = torch.nan if reading.overflowed else hidden[-1]
             self._set_up(slot, sequence)
 
@@ -133,6 +137,7 @@ class TalkerRunner:
             pools.trailing_text[slot, :trailing] = self.talker.embed_text(ids)
         pools.trailing_text[slot, trailing] = self._tts_pad
         pools.seen[slot] = False
+        pools.seen[slot, [frame[0] for frame in sequence.frames]] = True
         pools.seeds[slot] = request.seed
         pools.repetition_penalty[slot] = request.repetition_penalty
         pools.sampling.set(slot, request.sampling)
@@ -158,6 +163,17 @@ class TalkerRunner:
             torch.tensor(speakers, device=device),
             torch.tensor(frames, device=device),
         )
+
+    def _embed_frames(self, sequence: Sequence, read: range) -> Tensor:
+        """Return the embeddings of frames that exist already, with the text beside them, [T, D]. `read` counts the
+        prompt's rows too."""
+        device, before = self.pools.device, len(sequence.layout)
+        numbers = range(read.start - before, read.stop - before)
+        text_ids = [sequence.text_id(number) for number in numbers]
+        assert sequence.text is None or None not in text_ids, "the text beside a frame that exists is certain"
+        ids = [self._tts_pad_id if text_id is None else text_id for text_id in text_ids]
+        frames = torch.tensor([sequence.frames[number] for number in numbers], device=device)
+        return self.talker.embed_frame(frames) + self.talker.embed_text(torch.tensor(ids, device=device))
 
     def _wipe(self, slot: int, rows: int) -> None:
         """Zero what the slot's owner wrote: its first `rows` rows of the cache, and what frames are drawn from."""

@@ -30,8 +30,8 @@ class Plan:
 
     @property
     def sequences(self) -> tuple[Sequence, ...]:
-        """The running ones, and the newcomer if this step reads the end of its prompt."""
-        if self.newcomer is None or self.rows.stop < len(self.newcomer.layout):
+        """The running ones, and the newcomer if this step reads the last of its rows."""
+        if self.newcomer is None or self.rows.stop < self.newcomer.prefill_rows:
             return self.running
         return (*self.running, self.newcomer)
 
@@ -45,6 +45,8 @@ class Scheduler:
     """Gives `slots` to sequences in the order in which their listeners want the first audio.
 
     That is first come, first served, except that a listener with other audio to hear first comes later by its length.
+    Resumed sequences come before all others, because their listeners have heard the beginning. The queue and the pace
+    never keep them out.
     One newcomer at a time reads its prompt, `prefill_rows` of it in a step, so running rows never wait for more than
     that. The lowest free slot is used first, which keeps the running rows together at the start of the pools.
     """
@@ -93,15 +95,23 @@ class Scheduler:
         """Queue `sequence`. Raises Overloaded if `max_waiting` sequences are queued already.
 
         Sequences for which there is a free slot do not count as queued, unless the free slots cannot be used in time.
+        A sequence that has all its frames ends at once.
         """
+        assert sequence.status is Status.WAITING, f"a sequence that is {sequence.status.value} was submitted"
+        assert sequence not in self.waiting, "a sequence was submitted twice"
+        if sequence.full:
+            _finish(sequence, "length")
+            return
+        if not sequence.resumed_frames:
+            self._refuse_when_full()
+        self.waiting.append(sequence)
+
+    def _refuse_when_full(self) -> None:
         if len(self.waiting) >= self.max_waiting and self._free and self._one_more() == "no":
             running, waiting = len(self.running), self.max_waiting
             raise Overloaded(f"{running} streams are all that can be kept in time and {waiting} requests are waiting")
         if len(self.waiting) - len(self._free) >= self.max_waiting:
             raise Overloaded(f"all {self.slots} slots are busy and {self.max_waiting} requests are waiting")
-        assert sequence.status is Status.WAITING, f"a sequence that is {sequence.status.value} was submitted"
-        assert sequence not in self.waiting, "a sequence was submitted twice"
-        self.waiting.append(sequence)
 
     def cancel(self, sequence: Sequence) -> None:
         """End `sequence`: now if it waits, at the end of the current step if it runs. Finished ones do not change."""
@@ -114,8 +124,8 @@ class Scheduler:
     def schedule(self) -> Plan:
         """Give a slot to the next sequence if there is one, and return the plan of the next step."""
         self._drop_cancelled()
-        if self._newcomer is None and self.waiting and self._free and self._one_more() == "yes":
-            first = min(self.waiting, key=lambda sequence: sequence.playback.ends)
+        first = min(self.waiting, key=lambda one: (not one.resumed_frames, one.playback.ends), default=None)
+        if first is not None and self._newcomer is None and self._free and self._may_start(first):
             first.slot = heapq.heappop(self._free)
             first.status = Status.RUNNING
             first.started_s = self.clock()
@@ -132,7 +142,9 @@ class Scheduler:
         rows = range(newcomer.rows_read, min(newcomer.rows_read + self.prefill_rows, newcomer.reading_to))
         if self.pace is not None and running:
             now = self.clock()
-            if not self.pace.can_read(_height(running), min(sequence.playback.headroom(now) for sequence in running)):
+            least_s = min(sequence.playback.headroom(now) for sequence in running)
+            urgent = newcomer.resumed_frames and newcomer.playback.headroom(now) < least_s
+            if not urgent and not self.pace.can_read(_height(running), least_s):
                 rows = range(rows.start, rows.start)
         return Plan(newcomer, rows, running, paused)
 
@@ -181,6 +193,9 @@ class Scheduler:
         assert owners == list(range(self.slots)), f"slots in use: {used}, free: {self._free}"
         assert all(sequence.status is Status.RUNNING for sequence in self.running), "a running sequence has finished"
         assert self._newcomer is None or self._newcomer in self.running, "the newcomer has left"
+
+    def _may_start(self, sequence: Sequence) -> bool:
+        return bool(sequence.resumed_frames) or self._one_more() == "yes"
 
     def _one_more(self) -> Verdict:
         """Whether one stream more, in the lowest free slot, leaves the running ones in time."""

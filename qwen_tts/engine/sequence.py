@@ -48,6 +48,7 @@ class Sequence:
     rows_read: int = 0  # of the prompt, reused ones included
     rows_reused: int = 0  # found in the prefix cache and not computed
     frames: list[Frame] = field(default_factory=list)
+    resumed_frames: int = 0  # the first of `frames`: another engine made them, and this one reads them in prefill
     finish_reason: FinishReason | None = None
     cancel_requested: bool = False
     queued_s: float = field(default_factory=time.monotonic)
@@ -56,6 +57,13 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.playback = Playback(requested=self.queued_s, ahead=self.request.ahead_s)
+        self.resumed_frames = len(self.frames)
+        assert self.resumed_frames <= self.max_frames, "more frames exist than the sequence may have"
+
+    @property
+    def prefill_rows(self) -> int:
+        """The rows that are read before this engine draws a frame: the prompt, and the frames that exist already."""
+        return len(self.layout) + self.resumed_frames
 
     @property
     def position(self) -> int:
@@ -64,16 +72,25 @@ class Sequence:
 
     @property
     def reading_to(self) -> int:
-        """The end of the part of the prompt that is being read: first the prefix, then all of it."""
+        """The end of the part of the rows that is being read: the prefix, the rest of the prompt, then the frames.
+
+        So the rows of a prompt are read in the same pieces, whether the sequence is resumed or not.
+        """
         if self.prefix is not None and self.rows_read < self.prefix.rows:
             return self.prefix.rows
-        return len(self.layout)
+        return len(self.layout) if self.rows_read < len(self.layout) else self.prefill_rows
 
     @property
     def text_row(self) -> int:
         """The row of the trailing text that the next decode step reads."""
         newest = len(self.frames) - 1
         return min(newest, len(self.layout.trailing_text_ids)) if self.text is None else newest
+
+    def text_id(self, row: int) -> int | None:
+        """The id of a row of the trailing text. None is tts_pad, or a row of a live text that is not certain yet."""
+        if self.text is not None:
+            return self.text.trailing(row)
+        return int(self.layout.trailing_text_ids[row]) if row < len(self.layout.trailing_text_ids) else None
 
     @property
     def next_text_id(self) -> int | None:

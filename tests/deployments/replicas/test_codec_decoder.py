@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
-from deployments.replicas import metrics
+from deployments.replicas import codec_decoder, metrics
 from deployments.replicas.codec_decoder import CodecDecoderDeployment
 from deployments.settings import CodecDecoderArgs, ModelArgs
+from deployments.wire.heartbeat import Heartbeat
 from deployments.wire.messages import AudioChunk, FrameChunk, Usage
-from qwen_tts.errors import InvalidRequest, Overloaded
+from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded
 from qwen_tts.request import ClonedVoice, SpeechRequest
 from qwen_tts.voice import VoicePrompt
 from tests.deployments.replicas.waiting import PATIENCE_S, until
@@ -58,13 +59,15 @@ class Talker:
 
     def __init__(self) -> None:
         self.streams: list[FrameStream] = []
+        self.frames: list[NDArray[np.int16] | None] = []  # that existed when a stream was opened
         self.generate = self
 
     def options(self, *, stream: bool) -> "Talker":
         assert stream
         return self
 
-    def remote(self, request: SpeechRequest, rest: None) -> FrameStream:
+    def remote(self, request: SpeechRequest, rest: None, frames: NDArray[np.int16] | None) -> FrameStream:
+        self.frames.append(frames)
         self.streams.append(FrameStream())
         return self.streams[-1]
 
@@ -116,8 +119,11 @@ def talker() -> Talker:
 
 
 @pytest.fixture
-def deployment(base: Path, talker: Talker, measured: Metrics) -> CodecDecoderDeployment:
+def deployment(
+    base: Path, talker: Talker, measured: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> CodecDecoderDeployment:
     """One slot."""
+    monkeypatch.setattr(codec_decoder, "replica_name", lambda: "codec-decoder-1")
     return CodecDecoderDeployment(
         (ModelArgs(name=MODEL, checkpoint=str(base), type="base"),),
         {MODEL: cast("DeploymentHandle[Any]", talker)},
@@ -125,9 +131,12 @@ def deployment(base: Path, talker: Talker, measured: Metrics) -> CodecDecoderDep
     )
 
 
-def listen(deployment: CodecDecoderDeployment, request: SpeechRequest = REQUEST) -> asyncio.Task[list[AudioChunk]]:
+def listen(
+    deployment: CodecDecoderDeployment, request: SpeechRequest = REQUEST, frames: NDArray[np.int16] | None = None
+) -> asyncio.Task[list[AudioChunk]]:
     async def listening() -> list[AudioChunk]:
-        return [chunk async for chunk in deployment.synthesize(MODEL, request)]
+        chunks = deployment.synthesize(MODEL, request, frames=frames)
+        return [chunk async for chunk in chunks if not isinstance(chunk, Heartbeat)]
 
     return asyncio.create_task(listening())
 
@@ -228,7 +237,7 @@ async def test_what_is_measured_of_a_stream(
     clock = Clock()
     for module in ("codec_decoder", "stream_decoder", "metrics"):
         monkeypatch.setattr(f"deployments.replicas.{module}.time", clock)
-    stream = deployment.synthesize(MODEL, REQUEST)
+    stream = deployment._speak(MODEL, REQUEST, None, None)
     for now_s, frames in ((100.5, 5), (100.6, 5), (101.6, 1)):
         first = asyncio.ensure_future(anext(stream))
         await until(lambda: len(talker.streams) == 1)
@@ -277,3 +286,27 @@ async def test_a_decoder_that_only_fails_is_unhealthy(
             await asyncio.wait_for(stream, PATIENCE_S)
     with pytest.raises(RuntimeError, match="the latest 3 batches have failed"):
         deployment.check_health()
+
+
+async def test_a_stream_goes_on_when_its_talker_is_lost_or_its_decoder_was(
+    deployment: CodecDecoderDeployment, talker: Talker, measured: Metrics
+) -> None:
+    """A decoder that gets the frames of another one sends the samples that the other one would have sent."""
+    made = codes(9)
+    running = listen(deployment)
+    await until(lambda: len(talker.streams) == 1)
+    talker.streams[0].send(made[:5])
+    talker.streams[0].chunks.put_nowait(EngineStopped("the talker has died"))
+    await until(lambda: len(talker.streams) == 2)
+    talker.streams[1].send(made[5:], last=True)
+    whole = await asyncio.wait_for(running, PATIENCE_S)
+    assert [len(chunk.pcm) for chunk in whole] == [5 * 2 * FRAME_SAMPLES, 4 * 2 * FRAME_SAMPLES]
+    assert np.array_equal(np.concatenate([chunk.codes for chunk in whole if chunk.codes is not None]), made)
+    second = listen(deployment, frames=made[:5])
+    await until(lambda: len(talker.streams) == 3)
+    talker.streams[2].send(made[5:], last=True)
+    (rest,) = await asyncio.wait_for(second, PATIENCE_S)
+    ends = [np.frombuffer(chunk.pcm, np.int16).astype(int) for chunk in (whole[1], rest)]
+    assert np.abs(ends[0] - ends[1]).max() <= 1, "the samples are not those of an undisturbed stream"
+    assert [None if frames is None else len(frames) for frames in talker.frames] == [None, 5, 5]
+    assert len(measured.values["streams_resumed"]) == 1

@@ -41,7 +41,7 @@ class Writer:
             self.rest = self.rest[count:]
         else:
             self.text.end()
-        if self.sequence is None and self.text.ready:
+        if self.sequence is None and self.text.ready():
             self.sequence = self.engine.add_live(self.text)
 
     def end(self) -> End:
@@ -116,7 +116,7 @@ def test_it_speaks_with_the_first_token_and_pauses_after_it(custom_voice: Path) 
     """These are one row each, and at once certain; the first is in the prompt, the second enters decode step 0."""
     engine = tiny_engine(custom_voice)
     writer = Writer(engine, custom("!?;", layout="streaming", max_frames=30))
-    assert writer.text.ready
+    assert writer.text.ready()
     sequence = writer.sequence = engine.add_live(writer.text)
     drain(engine)
     assert (len(sequence.frames), sequence.paused, engine.running) == (1, True, 1)

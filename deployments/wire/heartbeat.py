@@ -1,0 +1,87 @@
+"""Heartbeats of streams between deployments, so that a caller can tell a replica that works from one that hangs.
+
+A stream may have nothing to send for a long time: its request waits for a slot, or its text pauses. Its replica then
+sends a Heartbeat every `HEARTBEAT_S`. A caller that receives nothing for many of these periods knows that the replica
+is lost, even if its process still exists (stopped by a signal, or on a node without a network).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ray import serve
+
+from deployments.errors import Silence
+
+Chunk = TypeVar("Chunk")
+
+HEARTBEAT_S = 0.5
+# Ten heartbeats: a busy machine may delay some of them.
+SILENCE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Sent at the beginning of every stream and in its pauses. `replica` is the name of the replica's Ray actor."""
+
+    replica: str
+
+
+def replica_name() -> str:
+    """Return the name of the Ray actor of the replica in this process."""
+    return serve.get_replica_context().replica_id.to_full_id_str()
+
+
+async def with_heartbeats(
+    chunks: AsyncGenerator[Chunk], replica: str, every_s: float = HEARTBEAT_S
+) -> AsyncGenerator[Chunk | Heartbeat]:
+    """Yield `chunks`, and a Heartbeat at once and whenever none has come for `every_s`. Raises what `chunks` raises.
+
+    One task iterates over `chunks` from beginning to end. Leaving this iterator ends that task.
+    """
+    arrived: asyncio.Queue[Chunk | None] = asyncio.Queue()
+
+    async def forward() -> None:
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    arrived.put_nowait(chunk)
+        finally:
+            arrived.put_nowait(None)
+
+    forwarding = asyncio.create_task(forward())
+    try:
+        yield Heartbeat(replica)
+        while True:
+            try:
+                async with asyncio.timeout(every_s):
+                    chunk = await arrived.get()
+            except TimeoutError:
+                yield Heartbeat(replica)
+                continue
+            if chunk is None:
+                await forwarding  # raises the error of `chunks`
+                return
+            yield chunk
+    finally:
+        forwarding.cancel()
+        await asyncio.gather(forwarding, return_exceptions=True)
+
+
+async def without_heartbeats(chunks: AsyncIterator[Chunk | Heartbeat], patience_s: float) -> AsyncGenerator[Chunk]:
+    """Yield `chunks` without the heartbeats among them. Raises Silence when nothing comes for `patience_s`."""
+    replica = None
+    while True:
+        try:
+            async with asyncio.timeout(patience_s):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Silence(replica, patience_s) from None
+        if isinstance(chunk, Heartbeat):
+            replica = chunk.replica
+        else:
+            yield chunk
