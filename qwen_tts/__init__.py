@@ -3,7 +3,15 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from qwen_tts.errors import CheckpointError, EngineStopped, InvalidRequest, Overloaded, QwenTTSError, UnsupportedError
+from qwen_tts.errors import (
+    CheckpointError,
+    EngineStopped,
+    InvalidRequest,
+    Overloaded,
+    QwenTTSError,
+    RequestFailed,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
     from qwen_tts.api import Qwen3TTSModel
@@ -27,6 +35,7 @@ __all__ = [
     "Qwen3TTSModel",
     "Qwen3TTSTokenizer",
     "QwenTTSError",
+    "RequestFailed",
     "UnsupportedError",
     "VoiceClonePromptItem",
     "VoicePrompt",

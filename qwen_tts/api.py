@@ -346,6 +346,8 @@ class Qwen3TTSModel:
             with self._step_lock:
                 if not sequence.finished:  # the steps of another thread may have finished it
                     self._engine.step()
+        if sequence.failure is not None:
+            raise sequence.failure
         if sequence.finish_reason == "cancelled":
             raise EngineStopped("a step of the engine was interrupted; the utterance is not complete")
 

@@ -6,6 +6,7 @@
     │   └── ConfigError                 a key of config.json is missing or has an impossible value
     ├── UnsupportedError (ValueError)   this machine or this model cannot do what the caller wants
     ├── Overloaded                      the queue is full; retry after `retry_after_s`
+    ├── RequestFailed                   the model cannot compute this request; the same request would fail again
     └── EngineStopped                   the engine failed or was closed while a request was running
 
 All arguments are positional and kept in `args`, so every error survives pickling between processes.
@@ -51,6 +52,10 @@ class Overloaded(QwenTTSError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class RequestFailed(QwenTTSError):
+    """The model cannot compute this request, although it computes others. To send it again does not help."""
 
 
 class EngineStopped(QwenTTSError):

@@ -11,7 +11,7 @@ from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults
 from qwen_tts.errors import ConfigError, InvalidRequest
 from qwen_tts.voice import VoicePrompt
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "failed"]
 # The place of the text in the prompt: all of it before the first frame, or one row beside every frame.
 TextLayout = Literal["whole", "streaming"]
 

@@ -1,5 +1,6 @@
 """The engine: requests go in, frames of codes come out. Each step is schedule, run, update."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -25,15 +26,17 @@ from qwen_tts.engine.passes import MakePasses, PlainPasses
 from qwen_tts.engine.pools import Pools
 from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES, shared_prefix
 from qwen_tts.engine.runner import TalkerRunner
-from qwen_tts.engine.scheduler import PREFILL_ROWS, Scheduler
+from qwen_tts.engine.scheduler import PREFILL_ROWS, Plan, Scheduler
 from qwen_tts.engine.sequence import Frame, Sequence
-from qwen_tts.errors import EngineStopped, InvalidRequest
+from qwen_tts.errors import EngineStopped, InvalidRequest, RequestFailed
 from qwen_tts.layers import select_attention
 from qwen_tts.models.qwen3_tts import load_talker
 from qwen_tts.models.talker import Talker
 from qwen_tts.prompt import PromptLayout, build_prompt
 from qwen_tts.request import MIN_FRAMES, SpeechRequest, check_defaults, frame_limit
 from qwen_tts.text import TextTokenizer
+
+log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -146,23 +149,50 @@ class Engine:
     def step(self) -> tuple[Sequence, ...]:
         """Make one frame for every running sequence whose prompt has been read. Return the sequences that moved.
 
-        An interrupted step ends every sequence as cancelled, because half a step cannot be undone.
+        A sequence that cannot be computed fails alone. If nothing can be computed, or the step is interrupted, every
+        sequence ends as cancelled and this raises.
         """
         try:
             with self._lock:
                 plan = self._scheduler.schedule()
-            started = time.monotonic()
-            frames = self._runner.run(plan)
-            seconds = time.monotonic() - started
-            with self._lock:
-                if (pace := self._scheduler.pace) is not None and plan.running:
-                    pace.observe(plan.height, seconds, read=len(plan.rows) > 0)
-                self._scheduler.update(plan, frames)
+            self._run(plan)
         except BaseException:
             with self._lock:
                 self._scheduler.abort()
             raise
-        return plan.sequences
+        return tuple(sequence for sequence in plan.members if sequence in plan.sequences or sequence.finished)
+
+    def _run(self, plan: Plan) -> None:
+        """Run `plan` and book its results. If it raises, run it in halves until the sequences at fault are alone."""
+        started = time.monotonic()
+        try:
+            frames = self._runner.run(plan)
+        except Exception as error:  # of torch, of the device, or of our own: the parts tell whose fault it is
+            match plan.members:
+                case ():
+                    raise
+                case (sequence,):
+                    self._fail(sequence, error)
+                case members:
+                    half = len(members) // 2
+                    self._run(plan.part(members[:half]))
+                    self._run(plan.part(members[half:]))
+            return
+        seconds = time.monotonic() - started
+        for sequence in plan.sequences:
+            if sequence.slot not in frames:
+                self._runner.recover(sequence)
+        with self._lock:
+            if (pace := self._scheduler.pace) is not None and plan.running:
+                pace.observe(plan.height, seconds, read=len(plan.rows) > 0)
+            self._scheduler.update(plan, frames)
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        """End a sequence whose step raised `error`. Raises if the fault is not the sequence's."""
+        self._runner.recover(sequence)
+        log.error("a step of one request failed; other requests go on", exc_info=error)
+        with self._lock:
+            self._scheduler.fail(sequence, RequestFailed(f"the model failed at this request: {type(error).__name__}"))
 
     def keep_pace(self) -> None:
         """From now on let requests wait if running streams would otherwise get their frames too late to be played."""

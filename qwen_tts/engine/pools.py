@@ -66,10 +66,16 @@ class Pools:
 
     @contextmanager
     def kept(self, slots: list[int]) -> Iterator[None]:
-        """Restore the newest frames and the seen codes of `slots` after a draw that computes on their rows too."""
-        if not slots:
+        """Restore the newest frames and the seen codes of `slots` after a draw that computes on their rows too.
+
+        If the draw raises, those of all slots are restored, so that it can be repeated.
+        """
+        codes, seen = self.codes.clone(), self.seen.clone()
+        try:
             yield
-            return
-        codes, seen = self.codes[slots], self.seen[slots]  # copies
-        yield
-        self.codes[slots], self.seen[slots] = codes, seen
+        except BaseException:
+            self.codes.copy_(codes)
+            self.seen.copy_(seen)
+            raise
+        if slots:
+            self.codes[slots], self.seen[slots] = codes[slots], seen[slots]

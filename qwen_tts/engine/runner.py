@@ -20,6 +20,7 @@ from qwen_tts.engine.passes import Passes
 from qwen_tts.engine.pools import Pools
 from qwen_tts.engine.scheduler import Plan
 from qwen_tts.engine.sequence import Frame, Sequence
+from qwen_tts.errors import EngineStopped
 from qwen_tts.models.talker import Talker
 from qwen_tts.prompt import REFERENCE_FRAME, SPEAKER_EMBEDDING, PromptLayout
 from qwen_tts.recently_used import RecentlyUsed
@@ -61,44 +62,61 @@ class TalkerRunner:
     def run(self, plan: Plan) -> dict[int, Frame | None]:
         """Execute one step. Return the new frame of each slot of the plan, or None at end of speech.
 
-        A slot whose numbers overflowed (float16 ends at 65504) is missing in the result, and its rows are wiped: what
-        is not finite would reach the slot's next owner through masked attention.
+        A slot whose numbers are not finite (float16 ends at 65504) is missing in the result. If this raises, the plan
+        or parts of it can be run again: all that was written is written again, or was restored.
         """
         with self._passes.step():
             return self._run(plan)
 
+    @torch.inference_mode()
+    def recover(self, sequence: Sequence) -> None:
+        """Wipe the slot of a running sequence that has failed. Raises if the engine cannot compute other ones either.
+
+        Its rows must go, because what is not finite would reach the slot's next owner through masked attention.
+        """
+        slot = _slot(sequence)
+        if self._reading is not None and self._reading.sequence is sequence:
+            self._reading = None
+        self._wipe(slot, sequence.position + 1)
+        with self._passes.step(), self.pools.kept(list(range(self.pools.slots))):
+            self.pools.hidden[slot] = self._passes.read_prompt(slot, self._tts_pad[None], 0)[-1]
+            finite, *_ = self._passes.next_frame(slot + 1, [0] * self.pools.slots)[slot].tolist()
+        self._wipe(slot, 1)
+        if not finite:
+            raise EngineStopped("the model's numbers are not finite, whatever the request")
+
     def _run(self, plan: Plan) -> dict[int, Frame | None]:
-        self._meet(plan.newcomer)
+        self._part_with_another(plan.newcomer)
         if plan.running:
             self._write_text(plan.running)
             self._decode(plan)
         if plan.newcomer is not None and plan.rows:
             self._prefill(plan.newcomer, plan.rows)
-        if not plan.sequences:
-            return {}
-        with self.pools.kept([_slot(sequence) for sequence in plan.paused]):
-            drawn = self._draw(plan.sequences).tolist()
         frames: dict[int, Frame | None] = {}
-        for sequence in plan.sequences:
-            finite, *codes = drawn[slot := _slot(sequence)]
-            if finite:
-                frames[slot] = None if codes[0] == self._eos else tuple(codes)
-            else:
-                self._wipe(slot, sequence.position + 1)
+        if plan.sequences:
+            with self.pools.kept([_slot(sequence) for sequence in plan.paused]):
+                drawn = self._draw(plan.sequences).tolist()
+            for sequence in plan.sequences:
+                finite, *codes = drawn[slot := _slot(sequence)]
+                if finite:
+                    frames[slot] = None if codes[0] == self._eos else tuple(codes)
+        if self._reading is not None:  # booked last, so that a step that raises can be repeated
+            self._reading.rows = plan.rows.stop
         if plan.newcomer in plan.sequences:
             self._reading = None
         return frames
 
-    def _meet(self, newcomer: Sequence | None) -> None:
-        """Prepare the slot of a newcomer that is here for the first time."""
+    def _part_with_another(self, newcomer: Sequence | None) -> None:
+        """Forget a newcomer that ended before its prompt did, if another one or none is there now."""
         reading = self._reading
-        if reading is not None and reading.sequence is newcomer:
+        if reading is None or reading.sequence is newcomer:
             return
-        if reading is not None and reading.overflowed:  # the last newcomer ended before its prompt did
+        if reading.overflowed:
             self._wipe(reading.slot, reading.rows + 1)  # as an idle row it wrote one more
         self._reading = None
-        if newcomer is None:
-            return
+
+    def _meet(self, newcomer: Sequence) -> _Reading:
+        """Prepare the slot of a newcomer of which nothing has been read."""
         slot, rows = _slot(newcomer), newcomer.rows_reused
         if rows:
             assert newcomer.prefix is not None, "rows reused without a prefix"
@@ -106,18 +124,19 @@ class TalkerRunner:
             assert kept is not None, "a prefix that the scheduler found was dropped before it was copied"
             assert kept.shape[2] >= rows, f"{rows} rows reused of {kept.shape[2]}"
             self.pools.kv[:, :, slot, :rows] = kept[:, :, :rows]
-        self._reading = _Reading(newcomer, slot, rows)
+        return _Reading(newcomer, slot, rows)
 
     def _prefill(self, sequence: Sequence, read: range) -> None:
         """Read these rows of the prompt into the sequence's slot. With the last, set the slot's row of every pool."""
+        if self._reading is None:
+            self._reading = self._meet(sequence)
         slot, layout, reading = _slot(sequence), sequence.layout, self._reading
-        assert reading is not None, "rows of a prompt in a slot that was not prepared"
+        assert reading.sequence is sequence, "two newcomers at a time"
         assert reading.slot == slot, f"the newcomer moved from slot {reading.slot} to {slot}"
         assert reading.rows == read.start, f"rows from {read.start} on, after {reading.rows} rows"
         in_prompt = read.start < len(layout)  # no piece has rows of the prompt and of frames
         embedded = self._embed(layout, read) if in_prompt else self._embed_frames(sequence, read)
         hidden = self._passes.read_prompt(slot, embedded, read.start)
-        reading.rows = read.stop
         if not bool(hidden.isfinite().all()):
             reading.overflowed = True
         if (prefix := sequence.prefix) is not None and read.stop == prefix.rows and not reading.overflowed:

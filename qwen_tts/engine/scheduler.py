@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from qwen_tts.engine.pace import Pace, Verdict
 from qwen_tts.engine.sequence import Frame, Sequence, Status
-from qwen_tts.errors import Overloaded
+from qwen_tts.errors import Overloaded, RequestFailed
 from qwen_tts.request import FinishReason
 
 # A CPU reads these in about the time of two frames, at the 0.6B shape in bfloat16.
@@ -34,6 +34,21 @@ class Plan:
         if self.newcomer is None or self.rows.stop < self.newcomer.prefill_rows:
             return self.running
         return (*self.running, self.newcomer)
+
+    @property
+    def members(self) -> tuple[Sequence, ...]:
+        """The sequences that this step computes something for. The newcomer is the last."""
+        return (*self.running, self.newcomer) if self.newcomer is not None and self.rows else self.running
+
+    def part(self, members: tuple[Sequence, ...]) -> "Plan":
+        """Return the step that computes for `members` only. The other sequences pause.
+
+        The parts of a plan are made and booked one after the other, in the order of `members`.
+        """
+        running = tuple(sequence for sequence in self.running if sequence in members)
+        others = (sequence for sequence in (*self.running, *self.paused) if sequence not in members)
+        rows = self.rows if self.newcomer in members else range(self.rows.start, self.rows.start)
+        return Plan(self.newcomer, rows, running, tuple(one for one in others if one.status is Status.RUNNING))
 
     @property
     def height(self) -> int:
@@ -151,9 +166,9 @@ class Scheduler:
     def update(self, plan: Plan, frames: dict[int, Frame | None]) -> None:
         """Book the result of a step. frames: by slot, the new frame, or None where the talker ended the utterance.
 
-        A planned slot that is missing in `frames` has overflowed, and its sequence ends as cancelled. Other threads
-        read a sequence without the engine's lock. So a frame is appended before the reason is set, and the reason is
-        set before the status says finished.
+        A planned slot that is missing in `frames` has numbers that are not finite, and its sequence fails. Other
+        threads read a sequence without the engine's lock. So a frame is appended before the reason is set, and the
+        reason is set before the status says finished.
         """
         assert plan.newcomer is self._newcomer, "the newcomer changed within a step"
         planned = {sequence.slot for sequence in plan.sequences}
@@ -165,8 +180,10 @@ class Scheduler:
                 self._newcomer = None
         for sequence in plan.sequences:
             assert sequence.slot is not None
-            if sequence.cancel_requested or sequence.slot not in frames:
+            if sequence.cancel_requested:
                 self._release(sequence, "cancelled")
+            elif sequence.slot not in frames:
+                self.fail(sequence, RequestFailed("the model's numbers for this request are not finite"))
             elif (frame := frames[sequence.slot]) is None:
                 self._release(sequence, "stop")
             else:
@@ -174,6 +191,11 @@ class Scheduler:
                 if sequence.full:
                     self._release(sequence, "length")
         self.check()
+
+    def fail(self, sequence: Sequence, failure: RequestFailed) -> None:
+        """End a running sequence that cannot be computed."""
+        sequence.failure = failure
+        self._release(sequence, "failed")
 
     def abort(self) -> None:
         """End every sequence as cancelled, because a step has failed or the engine is closing."""

@@ -9,6 +9,7 @@ from qwen_tts.engine.live_text import LiveText
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.engine.playback import Playback
 from qwen_tts.engine.prefix import Prefix
+from qwen_tts.errors import RequestFailed
 from qwen_tts.prompt import PromptLayout
 from qwen_tts.request import FinishReason, SpeechRequest
 
@@ -50,6 +51,7 @@ class Sequence:
     frames: list[Frame] = field(default_factory=list)
     resumed_frames: int = 0  # the first of `frames`: another engine made them, and this one reads them in prefill
     finish_reason: FinishReason | None = None
+    failure: RequestFailed | None = None  # if the reason is "failed"
     cancel_requested: bool = False
     queued_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None  # when it got its slot

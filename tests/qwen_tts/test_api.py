@@ -56,6 +56,7 @@ def test_public_names() -> None:
         "Qwen3TTSModel",
         "Qwen3TTSTokenizer",
         "QwenTTSError",
+        "RequestFailed",
         "UnsupportedError",
         "VoiceClonePromptItem",
         "VoicePrompt",

@@ -177,7 +177,7 @@ def test_numbers_that_overflow_end_their_own_sequence_only(custom_voice: Path) -
     overflowing = engine.add(bad)
     neighbour = engine.add(custom(seed=1, max_frames=20))
     engine.step()
-    assert (overflowing.finish_reason, overflowing.frames) == ("cancelled", [])
+    assert (overflowing.finish_reason, overflowing.frames) == ("failed", [])
     engine.step()
     engine.step()
     heir = engine.add(custom(seed=2, max_frames=20))
@@ -253,7 +253,7 @@ def test_rows_that_were_not_written_are_not_wiped(custom_voice: Path) -> None:
     kv = engine._runner.pools.kv
     kv[:, :, :, rows + 1 :] = 7
     drain(engine)
-    assert (sequence.finish_reason, sequence.frames) == ("cancelled", [])
+    assert (sequence.finish_reason, sequence.frames) == ("failed", [])
     assert not kv[:, :, :, : rows + 1].any()
     assert (kv[:, :, :, rows + 1 :] == 7).all()
 
