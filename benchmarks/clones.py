@@ -12,6 +12,7 @@ import torch
 from tqdm import trange
 
 from benchmarks.ours import load
+from deployments.replicas.health import Health
 from deployments.replicas.stream_decoder import StreamDecoder
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.codec.decoder import load_codec_decoder
@@ -33,7 +34,7 @@ def main(checkpoint: str, dtype: str, reference_frames: int, reference_text: str
     """Print medians over `repeat` voices, each of which speaks twice. The checkpoint is of type base."""
     loaded = load(checkpoint, dtype, slots=1)
     decoder = load_codec_decoder(loaded.codec_directory, torch.device("cpu"), torch.float32)
-    streams = StreamDecoder(decoder, 1, 1, 64_000_000)
+    streams = StreamDecoder(decoder, 1, 1, 64_000_000, Health())
     click.echo("| | prompt rows | shared rows | new voice ms | known voice ms |\n|---|---|---|---|---|")
     prompts = [_voice(loaded.engine, reference_frames, reference_text, seed) for seed in range(repeat + 1)]
     for layout in _LAYOUTS:

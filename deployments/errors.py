@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded, QwenTTSError
+from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded, QwenTTSError, RequestFailed
 
 log = logging.getLogger("ray.serve")
 
@@ -145,6 +145,8 @@ def refusal_of(error: BaseException) -> Refusal:
             return _overloaded("too many requests are waiting", 1.0)
         case Unavailable():
             return Refusal(503, cause.message, "server_error", code=cause.code, retry_after_s=cause.retry_after_s)
+        case RequestFailed():
+            return Refusal(500, str(cause), "server_error", code="request_failed")
         case _ if isinstance(cause, REPLICA_LOST):
             log.warning("a replica failed under a request: %s", cause)
             message = "a model replica failed; send the request again"

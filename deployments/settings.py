@@ -87,6 +87,9 @@ class TorchReplicaArgs(ReplicaArgs):
     """CPU threads of torch in a replica. `null` uses half of the cores, because talker and decoder compute at the same
     time. The sum over all replicas of a machine should not exceed its cores, because threads wait actively for each
     other."""
+    hang_timeout_s: float = Field(10.0, gt=0)
+    """A replica whose computation takes longer than this hangs. It ends its process, and Serve replaces it. The longest
+    computation is a step of the talker, a batch of the decoder, or a batch of the encoder."""
 
 
 class TalkerArgs(TorchReplicaArgs):
@@ -146,6 +149,8 @@ class CodecEncoderArgs(TorchReplicaArgs):
 
     max_batch: PositiveInt = 16
     """Recordings that are encoded together in one batch."""
+    hang_timeout_s: float = Field(60.0, gt=0)
+    """A replica whose batch takes longer than this hangs. It ends its process, and Serve replaces it."""
     max_waiting: PositiveInt = 64
     """Recordings that one replica accepts at the same time. Further requests get 429."""
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
 from deployments.replicas.checkpoints import checkpoint_of
+from deployments.replicas.health import Health
 from deployments.replicas.metrics import StreamMetrics
 from deployments.replicas.stream_decoder import Stream, StreamDecoder
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
@@ -52,15 +53,17 @@ class CodecDecoderDeployment:
         self._name = replica_name()
         self._metrics = StreamMetrics()
         self._decoders: dict[str, StreamDecoder] = {}
+        self._health = Health()
         by_content: dict[str, StreamDecoder] = {}
         for model in models:
             checkpoint = checkpoint_of(model)
             codec = resolve_checkpoint(checkpoint, [f"{CODEC_DIRECTORY}/*"]) / CODEC_DIRECTORY
             content = _digest(codec)
             if content not in by_content:
-                by_content[content] = in_own_thread(partial(_load, codec, device, args, self._note_slots))
+                by_content[content] = in_own_thread(partial(_load, codec, device, args, self._health, self._note_slots))
             self._decoders[model.name] = by_content[content]
         self._note_slots()
+        self._health.watchdog.start(args.hang_timeout_s)
         log.info("codec decoder ready: %d codec(s) on %s in %s", len(by_content), device, args.dtype)
 
     async def describe(self) -> list[ModelCard]:
@@ -68,9 +71,8 @@ class CodecDecoderDeployment:
         return list(await asyncio.gather(*(talker.describe.remote() for talker in self._talkers.values())))
 
     def check_health(self) -> None:
-        """Raise RuntimeError if Serve must replace this replica. Serve calls this periodically."""
-        for decoder in set(self._decoders.values()):
-            decoder.check_health()
+        """Raise EngineStopped if Serve must replace this replica. Serve calls this periodically."""
+        self._health.check()
 
     async def has_room(self, model: str) -> bool:
         """Return whether a talker of `model` is half idle: the one that a request would go to now."""
@@ -122,10 +124,10 @@ class CodecDecoderDeployment:
 
 
 def _load(
-    codec: Path, device: torch.device, args: CodecDecoderArgs, slots_changed: Callable[[], None]
+    codec: Path, device: torch.device, args: CodecDecoderArgs, health: Health, slots_changed: Callable[[], None]
 ) -> StreamDecoder:
     decoder = load_codec_decoder(codec, device, DTYPES[args.dtype])
-    streams = StreamDecoder(decoder, args.slots, args.max_batch, args.primed_cache_bytes, slots_changed)
+    streams = StreamDecoder(decoder, args.slots, args.max_batch, args.primed_cache_bytes, health, slots_changed)
     streams.warm_up()
     return streams
 

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from deployments.replicas.batcher import Batcher, first_come
 from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.health import Health
@@ -47,10 +49,11 @@ class CodecEncoderDeployment:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="audio-reader")
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-encoder", initializer=adopt_threads)
         self._health = Health()
-        self._batcher = Batcher(self._encode, thread, first_come(args.max_batch), self._health)
+        self._batcher = Batcher(self._encode, thread, first_come(args.max_batch), self._health, self._probe)
         self._metrics = EncoderMetrics()
         self._max_waiting = args.max_waiting
         self._under_way = 0
+        self._health.watchdog.start(args.hang_timeout_s)
         log.info("codec encoder ready: %s on %s", ", ".join(self._encoders) or "no model clones", device)
 
     async def describe(self) -> dict[str, str]:
@@ -76,7 +79,7 @@ class CodecEncoderDeployment:
             assert self._under_way >= 0, "more references ended than began"
 
     def check_health(self) -> None:
-        """Raise RuntimeError if Serve must replace this replica. Serve calls this periodically."""
+        """Raise EngineStopped if Serve must replace this replica. Serve calls this periodically."""
         self._health.check()
 
     def _encode(self, clips: Sequence[_ReferenceClip]) -> list[EncodedReference]:
@@ -84,9 +87,16 @@ class CodecEncoderDeployment:
         encoded: dict[int, EncodedReference] = {}
         for model in {clip.model for clip in clips}:
             indices = [index for index, clip in enumerate(clips) if clip.model == model]
-            results = self._encoders[model].encode([clips[index].clip for index in indices])
+            with self._health.watchdog.computing():
+                results = self._encoders[model].encode([clips[index].clip for index in indices])
             encoded.update(zip(indices, results, strict=True))
         return [encoded[index] for index in range(len(clips))]
+
+    def _probe(self) -> None:
+        """Encode a second of silence for every model. Raises if that is not possible."""
+        for encoder in self._encoders.values():
+            with self._health.watchdog.computing():
+                encoder.encode([Clip(np.zeros(encoder.sample_rate_hz, np.float32), encoder.sample_rate_hz)])
 
 
 def _read(audio: bytes, rate_hz: int, check: bool) -> Clip:

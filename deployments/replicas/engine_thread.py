@@ -1,14 +1,14 @@
 """Runs the engine in a thread of its own. Coroutines send requests and receive FrameChunks."""
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import numpy as np
 
+from deployments.replicas.health import Health
 from deployments.replicas.metrics import EngineMetrics
 from deployments.replicas.torch_process import adopt_threads
 from deployments.wire.messages import FrameChunk, Usage
@@ -19,8 +19,6 @@ from qwen_tts.engine.playback import Playback
 from qwen_tts.engine.sequence import Frame, Sequence, chunk_sizes
 from qwen_tts.errors import EngineStopped
 from qwen_tts.request import SpeechRequest
-
-log = logging.getLogger(__name__)
 
 # A listener with less audio in hand gets every frame at once. At real-time pace the next frame takes one frame's time,
 # and its way through the decoder to the listener takes longer.
@@ -54,17 +52,19 @@ class _Waker:
 
 
 class EngineThread:
-    """Steps the engine while it has work. A step that raises ends the engine, and `alive` is False from then on."""
+    """Steps the engine while it has work. A step that raises ends the engine, and the replica is beyond repair."""
 
     def __init__(
         self,
         engine: Engine,
         chunk_schedule: tuple[int, ...],
+        health: Health,
         metrics: EngineMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the thread. `metrics` is None outside a replica."""
         self.engine = engine
+        self._health = health
         self._clock = clock
         self._metrics = metrics
         self._chunk_schedule = chunk_schedule
@@ -72,7 +72,6 @@ class EngineThread:
         self._wakers: dict[Sequence, _Waker] = {}
         self._work = threading.Event()
         self._closing = False
-        self._failed = False
         self._thread = threading.Thread(target=self._run, name="talker-engine", daemon=True)
         self._thread.start()
 
@@ -87,8 +86,8 @@ class EngineThread:
 
         The frames are those behind `made`, which exist already. The last chunk has the finish reason and the usage.
         `rest` yields the rest of a live text as it is written. No frame that the listener waits for is held back while
-        a live text pauses. Raises InvalidRequest, Overloaded, EngineStopped, or what `rest` raises. Leaving the
-        iterator early cancels the request.
+        a live text pauses. Raises InvalidRequest, Overloaded, RequestFailed, EngineStopped, or what `rest` raises.
+        Leaving the iterator early cancels the request.
         """
         made = tuple(made)
         text = None if rest is None else await self._begin(request, rest, len(made))
@@ -104,6 +103,8 @@ class EngineThread:
                 first = sent == len(made)
                 sent += len(frames)
                 playback.send(len(frames) * FRAME_S, self._clock())
+                if sequence.failure is not None:
+                    raise sequence.failure
                 if sequence.finish_reason == "cancelled":
                     raise EngineStopped("the talker stopped before the utterance was complete")
                 last = sequence.finished and sent == len(sequence.frames)
@@ -215,18 +216,17 @@ class EngineThread:
                 self._work.clear()
                 while not self.engine.idle and not self._closing:
                     self._notify(self._step())
-        except Exception:  # whatever the error was, no request may wait for a dead engine
-            log.exception("engine step failed; this talker serves no more requests")
+        except Exception as error:  # whatever the error was, no request may wait for a dead engine
+            self._health.failed(error)
         finally:
             self.engine.stop()
             self._notify(tuple(self._wakers))
 
     def _step(self) -> tuple[Sequence, ...]:
-        if self._metrics is None:
-            return self.engine.step()
-        with self._metrics.step():
+        with self._health.watchdog.computing(), nullcontext() if self._metrics is None else self._metrics.step():
             moved = self.engine.step()
-        self._metrics.rows(len(moved))
+        if self._metrics is not None:
+            self._metrics.rows(len(moved))
         return moved
 
     def _notify(self, sequences: tuple[Sequence, ...]) -> None:

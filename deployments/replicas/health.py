@@ -1,45 +1,67 @@
-"""The health of a replica that computes in batches: whether Serve must replace the replica."""
+"""The health of a replica that computes. A replica that is beyond repair leaves at once, and Serve replaces it."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import threading
+from collections.abc import Callable
 
-from qwen_tts.errors import InvalidRequest
+from deployments.replicas.watchdog import Watchdog
+from qwen_tts.errors import EngineStopped, InvalidRequest, RequestFailed
 
 log = logging.getLogger("ray.serve")
 
-# One failure may be due to its input. A device that is lost fails everything from then on.
-_MOST_FAILURES = 3
+# In this time the streams are told. They then continue on other replicas.
+_GRACE_S = 0.5
 
 
 class Health:
-    """Counts computations that failed in a row. `failed` may be called by any thread, the rest by one only."""
+    """Whether a replica can be relied on. Any thread may call its methods."""
 
     def __init__(self) -> None:
-        self._in_a_row = 0
-        self._latest: Exception | None = None
-        self._bug: Exception | None = None
+        self.watchdog = Watchdog(self._hung)
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Count a computation. A success ends the row. A failure that is the caller's fault counts as neither."""
-        try:
-            yield
-        except InvalidRequest:
-            raise
-        except Exception as error:
-            self._in_a_row, self._latest = self._in_a_row + 1, error
-            raise
-        self._in_a_row = 0
-
-    def failed(self, error: Exception) -> None:
-        """Note a bug of our own that nobody awaits: the replica is unhealthy from now on."""
-        log.error("this replica can no longer be relied on", exc_info=error)
-        self._bug = error
+    @property
+    def ok(self) -> bool:
+        return self._error is None
 
     def check(self) -> None:
-        """Raise RuntimeError if the replica must be replaced."""
-        if self._bug is not None:
-            raise RuntimeError("this replica can no longer be relied on") from self._bug
-        if self._in_a_row >= _MOST_FAILURES:
-            raise RuntimeError(f"the latest {self._in_a_row} batches have failed") from self._latest
+        """Raise EngineStopped if the replica is beyond repair."""
+        if self._error is not None:
+            raise EngineStopped("this replica can no longer be relied on") from self._error
+
+    def failed(self, error: BaseException) -> None:
+        """Note that the replica is beyond repair, and end its process soon. The first error counts."""
+        with self._lock:
+            if self._error is not None:
+                return
+            self._error = error
+        leave_soon()  # first, because a thread that hangs may have the lock of the log
+        log.critical("this replica can no longer be relied on; it leaves: %s", error, exc_info=error)
+
+    def judge(self, error: Exception, probe: Callable[[], None]) -> Exception:
+        """Return the error for the caller of a computation that raised `error` although it was alone.
+
+        If `probe`, which does not depend on any request, computes, the request was at fault. Otherwise the replica is.
+        """
+        if isinstance(error, InvalidRequest):
+            return error
+        try:
+            self.check()
+            probe()
+        except Exception as fault:  # whatever it is, the next request would meet it too
+            self.failed(fault)
+            return EngineStopped("a replica can no longer be relied on")
+        log.error("one request failed; other requests go on", exc_info=error)
+        return RequestFailed(f"the model failed at this request: {type(error).__name__}")
+
+    def _hung(self, stack: str) -> None:
+        self.failed(TimeoutError(f"a computation does not end. Its thread is here:\n{stack}"))
+
+
+def leave_soon() -> None:
+    """End this process after a grace. Serve notices a death at once, but a failed check only after three periods."""
+    timer = threading.Timer(_GRACE_S, os._exit, (1,))
+    timer.daemon = True
+    timer.start()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from deployments.replicas.admission import Admission, DecodeCost, Listener
 from deployments.replicas.batcher import Batcher
@@ -90,6 +91,7 @@ class StreamDecoder:
         slots: int,
         max_batch: int,
         primed_cache_bytes: int,
+        health: Health,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._decoder = decoder
@@ -98,13 +100,9 @@ class StreamDecoder:
         self._primed = RecentlyUsed[Carry](primed_cache_bytes)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec-decoder", initializer=adopt_threads)
         self._max_batch = max_batch
-        self._health = Health()
-        self._batcher = Batcher(self._decode, self._thread, self._next_batch, self._health)
+        self._health = health
+        self._batcher = Batcher(self._decode, self._thread, self._next_batch, health, self._probe)
         self._admission = Admission(slots, changed)
-
-    def check_health(self) -> None:
-        """Raise RuntimeError if this decoder fails whatever it is given, or if its pool has lost count of its slots."""
-        self._health.check()
 
     @property
     def slots_in_use(self) -> int:
@@ -153,20 +151,31 @@ class StreamDecoder:
         return alike[: min(self._max_batch, max(1, self._admission.cost.frames_at_once // frames))]
 
     async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16], keep: bool) -> None:
-        with self._health.watch():
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._prime, slot, codes, keep)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._prime, slot, codes, keep)
+        except Exception as error:  # of torch or of the device
+            raise await loop.run_in_executor(self._thread, self._health.judge, error, self._probe) from error
+
+    @torch.inference_mode()
+    def _probe(self) -> None:
+        """Decode a frame without a slot. Raises if that is not possible."""
+        with self._health.watchdog.computing():
+            codes = torch.zeros((1, 1, self._decoder.config.num_quantizers), dtype=torch.int64, device=self._device)
+            _check_finite(self._decoder(codes, Carry()))
 
     @torch.inference_mode()
     def _prime(self, slot: int, codes: NDArray[np.int16], keep: bool) -> None:
-        key = content_key(codes)
-        if (carry := self._primed.get(key)) is None:
-            carry = Carry()
-            self._decoder.prime(torch.tensor(codes, dtype=torch.int64, device=self._device)[None], carry)
-            # A layer often keeps a view of a larger tensor. Copies let go of the rest of its memory.
-            carry.kept = [tensor.clone() for tensor in carry.kept]
-            if keep:
-                self._primed.put(key, carry, sum(tensor.nbytes for tensor in carry.kept))
-        self._state.scatter([slot], carry)
+        with self._health.watchdog.computing():
+            key = content_key(codes)
+            if (carry := self._primed.get(key)) is None:
+                carry = Carry()
+                self._decoder.prime(torch.tensor(codes, dtype=torch.int64, device=self._device)[None], carry)
+                # A layer often keeps a view of a larger tensor. Copies let go of the rest of its memory.
+                carry.kept = [tensor.clone() for tensor in carry.kept]
+                if keep:
+                    self._primed.put(key, carry, sum(tensor.nbytes for tensor in carry.kept))
+            self._state.scatter([slot], carry)
 
     def _release(self, lease: "Future[int | None]") -> None:
         """Release the slot of `lease`. The decoder's thread calls this after all work that the stream submitted."""
@@ -181,12 +190,19 @@ class StreamDecoder:
 
     @torch.inference_mode()
     def _decode(self, pieces: Sequence[_Piece]) -> list[bytes]:
-        """Decode pieces of one length."""
+        """Decode pieces of one length. If this raises, the states of their streams are unchanged."""
         began = time.monotonic()
         slots = [piece.slot for piece in pieces]
-        codes = torch.from_numpy(np.stack([piece.codes for piece in pieces]))
-        carry = self._state.gather(slots)
-        samples = self._decoder(codes.to(self._device, torch.int64), carry).float().cpu()  # [B, S]
-        self._state.scatter(slots, carry)
+        with self._health.watchdog.computing():
+            codes = torch.from_numpy(np.stack([piece.codes for piece in pieces]))
+            carry = self._state.gather(slots)
+            samples = self._decoder(codes.to(self._device, torch.int64), carry).float().cpu()  # [B, S]
+            _check_finite(samples)
+            self._state.scatter(slots, carry)
         self._admission.observe(len(pieces) * codes.shape[1], time.monotonic() - began)
         return [to_pcm16(row) for row in samples.numpy()]
+
+
+def _check_finite(samples: Tensor) -> None:
+    if not bool(samples.isfinite().all()):
+        raise FloatingPointError("samples are not finite")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.engine_thread import EngineThread
+from deployments.replicas.health import Health
 from deployments.replicas.metrics import EngineMetrics
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
 from deployments.settings import ModelArgs, TalkerArgs
@@ -25,7 +26,7 @@ from qwen_tts.checkpoint import DTYPES
 from qwen_tts.engine.choose_passes import can_compile
 from qwen_tts.engine.engine import Engine, LoadedModel, load_engine
 from qwen_tts.engine.pace import FRAME_S
-from qwen_tts.errors import ConfigError, EngineStopped, UnsupportedError
+from qwen_tts.errors import ConfigError, UnsupportedError
 from qwen_tts.request import ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, Voice
 from qwen_tts.voice import VoicePrompt
 
@@ -51,7 +52,10 @@ class TalkerDeployment:
         self._name = replica_name()
         report_start("warming up")
         _start_pace(loaded.engine, model, args)
-        self._engine = EngineThread(loaded.engine, args.chunk_schedule, EngineMetrics(loaded.engine, model.name))
+        self._health = Health()
+        metrics = EngineMetrics(loaded.engine, model.name)
+        self._engine = EngineThread(loaded.engine, args.chunk_schedule, self._health, metrics)
+        self._health.watchdog.start(args.hang_timeout_s)
         how = f"{args.dtype}{', compiled' if compiled else ''}"
         log.info("talker of %s ready: %s slots on %s in %s", model.name, args.slots, device, how)
 
@@ -68,7 +72,7 @@ class TalkerDeployment:
         """Yield the frames of `request` on the chunk schedule, with heartbeats. `rest` is the inbox of a live text.
 
         `frames` [F, G] exist already, because another talker has made them. The further frames are those that it would
-        have made. Raises InvalidRequest, Overloaded or EngineStopped.
+        have made. Raises InvalidRequest, Overloaded, RequestFailed or EngineStopped.
         """
         made = [] if frames is None else [tuple(frame) for frame in frames.tolist()]
         chunks = self._engine.generate(request, None if rest is None else rest.pieces(), made)
@@ -78,8 +82,7 @@ class TalkerDeployment:
 
     def check_health(self) -> None:
         """Raise EngineStopped if Serve must replace this replica. Serve calls this periodically."""
-        if not self._engine.alive:
-            raise EngineStopped("the engine thread has died")
+        self._health.check()
 
 
 def _log_library() -> None:

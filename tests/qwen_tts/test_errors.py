@@ -6,7 +6,12 @@ import pytest
 
 from qwen_tts.errors import CheckpointError, EngineStopped, InvalidRequest, Overloaded, QwenTTSError, RequestFailed
 
-ERRORS = [InvalidRequest("no", "voice", "unknown_voice"), Overloaded("full", 2.5), EngineStopped("gone"), RequestFailed("no")]
+ERRORS = [
+    InvalidRequest("no", "voice", "unknown_voice"),
+    Overloaded("full", 2.5),
+    EngineStopped("gone"),
+    RequestFailed("no"),
+]
 
 
 @pytest.mark.parametrize("error", [*ERRORS, CheckpointError("bad")], ids=lambda error: type(error).__name__)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
+from torch import Tensor
 
 from deployments.replicas import codec_decoder, metrics
 from deployments.replicas.codec_decoder import CodecDecoderDeployment
@@ -20,6 +21,7 @@ from deployments.wire.messages import AudioChunk, FrameChunk, Usage
 from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded
 from qwen_tts.request import ClonedVoice, SpeechRequest
 from qwen_tts.voice import VoicePrompt
+from tests.deployments.replicas.conftest import Leaving
 from tests.deployments.replicas.waiting import PATIENCE_S, until
 from tests.qwen_tts.engine.decoding import FRAME_SAMPLES, decode, load_decoder, random_codes
 from tests.qwen_tts.tiny import TINY, custom
@@ -268,24 +270,24 @@ async def test_a_piece_of_a_longer_text_has_no_time_to_first_audio(
     assert measured.values["audio_s"] == [pytest.approx(0.16)]
 
 
-async def test_a_decoder_that_only_fails_is_unhealthy(
-    deployment: CodecDecoderDeployment, talker: Talker, monkeypatch: pytest.MonkeyPatch
+async def test_a_decoder_that_only_fails_leaves(
+    deployment: CodecDecoderDeployment, talker: Talker, monkeypatch: pytest.MonkeyPatch, leaving: Leaving
 ) -> None:
     (decoder,) = deployment._decoders.values()
 
-    def fail(*_: object) -> list[bytes]:
+    def fail(*_: object) -> Tensor:
         raise RuntimeError("device lost")
 
-    monkeypatch.setattr(decoder._batcher, "_run", fail)
-    for _ in range(3):
+    monkeypatch.setattr(decoder._decoder, "forward", fail)
+    deployment.check_health()
+    stream = listen(deployment)
+    await until(lambda: bool(talker.streams))
+    talker.streams.pop().send(codes(1))
+    with pytest.raises(EngineStopped):
+        await asyncio.wait_for(stream, PATIENCE_S)
+    with pytest.raises(EngineStopped):
         deployment.check_health()
-        stream = listen(deployment)
-        await until(lambda: bool(talker.streams))
-        talker.streams.pop().send(codes(1))
-        with pytest.raises(RuntimeError, match="device lost"):
-            await asyncio.wait_for(stream, PATIENCE_S)
-    with pytest.raises(RuntimeError, match="the latest 3 batches have failed"):
-        deployment.check_health()
+    assert leaving.count == 1
 
 
 async def test_a_stream_goes_on_when_its_talker_is_lost_or_its_decoder_was(

@@ -19,9 +19,10 @@ from qwen_tts.audio import Clip
 from qwen_tts.checkpoint import CODEC_DIRECTORY, WEIGHTS_FILE
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.encoder import CodecEncoder, load_codec_encoder
-from qwen_tts.errors import InvalidRequest, UnsupportedError
+from qwen_tts.errors import EngineStopped, InvalidRequest, RequestFailed, UnsupportedError
 from qwen_tts.voice import EncodedReference
 from qwen_tts.voice_encoder import fingerprint, load_voice_encoder
+from tests.deployments.replicas.conftest import Leaving
 from tests.deployments.replicas.waiting import PATIENCE_S, until
 from tests.parity.reference_clips import CLIPS
 from tests.qwen_tts.engine.decoding import FRAME_SAMPLES, TOLERANCE, decode, load_decoder, random_codes
@@ -172,21 +173,38 @@ async def test_references_that_arrive_while_the_model_is_busy_are_one_batch(depl
     assert [int(reference.codes[0, 0]) for reference in encoded] == [round(100 * length) for length in seconds]
 
 
-async def test_an_encoder_that_always_fails_is_unhealthy_until_it_succeeds(
-    deployment: CodecEncoderDeployment, monkeypatch: pytest.MonkeyPatch
+async def test_a_recording_that_cannot_be_encoded_fails_alone(
+    deployment: CodecEncoderDeployment, monkeypatch: pytest.MonkeyPatch, leaving: Leaving
+) -> None:
+    encode = deployment._encoders["base"].encode
+
+    def poisoned(clips: Sequence[Clip]) -> list[EncodedReference]:
+        if any(clip.seconds > 2 for clip in clips):
+            raise ArithmeticError
+        return encode(clips)
+
+    monkeypatch.setattr(deployment._encoders["base"], "encode", poisoned)
+    sent = [deployment.encode("base", wav(seconds=seconds)) for seconds in (1.2, 2.5, 1.5)]
+    one, bad, other = await asyncio.gather(*sent, return_exceptions=True)
+    assert isinstance(one, EncodedReference)
+    assert isinstance(bad, RequestFailed)
+    assert isinstance(other, EncodedReference)
+    deployment.check_health()
+    assert leaving.count == 0
+
+
+async def test_an_encoder_that_always_fails_leaves(
+    deployment: CodecEncoderDeployment, monkeypatch: pytest.MonkeyPatch, leaving: Leaving
 ) -> None:
     def fail(clips: Sequence[Clip]) -> list[EncodedReference]:
         raise RuntimeError("device lost")
 
-    with monkeypatch.context() as lost:
-        lost.setattr(deployment._encoders["base"], "encode", fail)
-        for _ in range(3):
-            with pytest.raises(InvalidRequest):
-                await deployment.encode("base", b"no audio")
-            deployment.check_health()
-            with pytest.raises(RuntimeError, match="device lost"):
-                await deployment.encode("base", wav())
-        with pytest.raises(RuntimeError, match="the latest 3 batches have failed"):
-            deployment.check_health()
-    await deployment.encode("base", wav())
+    monkeypatch.setattr(deployment._encoders["base"], "encode", fail)
+    with pytest.raises(InvalidRequest):
+        await deployment.encode("base", b"no audio")
     deployment.check_health()
+    with pytest.raises(EngineStopped):
+        await deployment.encode("base", wav())
+    with pytest.raises(EngineStopped):
+        deployment.check_health()
+    assert leaving.count == 1

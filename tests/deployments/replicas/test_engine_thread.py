@@ -6,16 +6,20 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
+from torch import Tensor
 
 from deployments.replicas.engine_thread import EngineThread
+from deployments.replicas.health import Health
 from deployments.wire.messages import FrameChunk, Usage
 from qwen_tts.engine.engine import Engine
-from qwen_tts.engine.scheduler import Plan
-from qwen_tts.engine.sequence import Frame
-from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded
+from qwen_tts.engine.passes import PlainPasses
+from qwen_tts.engine.sequence import Frame, Sequence
+from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded, RequestFailed
 from qwen_tts.request import SpeechRequest
+from tests.deployments.replicas.conftest import Leaving
 from tests.qwen_tts.tiny import ALWAYS, codes, custom, tiny_engine
 
 PATIENCE_S = 30.0
@@ -27,6 +31,7 @@ class Threads:
 
     def __init__(self, checkpoint: Path) -> None:
         self._checkpoint = checkpoint
+        self.health = Health()
         self._started: list[EngineThread] = []
 
     def start(
@@ -40,7 +45,7 @@ class Threads:
     ) -> EngineThread:
         if engine is None:
             engine = tiny_engine(self._checkpoint, slots=slots, positions=4096, max_waiting=max_waiting)
-        self._started.append(EngineThread(engine, schedule, clock=clock))
+        self._started.append(EngineThread(engine, schedule, self.health, clock=clock))
         return self._started[-1]
 
     def close(self) -> None:
@@ -112,12 +117,13 @@ def frames(chunks: list[FrameChunk]) -> list[Frame]:
 
 
 def break_engine(thread: EngineThread) -> None:
-    """Make the next step raise, as it does when the device fails."""
+    """Make every computation raise, as when the device fails."""
 
-    def run(plan: Plan) -> dict[int, Frame | None]:
+    def lost(*_: object) -> Tensor:
         raise RuntimeError("device lost")
 
-    thread.engine._runner.run = run  # type: ignore[method-assign]
+    passes = cast("PlainPasses", thread.engine._runner._passes)
+    passes.decode = passes.read_prompt = lost  # type: ignore[assignment,method-assign]
 
 
 async def test_chunks_follow_the_schedule_and_the_last_has_the_reason(threads: Threads, custom_voice: Path) -> None:
@@ -235,7 +241,29 @@ async def test_a_refused_request_leaves_the_others_running(threads: Threads) -> 
     await stream.aclose()
 
 
-async def test_a_step_that_raises_ends_every_stream(threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_request_that_cannot_be_computed_fails_alone(threads: Threads, custom_voice: Path) -> None:
+    requests = [custom(seed=seed, max_frames=20) for seed in range(3)]
+    alone = [codes(tiny_engine(custom_voice), request) for request in requests]
+    thread = threads.start(slots=4)
+    draw = thread.engine._runner._draw
+
+    def poisoned(sequences: tuple[Sequence, ...]) -> Tensor:
+        if any(sequence.request.seed == 666 and len(sequence.frames) == 7 for sequence in sequences):
+            raise ArithmeticError
+        return draw(sequences)
+
+    thread.engine._runner._draw = poisoned  # type: ignore[method-assign]
+    spoken = [custom(seed=666, max_frames=20), *requests]
+    bad, *good = await asyncio.gather(*(listen(thread, request) for request in spoken), return_exceptions=True)
+    assert isinstance(bad, RequestFailed)
+    assert [frames(chunks) for chunks in good if not isinstance(chunks, BaseException)] == alone
+    threads.health.check()
+    assert thread.alive
+
+
+async def test_an_engine_that_is_beyond_repair_ends_every_stream_and_its_replica(
+    threads: Threads, leaving: Leaving, caplog: pytest.LogCaptureFixture
+) -> None:
     thread = threads.start()
     running = generate(thread, ENDLESS)
     await anext(running)
@@ -252,6 +280,9 @@ async def test_a_step_that_raises_ends_every_stream(threads: Threads, caplog: py
     assert not thread.alive
     assert thread.engine.idle
     assert "device lost" in caplog.text
+    assert leaving.count == 1
+    with pytest.raises(EngineStopped):
+        threads.health.check()
     with pytest.raises(EngineStopped):
         await listen(thread, custom())
 

@@ -1,55 +1,59 @@
-"""When a replica that computes must be replaced."""
+"""When a replica that computes leaves, and whom a failure is blamed on."""
 
 import pytest
 
 from deployments.replicas.health import Health
-from qwen_tts.errors import InvalidRequest
-
-
-def compute(health: Health, *failures: Exception | None) -> None:
-    """One computation after another; None succeeds."""
-    for failure in failures:
-        if failure is None:
-            with health.watch():
-                pass
-        else:
-            with pytest.raises(type(failure)), health.watch():
-                raise failure
-
+from qwen_tts.errors import EngineStopped, InvalidRequest, RequestFailed
+from tests.deployments.replicas.conftest import Leaving
 
 LOST, REFUSED = RuntimeError("device lost"), InvalidRequest("no", "input")
 
 
-@pytest.mark.parametrize(
-    "computed",
-    [
-        [],
-        [LOST, LOST],
-        [LOST, LOST, None, LOST, LOST],
-        [LOST, LOST, LOST, LOST, None],
-        [REFUSED, REFUSED, REFUSED, REFUSED],
-        [LOST, REFUSED, LOST, REFUSED],
-    ],
-)
-def test_healthy(computed: list[Exception | None]) -> None:
+def computes() -> None:
+    """A probe that succeeds."""
+
+
+def fails() -> None:
+    """A probe of a device that is lost."""
+    raise LOST
+
+
+def test_a_replica_beyond_repair_leaves_once(leaving: Leaving, caplog: pytest.LogCaptureFixture) -> None:
     health = Health()
-    compute(health, *computed)
     health.check()
-
-
-@pytest.mark.parametrize("computed", [[LOST, LOST, LOST], [None, LOST, REFUSED, LOST, REFUSED, LOST, REFUSED]])
-def test_unhealthy(computed: list[Exception | None]) -> None:
-    health = Health()
-    compute(health, *computed)
-    with pytest.raises(RuntimeError, match="the latest 3 batches have failed") as raised:
+    health.failed(LOST)
+    health.failed(ArithmeticError("later"))
+    with pytest.raises(EngineStopped) as raised:
         health.check()
     assert raised.value.__cause__ is LOST
+    assert leaving.count == 1
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
+    assert "device lost" in caplog.text
 
 
-def test_a_bug_that_nobody_awaits_is_logged_and_stays(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_request_is_at_fault_if_the_probe_computes(leaving: Leaving) -> None:
     health = Health()
-    health.failed(AssertionError("slot 3 released twice"))
-    compute(health, None)
-    with pytest.raises(RuntimeError, match="relied on"):
-        health.check()
-    assert "slot 3 released twice" in caplog.text
+    for _ in range(10):
+        judged = health.judge(ArithmeticError("secret"), computes)
+        assert isinstance(judged, RequestFailed)
+        assert "ArithmeticError" in str(judged)
+        assert "secret" not in str(judged), "the caller is told what is inside"
+    health.check()
+    assert leaving.count == 0
+
+
+def test_the_replica_is_at_fault_if_the_probe_fails(leaving: Leaving) -> None:
+    health = Health()
+    assert isinstance(health.judge(ArithmeticError("a symptom"), fails), EngineStopped)
+    assert not health.ok
+    assert leaving.count == 1
+    assert isinstance(health.judge(ArithmeticError("later"), computes), EngineStopped), (
+        "a broken replica blames a request"
+    )
+
+
+def test_a_mistake_of_the_caller_needs_no_probe(leaving: Leaving) -> None:
+    health = Health()
+    assert health.judge(REFUSED, fails) is REFUSED
+    health.check()
+    assert leaving.count == 0

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 from deployments.replicas.admission import DecodeCost
+from deployments.replicas.health import Health
 from deployments.replicas.stream_decoder import StreamDecoder, _Piece
 from qwen_tts.audio import to_pcm16
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder
 from qwen_tts.engine.playback import Playback
+from qwen_tts.errors import EngineStopped, RequestFailed
+from tests.deployments.replicas.conftest import Leaving
 from tests.qwen_tts.engine.decoding import decode, load_decoder, random_codes
 
 PATIENCE_S = 30.0
@@ -32,7 +35,7 @@ def decoder(custom_voice: Path) -> CodecDecoder:
 @pytest.fixture
 async def streams(decoder: CodecDecoder) -> AsyncIterator[StreamDecoder]:
     """After every test all slots must be free."""
-    streams = StreamDecoder(decoder, SLOTS, max_batch=2, primed_cache_bytes=1_000_000)
+    streams = StreamDecoder(decoder, SLOTS, max_batch=2, primed_cache_bytes=1_000_000, health=Health())
     yield streams
     await settle(streams)
     assert load(streams) == (0, 0)
@@ -144,9 +147,33 @@ async def test_streams_cancelled_before_they_have_a_slot_take_none(streams: Stre
 
 async def test_a_code_out_of_range_ends_its_stream_alone(streams: StreamDecoder, decoder: CodecDecoder) -> None:
     codes = random_codes(6)[0]
-    with pytest.raises(IndexError):
-        await speak(streams, codes + 10_000, [2])
+    good, bad, other = await asyncio.gather(
+        *(speak(streams, spoken, [2]) for spoken in (codes, codes + 10_000, codes)), return_exceptions=True
+    )
+    assert isinstance(bad, RequestFailed)
+    for pcm in (good, other):
+        assert isinstance(pcm, bytes)
+        assert_sounds_like(pcm, decoder, codes)
+    streams._health.check()
+
+
+async def test_samples_that_are_not_finite_end_their_stream_alone(
+    streams: StreamDecoder, decoder: CodecDecoder
+) -> None:
+    """A stream that shares its batches with the other from the beginning, and whose state is then lost."""
+    codes = random_codes(6)[0]
+    async with streams.stream(playback()) as stays, streams.stream(playback()) as bad:
+        heard = await stays.decode(codes[:2].short().numpy())
+        for tensor in streams._state.tensors:
+            if tensor.is_floating_point():
+                tensor[bad._slot] = torch.nan
+        rest = stays.decode(codes[2:].short().numpy())
+        pcm, failure = await asyncio.gather(rest, bad.decode(codes[2:].short().numpy()), return_exceptions=True)
+        assert isinstance(failure, RequestFailed)
+        assert isinstance(pcm, bytes)
+        assert_sounds_like(heard + pcm, decoder, codes)
     assert_sounds_like(await speak(streams, codes, [2]), decoder, codes)
+    streams._health.check()
 
 
 async def decoded(
@@ -269,12 +296,12 @@ async def test_a_slot_that_is_released_twice_makes_the_decoder_unhealthy(
     streams: StreamDecoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with streams.stream(playback()) as stream:
-        streams.check_health()
+        streams._health.check()
         streams._state.release(stream._slot)
     await settle(streams)
     assert "slot 0 released twice" in caplog.text
-    with pytest.raises(RuntimeError):
-        streams.check_health()
+    with pytest.raises(EngineStopped):
+        streams._health.check()
 
 
 async def test_a_pool_with_fewer_slots_than_streams_makes_the_decoder_unhealthy(
@@ -286,31 +313,34 @@ async def test_a_pool_with_fewer_slots_than_streams_makes_the_decoder_unhealthy(
             pass
     await settle(streams)
     assert "more streams were admitted than the pool has slots" in caplog.text
-    with pytest.raises(RuntimeError):
-        streams.check_health()
+    with pytest.raises(EngineStopped):
+        streams._health.check()
     for slot in taken:
         assert slot is not None
         streams._state.release(slot)
 
 
 @pytest.mark.parametrize("primed", [False, True])
-async def test_a_decoder_that_always_fails_is_unhealthy_until_it_succeeds(
-    streams: StreamDecoder, decoder: CodecDecoder, monkeypatch: pytest.MonkeyPatch, primed: bool
+async def test_a_decoder_that_always_fails_is_beyond_repair(
+    streams: StreamDecoder, decoder: CodecDecoder, monkeypatch: pytest.MonkeyPatch, leaving: Leaving, primed: bool
 ) -> None:
     def fail(codes: Tensor, carry: Carry) -> Tensor:
         raise RuntimeError("device lost")
 
-    async def attempt(seed: int) -> None:
-        codes = random_codes(2, seed=seed)[0]
+    for method in ("prime", "forward"):
+        monkeypatch.setattr(decoder, method, fail)
+    codes = random_codes(2)[0]
+    streams._health.check()
+    with pytest.raises(EngineStopped):
         await (cloned(streams, codes, codes) if primed else speak(streams, codes, [2]))
+    assert leaving.count == 1
+    with pytest.raises(EngineStopped):
+        streams._health.check()
 
-    with monkeypatch.context() as lost:
-        lost.setattr(decoder, "prime" if primed else "forward", fail)
-        for seed in range(3):
-            streams.check_health()
-            with pytest.raises(RuntimeError, match="device lost"):
-                await attempt(seed)
-        with pytest.raises(RuntimeError, match="the latest 3 batches have failed"):
-            streams.check_health()
-    await attempt(0)
-    streams.check_health()
+
+async def test_a_reference_that_cannot_be_read_fails_alone(streams: StreamDecoder, decoder: CodecDecoder) -> None:
+    codes = random_codes(2)[0]
+    with pytest.raises(RequestFailed):
+        await cloned(streams, codes + 10_000, codes)
+    streams._health.check()
+    assert_sounds_like(await speak(streams, codes, [2]), decoder, codes)

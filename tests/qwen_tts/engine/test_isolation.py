@@ -162,7 +162,7 @@ def test_an_engine_that_cannot_compute_anything_ends_everyone(custom_voice: Path
         engine._runner._passes.decode = lost  # type: ignore[assignment,method-assign]
     else:
         engine._runner.talker.model.norm.weight.fill_(torch.nan)
-    with pytest.raises((RuntimeError, EngineStopped), match="device lost|whatever the request"):
+    with pytest.raises((RuntimeError, EngineStopped), match=r"device lost|whatever the request"):
         engine.step()
     assert [sequence.finish_reason for sequence in sequences] == ["cancelled"] * 4
     assert all(sequence.failure is None for sequence in sequences)
