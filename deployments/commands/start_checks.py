@@ -14,7 +14,7 @@ from qwen_tts.checkpoint import CODEC_DIRECTORY, WEIGHTS_FILE, resolve_checkpoin
 from qwen_tts.config import ModelConfig, check_codec, read_codec_config, read_model_config
 from qwen_tts.embedded import embedded_checkpoint
 from qwen_tts.errors import CheckpointError, UnsupportedError
-from qwen_tts.native.transformer import find_compiler
+from qwen_tts.native.build import find_compiler
 
 # The size of Ray's object store. Requests and answers are small; reference recordings are the largest objects (12 MB).
 OBJECT_STORE_BYTES = 1_000_000_000

@@ -1,6 +1,5 @@
 """Decoding on a CPU: a talker's weights packed for torch, or passes computed by compiled code of our own."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,10 +9,9 @@ from qwen_tts.engine.passes import PlainPasses
 from qwen_tts.engine.pools import Pools
 from qwen_tts.errors import UnsupportedError
 from qwen_tts.models.talker import Talker
-from qwen_tts.native.transformer import Native, NativeLinear, NativeTransformer, find_compiler
+from qwen_tts.native.build import find_compiler
+from qwen_tts.native.transformer import Native, NativeLinear, NativeTransformer
 from qwen_tts.packed_linear import Weights
-
-log = logging.getLogger(__name__)
 
 NATIVE_WEIGHTS: dict[torch.dtype, Weights] = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -51,7 +49,6 @@ class NativePasses(PlainPasses):
     """
 
     def __init__(self, talker: Talker, pools: Pools, weights: Weights, heads: Weights) -> None:
-        log.info("compiling native code")
         native = Native(torch.get_num_threads(), (weights, heads))
         transformers = (talker.model, talker.code_predictor.model)
         super().__init__(talker, pools, *(NativeTransformer(native, one, weights) for one in transformers))

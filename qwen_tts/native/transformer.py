@@ -1,34 +1,24 @@
 """Transformers and linear layers computed by transformer.cpp: a pass through all layers is one call.
 
-The source is compiled for the machine it runs on when a model is loaded, which takes some seconds. The result is not
-kept. Weights are float32, bfloat16 or int8. The cache is float32 with float32 weights, else bfloat16. All else is
-float32. Int8 is as in packed_linear.py.
+Weights are float32, bfloat16 or int8. The cache is float32 with float32 weights, else bfloat16. All else is float32.
+Int8 is as in packed_linear.py.
 
 Letters: B rows, T positions of this pass, L positions of the cache, K key-value heads, D width, d head width, M
 outputs, N inputs.
 """
 
 import ctypes
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterable
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qwen_tts.errors import UnsupportedError
 from qwen_tts.layers import Block, Transformer, rope_table
+from qwen_tts.native.build import load_library
 from qwen_tts.packed_linear import Weights, quantise
-
-_SOURCE = Path(__file__).with_name("transformer.cpp")
-_COMPILERS = ("g++", "clang++")
-_FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-pthread", "-w")
 
 # Constants of transformer.cpp.
 _LANE_BYTES, _PANEL, _TOGETHER = 4, 16, 4
@@ -71,14 +61,7 @@ class Native:
     """
 
     def __init__(self, threads: int, kinds: Iterable[Weights]) -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory) / "transformer.so"
-            wanted = [f"-DWITH_{kind.upper()}" for kind in sorted(set(kinds))]
-            command = [find_compiler(), *_FLAGS, *wanted, str(_SOURCE), "-o", str(path)]
-            said = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own source
-            if said.returncode != 0:
-                raise UnsupportedError(f"compile: {command[0]} failed: {said.stderr[-500:]}")
-            self.library = ctypes.CDLL(str(path))  # stays mapped after the file is deleted
+        self.library = load_library(kinds)
         self.library.new_team.restype = c_void_p
         self.team = c_void_p(self.library.new_team(threads))  # lives as long as the process
 
@@ -88,17 +71,6 @@ class Native:
     def multiply(self, weights: Weights, linear: _Linear, x: Tensor, y: Tensor) -> None:
         function = getattr(self.library, f"multiply_{weights}")
         function(self.team, ctypes.byref(linear), c_void_p(x.data_ptr()), c_int32(len(x)), c_void_p(y.data_ptr()))
-
-
-def find_compiler() -> str:
-    """Return the path of a C++ compiler. Raises UnsupportedError if there is none, or if the processor cannot run the
-    code."""
-    if platform.machine() not in ("x86_64", "AMD64") or not torch.cpu._is_avx512_bf16_supported():
-        raise UnsupportedError("compile on a CPU needs AVX-512 with its VNNI and BF16 instructions")
-    found = next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if found is None:
-        raise UnsupportedError(f"compile on a CPU needs a C++ compiler; install {' or '.join(_COMPILERS)}")
-    return found
 
 
 class Panels:

@@ -13,7 +13,8 @@ from qwen_tts.engine.engine import Engine
 from qwen_tts.errors import UnsupportedError
 from qwen_tts.layers import Transformer, sdpa
 from qwen_tts.models.qwen3_tts import load_talker
-from qwen_tts.native.transformer import Native, NativeLinear, NativeTransformer, find_compiler
+from qwen_tts.native.build import find_compiler
+from qwen_tts.native.transformer import Native, NativeLinear, NativeTransformer
 from qwen_tts.packed_linear import Weights, packer
 from qwen_tts.text import TextTokenizer
 from tests.qwen_tts.tiny import CPU, NEVER, custom, set_eos_bias, speak

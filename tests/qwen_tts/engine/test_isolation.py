@@ -24,10 +24,11 @@ FRAMES = 12
 
 def requests(poison_at: int) -> list[SpeechRequest]:
     """Requests for every slot. The one at `poison_at` is recognised by its seed."""
-    strong = {"repetition_penalty": 1.5}  # so that a code which is wrongly noted as seen changes the others
+    seeds = [POISON if index == poison_at else index for index in range(SLOTS)]
     return [
-        replace(custom(f"Number {seed}.", seed=POISON if seed == poison_at else seed, max_frames=FRAMES), **strong)
-        for seed in range(SLOTS)
+        # A strong penalty, so that a code that is wrongly noted as seen changes the codes after it.
+        replace(custom(f"Number {index}.", seed=seed, max_frames=FRAMES), repetition_penalty=1.5)
+        for index, seed in enumerate(seeds)
     ]
 
 
@@ -158,7 +159,7 @@ def test_an_engine_that_cannot_compute_anything_ends_everyone(custom_voice: Path
         def lost(*_: object) -> Tensor:
             raise RuntimeError("device lost")
 
-        engine._runner._passes.read_prompt = lost  # type: ignore[method-assign]
+        engine._runner._passes.read_prompt = lost  # type: ignore[assignment,method-assign]
         engine._runner._passes.decode = lost  # type: ignore[assignment,method-assign]
     else:
         engine._runner.talker.model.norm.weight.fill_(torch.nan)
