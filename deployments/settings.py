@@ -88,8 +88,8 @@ class TorchReplicaArgs(ReplicaArgs):
     time. The sum over all replicas of a machine should not exceed its cores, because threads wait actively for each
     other."""
     hang_timeout_s: float = Field(10.0, gt=0)
-    """A replica whose computation takes longer than this hangs. It ends its process, and Serve replaces it. The longest
-    computation is a step of the talker, a batch of the decoder, or a batch of the encoder."""
+    """The longest time for one computation: a step of a talker, or a batch of the decoder. A replica that takes longer
+    hangs. Its process ends, and Serve replaces it."""
 
 
 class TalkerArgs(TorchReplicaArgs):
@@ -101,9 +101,9 @@ class TalkerArgs(TorchReplicaArgs):
     `bfloat16`."""
     compile: bool | None = None
     """On a CPU: native code. It is several times as fast, and a request's codes do not depend on other requests. It
-    needs a C++ compiler, AVX-512 with VNNI and BF16, and some seconds at the start. `null` uses native code where it
-    can run, and plain torch elsewhere. On a GPU: CUDA graphs, only if `true`. Their capture takes minutes at the start
-    (less with fewer `slots` and `positions`). It has not been run on a GPU yet."""
+    needs a C++ compiler, AVX-512 with VNNI and BF16, and some seconds at the first start on a machine. `null` uses
+    native code where it can run, and plain torch elsewhere. On a GPU: CUDA graphs, only if `true`. Their capture takes
+    minutes at the start (less with fewer `slots` and `positions`). It has not been run on a GPU yet."""
     prefill_rows: PositiveInt = PREFILL_ROWS
     """Rows of a new prompt that are computed per frame of the running streams."""
     prefix_cache_bytes: int = Field(PREFIX_CACHE_BYTES, ge=0)
@@ -150,7 +150,7 @@ class CodecEncoderArgs(TorchReplicaArgs):
     max_batch: PositiveInt = 16
     """Recordings that are encoded together in one batch."""
     hang_timeout_s: float = Field(60.0, gt=0)
-    """A replica whose batch takes longer than this hangs. It ends its process, and Serve replaces it."""
+    """The longest time for one batch. A replica that takes longer hangs. Its process ends, and Serve replaces it."""
     max_waiting: PositiveInt = 64
     """Recordings that one replica accepts at the same time. Further requests get 429."""
 

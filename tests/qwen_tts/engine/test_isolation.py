@@ -131,6 +131,17 @@ def test_a_paused_text_and_a_newcomer_are_not_at_fault(custom_voice: Path, alone
     assert paused.frames == codes(tiny_engine(custom_voice), text.request)
 
 
+@pytest.mark.parametrize("frame", [0, 4])
+def test_resumed_requests_are_not_at_fault(custom_voice: Path, alone: list[list[Frame]], frame: int) -> None:
+    engine = tiny_engine(custom_voice, slots=SLOTS)
+    poison(engine, "_draw", frame)
+    bad = engine.add(requests(0)[0])
+    resumed = [engine.add(requests(-1)[index], alone[index][:7]) for index in range(1, SLOTS)]
+    drain(engine)
+    assert (bad.finish_reason, len(bad.frames)) == ("failed", frame)
+    assert [sequence.frames for sequence in resumed] == alone[1:]
+
+
 def test_a_voice_that_is_not_finite_fails_alone(base: Path) -> None:
     rng = np.random.default_rng(0)
     voices = [VoicePrompt(rng.normal(size=TINY.hidden).astype(np.float32)) for _ in range(SLOTS)]
