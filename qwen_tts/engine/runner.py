@@ -86,7 +86,7 @@ class TalkerRunner:
             raise EngineStopped("the model's numbers are not finite, whatever the request")
 
     def _run(self, plan: Plan) -> dict[int, Frame | None]:
-        self._part_with_another(plan.newcomer)
+        self._forget_former(plan.newcomer)
         if plan.running:
             self._write_text(plan.running)
             self._decode(plan)
@@ -106,7 +106,7 @@ class TalkerRunner:
             self._reading = None
         return frames
 
-    def _part_with_another(self, newcomer: Sequence | None) -> None:
+    def _forget_former(self, newcomer: Sequence | None) -> None:
         """Forget a newcomer that ended before its prompt did, if another one or none is there now."""
         reading = self._reading
         if reading is None or reading.sequence is newcomer:

@@ -11,7 +11,7 @@ import pytest
 from deployments.protocols.openai.events import speech_events
 from deployments.speech.encoding import AudioOutput, SpeechEncoding
 from deployments.wire.messages import AudioChunk, TextTiming, Usage
-from qwen_tts.errors import EngineStopped
+from qwen_tts.errors import EngineStopped, RequestFailed
 
 
 async def chunks(*items: AudioChunk | Exception) -> AsyncIterator[AudioChunk]:
@@ -56,7 +56,11 @@ async def test_pieces_and_then_the_usage() -> None:
 
 
 async def test_a_failure_is_the_last_event_and_shows_nothing_inside() -> None:
-    for failure, code in ((EngineStopped("x"), "replica_failed"), (RuntimeError("secret"), "internal_error")):
+    for failure, code in (
+        (EngineStopped("x"), "replica_failed"),
+        (RequestFailed("x"), "request_failed"),
+        (RuntimeError("secret"), "internal_error"),
+    ):
         *_, last = await events(AudioChunk(b"ab", None), failure)
         assert last["type"] == "speech.audio.error"
         assert (last["error"]["type"], last["error"]["code"]) == ("server_error", code)
