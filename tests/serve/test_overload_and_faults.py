@@ -6,14 +6,18 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
 from ray import serve
+from torch import Tensor
 
 from deployments.app import build_app
-from deployments.replicas.codec_decoder import CodecDecoderDeployment
+from deployments.replicas.talker import TalkerDeployment
 from deployments.settings import AppArgs, CodecDecoderArgs, IngressArgs, ModelArgs, TalkerArgs
+from qwen_tts.engine.passes import PlainPasses
+from qwen_tts.engine.sequence import Sequence
 from tests.audio_files import same_samples
 from tests.serve.calls import posted, wait_until
 from tests.serve.conftest import CUSTOM, Service
@@ -21,6 +25,7 @@ from tests.serve.test_live_text import slot_in_use
 
 APP = "small-queue"
 MODEL = "one-slot"
+POISON = 666
 
 
 @dataclass(frozen=True)
@@ -126,21 +131,41 @@ def test_a_client_that_leaves_the_queue_makes_room(one_slot: Service) -> None:
         assert one_slot.load(f"talker-{MODEL}").used == 1, "the running stream has lost its slot"
 
 
-def test_a_decoder_that_only_fails_is_replaced(one_slot: Service) -> None:
-    one_slot.in_replicas("codec-decoder", lose_device)
-    assert speak(one_slot, 2).status_code == 500
-    speaks_again(one_slot)
+def test_a_poisoned_request_fails_alone_and_a_talker_that_only_fails_leaves(one_slot: Service) -> None:
+    before = one_slot.in_replicas(f"talker-{MODEL}", process)
+    one_slot.in_replicas(f"talker-{MODEL}", poison)
+    with one_slot.client() as client:
+        answer = client.post("/v1/audio/speech", json={"input": "Hello.", "voice": "ryan", "seed": POISON})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "request_failed")
+    assert speak(one_slot, 2).status_code == 200
+    assert one_slot.in_replicas(f"talker-{MODEL}", process) == before, "a request that fails costs a replica"
+    one_slot.in_replicas(f"talker-{MODEL}", lose_device)
+    wait_until(lambda: speak(one_slot, 2).status_code == 200, "no other replica has come")
+    assert one_slot.in_replicas(f"talker-{MODEL}", process) != before, "a replica that can compute nothing has stayed"
 
 
-def lose_device(replica: CodecDecoderDeployment) -> None:
-    """Let every batch fail from now on, as after the loss of a GPU."""
+def process(replica: object) -> int:
+    return os.getpid()
 
-    def fail(pieces: object) -> list[bytes]:
+
+def poison(replica: TalkerDeployment) -> None:
+    """Let the first frame of some requests raise."""
+    runner = replica._engine.engine._runner
+    draw = runner._draw
+
+    def poisoned(sequences: tuple[Sequence, ...]) -> Tensor:
+        if any(sequence.request.seed == POISON for sequence in sequences):
+            raise ArithmeticError
+        return draw(sequences)
+
+    runner._draw = poisoned  # type: ignore[method-assign]
+
+
+def lose_device(replica: TalkerDeployment) -> None:
+    """Let every computation fail from now on, as after the loss of a GPU."""
+
+    def fail(*_: object) -> Tensor:
         raise RuntimeError("device lost")
 
-    for decoder in replica._decoders.values():
-        decoder._batcher._run = fail
-
-
-def speaks_again(one_slot: Service) -> None:
-    wait_until(lambda: speak(one_slot, 2).status_code == 200, "no other replica has come")
+    passes = cast("PlainPasses", replica._engine.engine._runner._passes)
+    passes.decode = passes.read_prompt = fail  # type: ignore[assignment,method-assign]
