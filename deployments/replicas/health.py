@@ -38,7 +38,7 @@ class Health:
                 return
             self._error = error
         leave_soon()  # first, because a thread that hangs may have the lock of the log
-        log.critical("this replica can no longer be relied on; it leaves: %s", error, exc_info=error)
+        log.critical("this replica can no longer be relied on; its process ends", exc_info=error)
 
     def judge(self, error: Exception, probe: Callable[[], None]) -> Exception:
         """Return the error for the caller of a computation that raised `error` although it was alone.
