@@ -152,6 +152,7 @@ def _mark(axes: Axes, faults: Sequence[Struck]) -> None:
     for fault in faults:
         if fault.happened:
             name = f"{fault.action} {fault.kind}"
+            colour = {"talker": "grey", "codec-decoder": "C2", "codec-encoder": "C6", "ingress": "C8"}[fault.kind]
             style = {"kill": "-", "stop": "--", "slow": ":", "drain": "-."}[fault.action]
-            axes.axvline(fault.at_s, color="grey", linestyle=style, linewidth=1, label=None if name in seen else name)
+            axes.axvline(fault.at_s, color=colour, linestyle=style, linewidth=1, label=None if name in seen else name)
             seen.add(name)
