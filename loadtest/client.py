@@ -22,6 +22,7 @@ _PCM = ("audio/pcm", "audio/l16", "audio/raw", "audio/wav", "audio/x-wav", "audi
 # The buffers of a client that reads everything at once (aiohttp's own default), and of one that reads slowly.
 _READ_BYTES = 2**18
 _NARROW_BYTES = 4096
+_SEGMENT_BYTES = 1400
 # The speed at which a language model writes, for live text.
 _WORDS_PER_S = 15
 
@@ -69,11 +70,16 @@ async def connected(target: Target) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def _narrow_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """Return a socket that holds little, so that the server notices that its client reads slowly."""
+    """Return a socket that holds little, so that the server notices that its client reads slowly.
+
+    On one machine, segments have 64 KiB and a server's send buffer holds megabytes. With segments of an Ethernet, it
+    holds about 200 KB.
+    """
     family, kind, protocol, _, _ = address
     narrow = socket.socket(family, kind, protocol)
     narrow.setblocking(False)
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW_BYTES)
+    narrow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
     return narrow
 
 
