@@ -77,10 +77,9 @@ class LocalHand:
     def _replicas(self, kind: Kind) -> list[psutil.Process]:
         """Return the processes that run replicas of a kind, in the order of their ids."""
         found = []
-        for process in psutil.process_iter(["cmdline", "ppid", "status"]):
+        for process in psutil.process_iter(["cmdline", "ppid"]):
             title = _TITLE.match(" ".join(process.info["cmdline"] or ()))
-            dead = process.info["status"] == psutil.STATUS_ZOMBIE
-            if title is None or dead or self._raylet not in (None, process.info["ppid"]):
+            if title is None or self._raylet not in (None, process.info["ppid"]):  # a zombie has no title
                 continue
             if re.match(rf"{kind}(-|\.|$)", title["deployment"]):
                 found.append(process)

@@ -43,6 +43,13 @@ async def _until(process: "subprocess.Popen[bytes]", *, stopped: bool) -> None:
         await asyncio.sleep(0.001)
 
 
+def _signal(process: "subprocess.Popen[bytes]") -> int:
+    """Wait until a process was killed, and return the signal. The process remains, as a zombie."""
+    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    return ended.si_status
+
+
 async def test_one_replica_of_the_kind_is_killed_at_a_time() -> None:
     hand = _local()
     with _replicas("talker-a", "talker-b.c", "codec-decoder", "ingress", "talkers") as replicas:
@@ -50,10 +57,10 @@ async def test_one_replica_of_the_kind_is_killed_at_a_time() -> None:
         talkers = sorted(replicas[:2], key=lambda process: process.pid)
         struck = await hand.strike(_fault("talker", share=0.99))
         assert struck == f"process {talkers[1].pid}, one of 2"
-        assert talkers[1].wait() == -9
+        assert _signal(talkers[1]) == 9
         assert [process.poll() for process in (talkers[0], *replicas[2:])] == [None] * 4
         await hand.strike(_fault("talker", share=0.99))
-        assert talkers[0].wait() == -9
+        assert _signal(talkers[0]) == 9
         with pytest.raises(FaultFailed, match="no replica of the kind talker was there"):
             await hand.strike(_fault("talker"))
         assert [process.poll() for process in replicas[2:]] == [None] * 3
@@ -87,7 +94,7 @@ def test_what_a_local_hand_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch)
         _local().check(["codec-encoder"], ["kill"])
     with pytest.raises(click.ClickException, match="cannot be drained by a signal; give --hand"):
         _local().check(["talker"], ["kill", "drain"])
-    info = {"cmdline": ["ray::ServeReplica:app:talker-a.handle_request"], "status": "sleeping"}
+    info = {"cmdline": ["ray::ServeReplica:app:talker-a.handle_request"]}
     two = [SimpleNamespace(pid=pid, ppid=lambda pid=pid: pid - 1, info={**info, "ppid": pid - 1}) for pid in (11, 21)]
     monkeypatch.setattr(psutil, "process_iter", lambda _: iter(two))
     with pytest.raises(click.ClickException, match="give --raylet one of 10, 20"):
