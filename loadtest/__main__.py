@@ -12,9 +12,10 @@ import click
 from loadtest.arrivals import OPEN_LOOPS
 from loadtest.bench import invalid, measure, requests_for, summed_up
 from loadtest.compare import compare, table
+from loadtest.faults.command import faults
 from loadtest.kept_audio import write_audio
 from loadtest.merge import Samples, merge, read_samples, write_samples
-from loadtest.options import LoadOptions, at, bench_of, load_options, promise_of
+from loadtest.options import OUT, URL, LoadOptions, at, bench_of, load_options, promise_of
 from loadtest.readme import PAGES, rewritten
 from loadtest.record import Record
 from loadtest.report import write_report
@@ -26,8 +27,6 @@ from loadtest.tables import GROUP_HEADS, TRIAL_HEADS, group_rows, knee_said, mar
 
 _RESULT = click.Path(exists=True, dir_okay=False, path_type=Path)
 _POSITIVE = click.FloatRange(0, min_open=True)
-_OUT = click.option("--out", default="loadtest-report", type=click.Path(file_okay=False, path_type=Path))
-_URL = click.option("--url", help="URL of the server; without it, our service is started with its default settings.")
 _TTFA = (
     "Limit of the TTFA's 95th percentile, from the moment a request is due until its first audible sample is played."
 )
@@ -42,7 +41,7 @@ def main() -> None:
 
 
 @main.command()
-@_URL
+@URL
 @click.option("--rate", type=_POSITIVE, help="Requests a second in an open loop.")
 @click.option("--users", type=click.IntRange(1), help="Number of users in a closed loop.")
 @click.option(
@@ -57,7 +56,7 @@ def main() -> None:
 )
 @click.option("--baseline", type=_RESULT, help="Fail on a regression against this result.")
 @click.option("--label", help="Title of the report.")
-@_OUT
+@OUT
 @load_options
 def run(
     url: str | None,
@@ -102,7 +101,7 @@ def run(
 
 
 @main.command()
-@_URL
+@URL
 @click.option("--ttfa-ms", default=500.0, show_default=True, help=_TTFA)
 @_SPOILED
 @click.option("--lowest", default=0.25, show_default=True, type=_POSITIVE, help="First rate to try, requests a second.")
@@ -115,7 +114,7 @@ def run(
     help="The search ends when the lowest broken rate exceeds the highest kept rate by at most this share.",
 )
 @click.option("--label", help="Title of the report.")
-@_OUT
+@OUT
 @load_options
 def knee(
     url: str | None,
@@ -156,7 +155,7 @@ def report(result: Path, page: Path) -> None:
 @main.command("merge")
 @click.argument("samples", type=_RESULT, nargs=-1, required=True)
 @click.option("--allowed-lag-ms", default=20.0, show_default=True)
-@_OUT
+@OUT
 def merge_shards(samples: tuple[Path, ...], allowed_lag_ms: float, out: Path) -> None:
     """Merge the samples.json files of all shards of one run into one result."""
     result, records = merge([read_samples(file) for file in samples], allowed_lag_ms)
@@ -175,6 +174,7 @@ def serve_peer(checkpoint: Path, python: Path, dtype: str) -> None:
 
 
 main.add_command(side_by_side)
+main.add_command(faults)
 
 
 @main.command("readme")

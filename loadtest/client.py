@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,13 +12,17 @@ from dataclasses import dataclass
 import aiohttp
 
 from loadtest.pcm_meter import PcmMeter
-from loadtest.record import Record, record_of
+from loadtest.record import Record, Refusal, record_of
 from loadtest.scenarios import SPEECH, Call, Request
 
 _LIVE = "/v1/audio/speech/ws"
 _LIVE_PROTOCOL = "nari.speech.v1"
 # The media types that servers use for PCM, and for WAV files of PCM.
 _PCM = ("audio/pcm", "audio/l16", "audio/raw", "audio/wav", "audio/x-wav", "audio/wave", "application/octet-stream")
+# The buffers of a client that reads everything at once (aiohttp's own default), and of one that reads slowly.
+_READ_BYTES = 2**18
+_NARROW_BYTES = 4096
+_SEGMENT_BYTES = 1400
 # The speed at which a language model writes, for live text.
 _WORDS_PER_S = 15
 
@@ -26,7 +31,8 @@ _WORDS_PER_S = 15
 class Target:
     """A server, and the simulated player of its audio.
 
-    api_key: None sends no key. audible_rms: quieter windows count as silence; 1 is full scale.
+    api_key: None sends no key. audible_rms: quieter windows count as silence; 1 is full scale. bytes_per_s: how fast
+    the clients read; None reads everything when it arrives.
     """
 
     url: str
@@ -34,10 +40,17 @@ class Target:
     timeout_s: float = 120.0
     start_buffer_s: float = 0.1
     audible_rms: float = 0.01
+    bytes_per_s: int | None = None
 
 
 class _Failed(Exception):
     """The server's answer is an error or unusable. The message is the kind of error, by which errors are counted."""
+
+
+class _Refused(_Failed):
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"http {refusal.status}")
+        self.refusal = refusal
 
 
 @asynccontextmanager
@@ -47,10 +60,27 @@ async def connected(target: Target) -> AsyncIterator[aiohttp.ClientSession]:
     The latencies therefore include connecting.
     """
     headers = {} if target.api_key is None else {"Authorization": f"Bearer {target.api_key}"}
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    timeout = aiohttp.ClientTimeout(total=target.timeout_s)
-    async with aiohttp.ClientSession(target.url, headers=headers, connector=connector, timeout=timeout) as session:
+    slow = target.bytes_per_s is not None
+    connector = aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=_narrow_socket if slow else None)
+    async with aiohttp.ClientSession(
+        target.url, headers=headers, connector=connector, timeout=aiohttp.ClientTimeout(total=target.timeout_s),
+        read_bufsize=_NARROW_BYTES if slow else _READ_BYTES,
+    ) as session:  # fmt: skip
         yield session
+
+
+def _narrow_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Return a socket that holds little, so that the server notices that its client reads slowly.
+
+    On one machine, segments have 64 KiB and a server's send buffer holds megabytes. With segments of an Ethernet, it
+    holds about 200 KB.
+    """
+    family, kind, protocol, _, _ = address
+    narrow = socket.socket(family, kind, protocol)
+    narrow.setblocking(False)
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW_BYTES)
+    narrow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
+    return narrow
 
 
 class Client:
@@ -70,7 +100,7 @@ class Client:
         scheduled_s: when the request was due; None in a closed loop, where it is due when it is sent.
         """
         meter = PcmMeter(self._target.audible_rms)
-        finish_reason = error = None
+        finish_reason = error = refusal = None
         sent = self.now()
         try:
             async with asyncio.timeout(self._target.timeout_s):
@@ -79,12 +109,14 @@ class Client:
                 finish_reason, end = await (self._live if request.live else self._speech)(request, meter)
         except (aiohttp.ClientError, OSError, _Failed, TimeoutError, ValueError, LookupError, TypeError) as failure:
             error, end = kind_of(failure), self.now()
+            refusal = failure.refusal if isinstance(failure, _Refused) else None
         for call in request.after:
             await self._forget(call)
         return record_of(
             meter, index, request.scenario, request.text,
             times=(sent if scheduled_s is None else scheduled_s, sent, end),
-            finish_reason=finish_reason, error=error, start_buffer_s=self._target.start_buffer_s, keep=keep,
+            finish_reason=finish_reason, error=error, refusal=refusal,
+            start_buffer_s=self._target.start_buffer_s, keep=keep,
         )  # fmt: skip
 
     async def _call(self, call: Call) -> None:
@@ -102,10 +134,11 @@ class Client:
     async def _speech(self, request: Request, meter: PcmMeter) -> tuple[str | None, float]:
         """Return the finish reason (None if the server gives none) and the time of the end."""
         async with self._http.post(SPEECH, json={**request.fields, "input": request.text.words}) as answer:
-            answer.raise_for_status()
+            if not answer.ok:
+                raise _Refused(await _refusal(answer))
             if answer.content_type not in _PCM:
                 raise _Failed(f"not PCM: {answer.content_type}")
-            async for data in answer.content.iter_any():
+            async for data in _read(answer.content, self._target.bytes_per_s):
                 meter.receive(data, self.now())
             return answer.headers.get("X-Finish-Reason"), self.now()
 
@@ -128,6 +161,30 @@ class Client:
             finally:
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
+
+
+async def _refusal(answer: aiohttp.ClientResponse) -> Refusal:
+    """Return what an answer with an HTTP error says. Servers that do not follow OpenAI's API give no code."""
+    try:
+        code = json.loads(await answer.read())["error"]["code"]
+    except (ValueError, LookupError, TypeError):
+        code = None
+    after = answer.headers.get("Retry-After", "")
+    return Refusal(
+        status=answer.status,
+        code=None if code is None else str(code),
+        retry_after_s=float(after) if after.isdigit() else None,  # or a date, which no speech server sends
+    )
+
+
+async def _read(content: aiohttp.StreamReader, bytes_per_s: int | None) -> AsyncIterator[bytes]:
+    if bytes_per_s is None:
+        async for data in content.iter_any():
+            yield data
+        return
+    while data := await content.read(bytes_per_s):
+        yield data
+        await asyncio.sleep(len(data) / bytes_per_s)
 
 
 async def _write(socket: aiohttp.ClientWebSocketResponse, text: str) -> None:

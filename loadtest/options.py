@@ -21,14 +21,15 @@ from loadtest.texts import LANGUAGES
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-class LoadOptions(TypedDict):
-    """The values of the options, by their names on the command line."""
+URL = click.option("--url", help="URL of the server; without it, our service is started with its default settings.")
+OUT = click.option("--out", default="loadtest-report", type=click.Path(file_okay=False, path_type=Path))
+
+
+class StreamOptions(TypedDict):
+    """The values of the options of requests, by their names on the command line."""
 
     scenario: Scenario
-    load: Load
-    requests: int
     seed: int
-    processes: int
     languages: tuple[str, ...]
     voice: str | None
     model: str
@@ -42,16 +43,17 @@ class LoadOptions(TypedDict):
     allowed_lag_ms: float
 
 
-_LOAD_OPTIONS = (
+class LoadOptions(StreamOptions):
+    """The values of the options of a load, by their names on the command line."""
+
+    load: Load
+    requests: int
+    processes: int
+
+
+_STREAM_OPTIONS = (
     click.option("--scenario", type=click.Choice(SCENARIOS), default="custom_voice", show_default=True),
-    click.option("--load", type=click.Choice(LOADS), default="poisson", show_default=True),
-    click.option(
-        "--requests", default=200, show_default=True, type=click.IntRange(1), help="Requests of a run or trial."
-    ),
-    click.option("--seed", default=1, show_default=True, help="Seed of texts and arrivals."),
-    click.option(
-        "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that send requests."
-    ),
+    click.option("--seed", default=1, show_default=True, help="Seed of everything that is drawn, such as texts."),
     click.option(
         "--language", "languages", multiple=True, type=click.Choice(LANGUAGES), help="Of the texts; default: all ten."
     ),
@@ -75,10 +77,27 @@ _LOAD_OPTIONS = (
         "--allowed-lag-ms", default=20.0, show_default=True, help="Allowed lateness of the load generator, at p99."
     ),
 )  # fmt: skip
+_LOAD_OPTIONS = (
+    click.option("--load", type=click.Choice(LOADS), default="poisson", show_default=True),
+    click.option(
+        "--requests", default=200, show_default=True, type=click.IntRange(1), help="Requests of a run or trial."
+    ),
+    click.option(
+        "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that send requests."
+    ),
+)
+
+
+def stream_options(command: Command) -> Command:
+    """Add the options of requests to a command."""
+    for option in reversed(_STREAM_OPTIONS):
+        command = option(command)
+    return command
 
 
 def load_options(command: Command) -> Command:
-    """Add the options of a load to a command."""
+    """Add the options of a load, with those of its requests, to a command."""
+    command = stream_options(command)
     for option in reversed(_LOAD_OPTIONS):
         command = option(command)
     return command

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 class Playback:
     """A played stream; all times are in seconds.
 
-    silence_s: the time in which the player had nothing to play, between the end of a piece and the next arrival.
-    _pieces: (position in the stream, moment it is played) of every piece.
+    silences: (moment, duration) of every time in which the player had nothing to play, between the end of a piece and
+    the next arrival. _pieces: (position in the stream, moment it is played) of every piece.
     """
 
-    underruns: int
-    silence_s: float
+    silences: tuple[tuple[float, float], ...]
     _pieces: tuple[tuple[float, float], ...]
 
     def heard_s(self, position_s: float) -> float:
@@ -40,16 +39,15 @@ def play(pieces: Sequence[tuple[float, float]], start_buffer_s: float, end_s: fl
         if in_hand >= start_buffer_s:
             clock = arrival
             break
-    position, silence, started = 0.0, 0.0, clock
-    underruns = 0
-    played = []
+    position, started = 0.0, clock
+    silences, played = list[tuple[float, float]](), list[tuple[float, float]]()
     for arrival, audio in pieces:
         if arrival > clock:
-            underruns += 1
-            silence += arrival - clock
+            silences.append((clock, arrival - clock))
             clock = arrival
         played.append((position, clock))
         position += audio
         clock += audio
+    silence = sum(duration for _, duration in silences)
     assert math.isclose(clock - started, position + silence, abs_tol=1e-6), "time passed without audio or silence"
-    return Playback(underruns, silence, tuple(played))
+    return Playback(tuple(silences), tuple(played))

@@ -9,12 +9,27 @@ from loadtest.player import play
 from loadtest.texts import Text
 
 
+class Refusal(BaseModel):
+    """An answer with an HTTP error.
+
+    code: the `error.code` of the body, as in OpenAI's API; None if it has none. retry_after_s: the header Retry-After.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: int
+    code: str | None
+    retry_after_s: float | None
+
+
 class Record(BaseModel):
     """The measurements of one request. Moments are seconds since the run began.
 
     scheduled_s: in an open loop, the moment when the request was due; in a closed loop, when it was sent. Every latency
     counts from this moment, so a delay by a stalled server or client is not hidden.
+    silences: (moment, duration) of every time in which the simulated player had nothing to play.
     error: why there is no whole answer; None if there is one. The latencies of a request with an error mean nothing.
+    refusal: the error, if it was an HTTP answer to the request for speech.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,10 +45,10 @@ class Record(BaseModel):
     audible_s: float | None = None  # the first audible sample arrived
     heard_s: float | None = None  # the simulated player played that sample
     audio_s: float = 0.0
-    underruns: int = 0
-    silence_s: float = 0.0
+    silences: list[tuple[float, float]] = []
     finish_reason: str | None = None
     error: str | None = None
+    refusal: Refusal | None = None
     words: str = Field("", exclude=True)
     pcm: bytes = Field(b"", exclude=True)  # of requests whose audio is kept
     rate_hz: int = Field(24000, exclude=True)
@@ -75,6 +90,14 @@ class Record(BaseModel):
         return [1000 * (after - before) for before, after in pairwise(moments)]
 
     @property
+    def underruns(self) -> int:
+        return len(self.silences)
+
+    @property
+    def silence_s(self) -> float:
+        return sum(duration for _, duration in self.silences)
+
+    @property
     def received_bytes(self) -> int:
         return sum(size for _, size in self.chunks)
 
@@ -88,6 +111,7 @@ def record_of(
     times: tuple[float, float, float],
     finish_reason: str | None,
     error: str | None,
+    refusal: Refusal | None = None,
     start_buffer_s: float,
     keep: bool,
 ) -> Record:
@@ -102,7 +126,7 @@ def record_of(
     record = Record(
         index=index, scenario=scenario, language=text.language, characters=len(text.words),
         scheduled_s=scheduled, sent_s=sent, end_s=end, chunks=meter.sizes, audio_s=meter.audio_s,
-        finish_reason=finish_reason, error=error, words=text.words,
+        finish_reason=finish_reason, error=error, refusal=refusal, words=text.words,
     )  # fmt: skip
     if meter.audible is None:
         return record
@@ -111,7 +135,6 @@ def record_of(
     heard = {
         "audible_s": arrived,
         "heard_s": played.heard_s(position),
-        "underruns": played.underruns,
-        "silence_s": played.silence_s,
+        "silences": list(played.silences),
     }
     return record.model_copy(update=heard | ({"pcm": meter.pcm, "rate_hz": meter.rate_hz} if keep else {}))

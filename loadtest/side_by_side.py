@@ -11,7 +11,7 @@ import click
 import yaml
 
 from loadtest.bench import Bench, measure, requests_for, summed_up
-from loadtest.options import LoadOptions, bench_of, load_options, promise_of
+from loadtest.options import OUT, LoadOptions, bench_of, load_options, promise_of
 from loadtest.report import write_report
 from loadtest.result import Result
 from loadtest.searching import search
@@ -45,7 +45,7 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 @click.option(
     "--name", default="side-by-side", show_default=True, help="The files in OUT are called NAME-ours and NAME-peer."
 )
-@click.option("--out", default="loadtest-report", type=click.Path(file_okay=False, path_type=Path))
+@OUT
 @load_options
 def side_by_side(
     checkpoint: Path,

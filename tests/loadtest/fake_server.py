@@ -5,12 +5,14 @@ import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from aiohttp import web
+
+from loadtest.record import Refusal
 
 RATE_HZ = 24000
 
@@ -34,6 +36,7 @@ class Step:
 
 # Returns the steps for the request of this number.
 Script = Callable[[int], Sequence[Step]]
+Fault = str | int | Refusal
 
 
 @dataclass
@@ -41,11 +44,13 @@ class FakeServer:
     """A scripted server. Moments are values of time.perf_counter.
 
     sent: when the pieces of each request were sent. came: when the requests arrived. fault: replaces the end of a body:
-    "reset", "short", or an HTTP status, which is sent at once.
+    "reset", "short", or an HTTP status or refusal, which is sent at once. faults: instead of `fault`, for requests of
+    these numbers.
     """
 
     script: Script = lambda _: [Step(0.0, tone(0.1))]
-    fault: str | int | None = None
+    fault: Fault | None = None
+    faults: Mapping[int, Fault] = field(default_factory=dict)
     content_type: str = "audio/pcm"
     stall: tuple[float, float] | None = None  # (from, until): between these moments no answer begins
     url: str = ""
@@ -58,13 +63,17 @@ class FakeServer:
         number = len(self.came)
         self.came.append(time.perf_counter())
         self.bodies.append(body)
-        if isinstance(self.fault, int):
-            return web.Response(status=self.fault)
+        fault = self.faults.get(number, self.fault)
+        if isinstance(fault, int):
+            return web.Response(status=fault)
+        if isinstance(fault, Refusal):
+            headers = {} if fault.retry_after_s is None else {"Retry-After": f"{fault.retry_after_s:.0f}"}
+            return web.json_response({"error": {"code": fault.code}}, status=fault.status, headers=headers)
         if self.stall is not None and self.stall[0] <= time.perf_counter() < self.stall[1]:
             await asyncio.sleep(self.stall[1] - time.perf_counter())
         steps = self.script(number)
         answer = web.StreamResponse(headers={"Content-Type": self.content_type, "X-Finish-Reason": "stop"})
-        if self.fault == "short":
+        if fault == "short":
             answer.content_length = sum(len(step.data) for step in steps) + 1000
         await answer.prepare(request)
         moments = self.sent.setdefault(str(number), [])
@@ -72,9 +81,9 @@ class FakeServer:
             await asyncio.sleep(step.wait_s)
             await answer.write(step.data)
             moments.append(time.perf_counter())
-        if self.fault is not None:
+        if fault is not None:
             assert request.transport is not None
-            if self.fault == "reset":
+            if fault == "reset":
                 connection = request.transport.get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             request.transport.close()

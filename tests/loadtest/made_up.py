@@ -13,6 +13,6 @@ def record(
         index=index, scenario=scenario, language="english", characters=20, scheduled_s=scheduled_s,
         sent_s=scheduled_s + late_s, end_s=first + 10 * chunk_s,
         chunks=[(first + number * chunk_s, 100) for number in range(11)], audible_s=scheduled_s + heard_s - 0.01,
-        heard_s=scheduled_s + heard_s, audio_s=2.0, underruns=underruns, silence_s=0.3 * underruns, error=error,
+        heard_s=scheduled_s + heard_s, audio_s=2.0, silences=[(first, 0.3)] * underruns, error=error,
         finish_reason="stop",
     )  # fmt: skip
