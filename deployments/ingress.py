@@ -4,6 +4,7 @@ The first piece of audio is awaited before the status line is sent, so every ref
 cuts the connection, or is the last event of a stream of events.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray import serve
@@ -23,7 +24,11 @@ from deployments.protocols.omni import socket as omni
 from deployments.protocols.openai import batch, consents, designs, models, speech, voices
 from deployments.settings import ApiKeyArgs, IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
 from deployments.speech.service import SpeechService
+from deployments.wire.load import Load
 from deployments.wire.text_inbox import start_inbox
+
+# Answers that one replica of the ingress is meant to encode and send at the same time.
+_ANSWERS = 64
 
 
 @serve.ingress()
@@ -43,6 +48,14 @@ class Ingress:
         self._gate = Gate(api_keys)
         self._service = SpeechService(decoder, encoder, start_inbox(), args, voices, reference_audio)
 
+    def reconfigure(self, settings: Mapping[str, Mapping[str, object]]) -> None:
+        """Accept changed live settings, by section. Serve calls this at the start, and after each change."""
+        self._service.reconfigure(settings)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return the load of this replica. Serve calls this periodically if the deployment scales with its load."""
+        return Load(_ANSWERS, self._service.answers_under_way, 0).stats()
+
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the application. Serve calls this after the constructor (ray.serve.ingress without an application)."""
         return build_api(self._service, self._gate)
@@ -58,7 +71,7 @@ def build_api(service: SpeechService, gate: Gate) -> DocumentedAPI:
     )
     install_error_handlers(api)
     install_docs_page(api)
-    bodies, limits = BodyReader(service.args), gate.limits
+    bodies, limits = BodyReader(lambda: service.args), gate.limits
     for router in (
         models.routes(service),
         speech.routes(service, bodies),

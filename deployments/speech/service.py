@@ -60,6 +60,8 @@ class SpeechService:
         reference_audio: ReferenceAudioArgs,
     ) -> None:
         self.args = args
+        self._voices = voices
+        self._reference_audio = reference_audio
         self.started_s = int(time.time())
         self.limits = TextLimits(args)
         self._decoder = decoder
@@ -72,6 +74,22 @@ class SpeechService:
         self._opener = SpeechOpener(decoder, self.library, self.models, args.long_text)
         self._encoding = SpeechEncoding(args.max_audio_bytes_under_way)
         self._inbox = inbox
+
+    def reconfigure(self, live: Mapping[str, Mapping[str, object]]) -> None:
+        """Accept changed live settings of `ingress`, `voices` and `reference_audio`. They apply to later requests."""
+        self.args = self.args.changed(live["ingress"])
+        self._voices = self._voices.changed(live["voices"])
+        self._reference_audio = self._reference_audio.changed(live["reference_audio"])
+        self.limits = TextLimits(self.args)
+        self.consents.limit = self._voices.max_consents
+        self.library.reconfigure(self._voices, self._reference_audio)
+        self._opener.args = self.args.long_text
+        self._encoding.budget.most_bytes = self.args.max_audio_bytes_under_way
+
+    @property
+    def answers_under_way(self) -> int:
+        """The number of answers that are being encoded and sent."""
+        return self._encoding.budget.shares
 
     async def resolve(
         self, caller: Caller, fields: SpeechFields, sent_as: Mapping[str, str] | None = None

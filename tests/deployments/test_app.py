@@ -6,6 +6,7 @@ from ray.serve.config import AutoscalingConfig
 
 from deployments.app import build_app
 from deployments.settings import AppArgs
+from deployments.wire.load import replicas_needed
 
 
 def deployments(settings: dict[str, object]) -> dict[str, serve.Deployment]:
@@ -70,7 +71,7 @@ def test_resources_and_fractions_of_a_gpu_pass_through() -> None:
 
 @pytest.mark.parametrize("section", ["talker", "codec_decoder", "codec_encoder", "ingress"])
 def test_every_deployment_can_follow_its_load(section: str) -> None:
-    scaling = {"min_replicas": 2, "max_replicas": 5, "target_ongoing_requests": 3, "upscale_delay_s": 1.5}
+    scaling = {"min_replicas": 2, "max_replicas": 5, "upscale_delay_s": 1.5}
     models = [{"name": "m", "type": "base"}]
     found = deployments({"models": models, section: {"autoscaling": scaling | {"downscale_delay_s": 9}}})
     name = {"talker": "talker-m"}.get(section, section.replace("_", "-"))
@@ -80,5 +81,6 @@ def test_every_deployment_can_follow_its_load(section: str) -> None:
             assert config is None
             continue
         assert isinstance(config, AutoscalingConfig)
-        assert (config.min_replicas, config.max_replicas, config.target_ongoing_requests) == (2, 5, 3)
+        assert (config.min_replicas, config.max_replicas) == (2, 5)
+        assert config.policy.get_policy().__name__ == replicas_needed.__name__
         assert (config.upscale_delay_s, config.downscale_delay_s) == (1.5, 9)

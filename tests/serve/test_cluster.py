@@ -33,11 +33,8 @@ def cluster(ray_port: int, checkpoints: dict[str, Path], tmp_path_factory: pytes
     """Two ingresses, two codec encoders and one or two talkers of a Base model."""
     scaling = AutoscalingArgs(
         max_replicas=2,
-        target_ongoing_requests=2,
         upscale_delay_s=0.5,
         downscale_delay_s=1,
-        metrics_interval_s=0.5,
-        look_back_period_s=2,
     )
     args = AppArgs(
         models=(ModelArgs(name=BASE, checkpoint=str(checkpoints[BASE]), type="base"),),
