@@ -69,16 +69,18 @@ def _live_options(sections: Mapping[str, Settings]) -> dict[str, object]:
     replicas = next(iter(sections.values()))
     assert isinstance(replicas, ReplicaArgs), f"the section {next(iter(sections))} has no replicas"
     user_config = {name: values for name, section in sections.items() if (values := section.live_values())}
+    scaling = replicas.autoscaling
     number = {"num_replicas": replicas.num_replicas}
     return {
-        **(number if replicas.autoscaling is None else {"autoscaling_config": _autoscaling(replicas.autoscaling)}),
+        **(number if scaling is None else {"autoscaling_config": autoscaling_config(scaling)}),
         "graceful_shutdown_timeout_s": replicas.graceful_shutdown_s,
         "max_surge_percent": replicas.most_surge_percent,
         **({"user_config": user_config} if user_config else {}),
     }
 
 
-def _autoscaling(args: AutoscalingArgs) -> dict[str, object]:
+def autoscaling_config(args: AutoscalingArgs) -> dict[str, object]:
+    """Return Serve's autoscaling configuration."""
     return {**args.model_dump(), **_METRICS, "policy": {"policy_function": "deployments.wire.load:replicas_needed"}}
 
 

@@ -32,10 +32,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @classmethod
+    def live_fields(cls) -> set[str]:
+        """Return the names of the settings that running replicas accept."""
+        return {name for name, field in cls.model_json_schema()["properties"].items() if field.get("live")}
+
+    @classmethod
     def live_names(cls) -> list[str]:
         """Return the names of the settings that running replicas accept, without those that Serve applies itself."""
-        schema = cls.model_json_schema()["properties"]
-        return [name for name, field in schema.items() if field.get("live") and name not in ReplicaArgs.model_fields]
+        return sorted(cls.live_fields() - ReplicaArgs.live_fields())
 
     def live_values(self) -> dict[str, object]:
         """Return the settings that running replicas accept, as JSON."""

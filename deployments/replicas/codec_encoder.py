@@ -51,12 +51,13 @@ class CodecEncoderDeployment:
         self._batcher = Batcher(self._encode, thread, first_come(args.max_batch), self._health)
         self._metrics = EncoderMetrics()
         self._args = args
+        self._max_waiting = args.max_waiting
         self._under_way = 0
         log.info("codec encoder ready: %s on %s", ", ".join(self._encoders) or "no model clones", device)
 
     def reconfigure(self, settings: Mapping[str, Mapping[str, object]]) -> None:
         """Accept changed live settings, by section. Serve calls this at the start, and after each change."""
-        self._args = self._args.changed(settings["codec_encoder"])
+        self._max_waiting = self._args.changed(settings.get("codec_encoder", {})).max_waiting
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load of this replica. Serve calls this periodically if the deployment scales with its load."""
@@ -74,7 +75,7 @@ class CodecEncoderDeployment:
         """
         if model not in self._encoders:
             raise InvalidRequest(f"model {model!r} does not clone voices", "model", "voice_not_supported")
-        if self._under_way >= self._args.max_waiting:
+        if self._under_way >= self._max_waiting:
             raise Overloaded(f"{self._under_way} reference recordings are waiting; try again later")
         self._under_way += 1
         try:

@@ -60,8 +60,7 @@ class TalkerDeployment:
 
     def reconfigure(self, settings: Mapping[str, Mapping[str, object]]) -> None:
         """Accept changed live settings, by section. Serve calls this at the start, and after each change."""
-        self._args = self._args.changed(settings["talker"])
-        self._engine.engine.limit_waiting(self._args.max_waiting)
+        self._engine.engine.limit_waiting(self._args.changed(settings.get("talker", {})).max_waiting)
 
     async def ready(self) -> None:
         """Return when the model has loaded, because Serve calls no replica before that."""

@@ -60,8 +60,7 @@ class SpeechService:
         reference_audio: ReferenceAudioArgs,
     ) -> None:
         self.args = args
-        self._voices = voices
-        self._reference_audio = reference_audio
+        self._given = args, voices, reference_audio
         self.started_s = int(time.time())
         self.limits = TextLimits(args)
         self._decoder = decoder
@@ -76,13 +75,16 @@ class SpeechService:
         self._inbox = inbox
 
     def reconfigure(self, live: Mapping[str, Mapping[str, object]]) -> None:
-        """Accept changed live settings of `ingress`, `voices` and `reference_audio`. They apply to later requests."""
-        self.args = self.args.changed(live["ingress"])
-        self._voices = self._voices.changed(live["voices"])
-        self._reference_audio = self._reference_audio.changed(live["reference_audio"])
+        """Accept live settings of `ingress`, `voices` and `reference_audio`. They apply to later requests.
+
+        A setting that is missing has the value that the constructor received.
+        """
+        args, voices, reference_audio = self._given
+        self.args = args.changed(live.get("ingress", {}))
+        voices = voices.changed(live.get("voices", {}))
         self.limits = TextLimits(self.args)
-        self.consents.limit = self._voices.max_consents
-        self.library.reconfigure(self._voices, self._reference_audio)
+        self.consents.limit = voices.max_consents
+        self.library.reconfigure(voices, reference_audio.changed(live.get("reference_audio", {})))
         self._opener.args = self.args.long_text
         self._encoding.budget.most_bytes = self.args.max_audio_bytes_under_way
 

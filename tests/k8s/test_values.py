@@ -14,7 +14,7 @@ from deployments.settings import AppArgs
 from k8s.render.__main__ import CHART, ROOT, SCHEMA, helm_template, plain_manifests
 from k8s.render.schema import DERIVED, values_schema_text
 from k8s.render.values import Values
-from tests.k8s.charts import PRESETS, Combination, Refused, items, mapping, render, serve_config
+from tests.k8s.charts import Combination, Refused, render
 
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 (GROUP,) = DEFAULTS["workerGroups"]
@@ -97,19 +97,6 @@ def test_what_cannot_be_meant_is_refused_by_name(helm: Path, flag: str, named: s
 def test_what_excludes_each_other_is_refused_together(helm: Path, options: object, named: str) -> None:
     with pytest.raises(Refused, match=named):
         render(Combination(options=json.dumps(options)), helm)
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_set_the_settings_they_say(helm: Path, name: str) -> None:
-    """Every setting of a preset reaches the application's arguments."""
-    wanted = yaml.safe_load((CHART / f"values-{name}.yaml").read_text(encoding="utf-8"))["app"]
-    (application,) = items(serve_config(render(Combination((name,)), helm)), "applications")
-    args = mapping(application, "args")
-    for section, value in wanted.items():
-        if isinstance(value, dict):
-            assert value.items() <= mapping(args, section).items()
-        else:
-            assert value == args[section]
 
 
 def test_the_commands_of_the_readme_are_understood(helm: Path) -> None:
