@@ -71,6 +71,8 @@ def test_the_defaults_are_complete_and_valid() -> None:
         *((f"app.talker.{DERIVED[0]}=5", DERIVED[0]), (f"app.{DERIVED[1]}.file=x", DERIVED[1])),
         # Rules that a schema cannot express.
         ("app.ingress.num_replicas=2", "several ingress replicas"),
+        ('app.talker.autoscaling={"min_replicas": 0, "max_replicas": 1}', "start_wait_s"),
+        ('app.codec_decoder.autoscaling={"min_replicas": 0, "max_replicas": 1}', "start_wait_s"),
         ("httpRoute.enabled=true", "httpRoute.parentRefs is empty"),
         ("podMonitor.enabled=true", "networkPolicy.metricsFrom"),
         (f"workerGroups=[{json.dumps(GROUP | {'mps': True})}]", "mps and no GPU"),

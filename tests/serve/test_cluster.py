@@ -51,12 +51,16 @@ def settings(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFact
 
 def deploy(args: AppArgs, live: AppArgs) -> None:
     """Deploy the application of `args` with the live settings of `live`, as `serve deploy` does."""
+    options = live_options(live)
+    scaling = options[f"talker-{BASE}"]["autoscaling_config"]
+    assert isinstance(scaling, dict)
+    scaling |= {"metrics_interval_s": 0.5, "look_back_period_s": 2}  # so that the tests do not wait for averages
     application = {
         "name": APP,
         "route_prefix": "/cluster",
         "import_path": "deployments.app:build_app",
         "args": args.model_dump(mode="json", exclude_unset=True),
-        "deployments": [{"name": name, **options} for name, options in live_options(live).items()],
+        "deployments": [{"name": name, **one} for name, one in options.items()],
     }
     client: Any = _get_global_client()
     client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}), _blocking=True)

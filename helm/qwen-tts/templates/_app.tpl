@@ -72,7 +72,7 @@ applications:
 {{- $clones = or $clones (has (.type | default "base") (list "base")) -}}
 {{- $sections := dict "talker" (.talker | default $app.talker) -}}
 {{- $name := printf "talker-%s" (replace "/" "-" .name) -}}
-{{- $all = append $all (include "qwen-tts.options" (dict "live" $live "name" $name "sections" $sections "replicas" "talker") | fromYaml) -}}
+{{- $all = append $all (include "qwen-tts.options" (dict "live" $live "name" $name "sections" $sections "replicas" "talker" "mayStop" .start_wait_s) | fromYaml) -}}
 {{- end -}}
 {{- range $name, $names := $live.deployments -}}
 {{- if or $clones (ne $name "codec-encoder") -}}
@@ -82,14 +82,18 @@ applications:
 {{ toYaml $all }}
 {{- end -}}
 
-{{/* The options of the deployment `name`, of the section with its `replicas` and the `others`. */}}
+{{/* The options of the deployment `name`, of the section with its `replicas` and the `others`. `mayStop`: it may have none. */}}
 {{- define "qwen-tts.options" -}}
 {{- $live := .live -}}
 {{- $sections := .sections -}}
 {{- $replicas := index $sections .replicas -}}
 {{- $options := dict "name" .name "graceful_shutdown_timeout_s" $replicas.graceful_shutdown_s -}}
 {{- if $replicas.autoscaling -}}
-{{- $_ := set $options "autoscaling_config" (mergeOverwrite (deepCopy $live.autoscaling) $replicas.autoscaling) -}}
+{{- $autoscaling := mergeOverwrite (deepCopy $live.autoscaling) $replicas.autoscaling -}}
+{{- if not (or $autoscaling.min_replicas .mayStop) -}}
+{{- fail (printf "app: %s.autoscaling.min_replicas is 0, which needs start_wait_s of a model; set it to 1 or more" .replicas) -}}
+{{- end -}}
+{{- $_ := set $options "autoscaling_config" $autoscaling -}}
 {{- else if $replicas.num_replicas -}}
 {{- $_ := set $options "num_replicas" $replicas.num_replicas -}}
 {{- end -}}
