@@ -65,12 +65,17 @@ class AutoscalingArgs(Settings):
     upscale_delay_s: float = Field(5.0, ge=0)
     """Serve adds replicas after more replicas have been needed for this time."""
     downscale_delay_s: float = Field(120.0, ge=0)
-    """Serve removes replicas after fewer replicas have been enough for this time."""
+    """Serve removes replicas after fewer replicas have been enough for this time. With `min_replicas: 0` it must be 10 or
+    more: Serve averages the load over 5 s, and would start a replica for a request that has ended."""
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> "AutoscalingArgs":
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        if self.min_replicas == 0 and self.downscale_delay_s < 10:
+            raise ValueError(
+                f"downscale_delay_s is {self.downscale_delay_s:g}; with min_replicas 0 it must be 10 or more"
+            )
         return self
 
 

@@ -46,6 +46,10 @@ def test_misspelt_key_is_named(settings: object, where: str) -> None:
         ({"models": [{"name": "a", "type": "basic"}]}, "models.0.type"),
         ({"models": [{"name": "a"}]}, "models.0"),
         ({"talker": {"autoscaling": {"max_replicas": 1, "min_replicas": 2}}}, "talker.autoscaling"),
+        (
+            {"talker": {"autoscaling": {"max_replicas": 1, "min_replicas": 0, "downscale_delay_s": 9}}},
+            "talker.autoscaling",
+        ),
         ({"talker": {"autoscaling": {"max_replicas": 2}, "num_replicas": 2}}, "talker"),
         ({"talker": {"surge_percent": 101}}, "talker.surge_percent"),
         ({"voices": {"cache_bytes": -1}}, "voices.cache_bytes"),

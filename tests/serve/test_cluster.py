@@ -26,21 +26,32 @@ from deployments.settings import (
 )
 from tests.recordings import wav
 from tests.serve.calls import FRAME_BYTES, PATIENCE_S, wait_until
-from tests.serve.conftest import BASE, Service
+from tests.serve.conftest import BASE, CUSTOM, Service
 
 APP = "cluster"
 
 
 @pytest.fixture(scope="module")
 def settings(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AppArgs:
-    """Two ingresses, two codec encoders and one or two talkers of a Base model."""
+    """Two ingresses, two codec encoders, one or two talkers of a Base model, and a model that starts when it is used."""
     scaling = AutoscalingArgs(
         max_replicas=2,
         upscale_delay_s=0.5,
         downscale_delay_s=1,
     )
     return AppArgs(
-        models=(ModelArgs(name=BASE, checkpoint=str(checkpoints[BASE]), type="base"),),
+        models=(
+            ModelArgs(name=BASE, checkpoint=str(checkpoints[BASE]), type="base"),
+            ModelArgs(
+                name=CUSTOM,
+                checkpoint=str(checkpoints[CUSTOM]),
+                type="custom_voice",
+                talker=TalkerArgs(
+                    compile=False, threads=1, autoscaling=AutoscalingArgs(min_replicas=0, max_replicas=1)
+                ),
+                start_wait_s=PATIENCE_S,
+            ),
+        ),
         talker=TalkerArgs(compile=False, autoscaling=scaling, slots=4, max_waiting=64, threads=1),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
         codec_encoder=CodecEncoderArgs(num_replicas=2, threads=1, graceful_shutdown_s=1),
@@ -223,3 +234,13 @@ def test_talkers_follow_the_load_and_no_request_fails(cluster: Service, ray_sess
             stop.set()
         answers = [answer for each in callers for answer in each.result()]
     assert set(answers) == {(200, frames * FRAME_BYTES)}
+
+
+def test_a_model_without_replicas_is_ready_and_starts_when_it_is_used(cluster: Service) -> None:
+    talker = f"talker-{CUSTOM}"
+    with cluster.client() as client:
+        assert CUSTOM in client.get("/readyz").json()["models"]
+        assert running(talker) == 0
+        answer = speak(client, 2, model=CUSTOM, voice="ryan")
+        assert (answer.status_code, len(answer.content)) == (200, 2 * FRAME_BYTES)
+    assert running(talker) == 1
