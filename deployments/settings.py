@@ -65,8 +65,8 @@ class AutoscalingArgs(Settings):
     upscale_delay_s: float = Field(5.0, ge=0)
     """Serve adds replicas after more replicas have been needed for this time."""
     downscale_delay_s: float = Field(120.0, ge=0)
-    """Serve removes replicas after fewer replicas have been enough for this time. With `min_replicas: 0` it must be 10 or
-    more: Serve averages the load over 5 s, and would start a replica for a request that has ended."""
+    """Serve removes replicas after fewer replicas have been enough for this time. With `min_replicas: 0`, it must be 10
+    or more: Serve averages the load over 5 s, and would start a replica for a request that has ended."""
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> "AutoscalingArgs":

@@ -33,7 +33,7 @@ APP = "cluster"
 
 @pytest.fixture(scope="module")
 def settings(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AppArgs:
-    """Two ingresses, two codec encoders, one or two talkers of a Base model, and a model that starts when it is used."""
+    """Two ingresses, two codec encoders, one or two talkers of a Base model. Another model starts when it is used."""
     scaling = AutoscalingArgs(
         max_replicas=2,
         upscale_delay_s=0.5,
