@@ -110,8 +110,10 @@ class Clock:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Metrics:
+    """Measure a deployment outside Serve, which has no name."""
     measured = Metrics()
     monkeypatch.setattr(metrics, "metrics", measured)
+    monkeypatch.setattr(codec_decoder, "replica_name", lambda: "codec-decoder-1")
     return measured
 
 
@@ -135,11 +137,8 @@ def talker() -> Talker:
 
 
 @pytest.fixture
-def deployment(
-    base: Path, talker: Talker, measured: Metrics, monkeypatch: pytest.MonkeyPatch
-) -> CodecDecoderDeployment:
+def deployment(base: Path, talker: Talker, measured: Metrics) -> CodecDecoderDeployment:
     """One slot."""
-    monkeypatch.setattr(codec_decoder, "replica_name", lambda: "codec-decoder-1")
     return CodecDecoderDeployment(
         (ModelArgs(name=MODEL, checkpoint=str(base), type="base"),),
         {MODEL: cast("DeploymentHandle[Any]", talker)},
