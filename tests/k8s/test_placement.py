@@ -29,11 +29,18 @@ def replicas(args: AppArgs, *, most: bool) -> list[Amounts]:
         scaling = section.autoscaling
         count = section.num_replicas if scaling is None else scaling.max_replicas if most else scaling.min_replicas
         for _ in range(count):
-            yield {"CPU": section.num_cpus, "GPU": section.num_gpus, **section.resources}
+            yield amounts(section)
 
-    sections = [args.codec_decoder, args.codec_encoder, args.ingress]
-    sections += [model.talker or args.talker for model in args.models]
-    return [amounts for section in sections for amounts in of(section)]
+    return [one for section in sections(args) for one in of(section)]
+
+
+def sections(args: AppArgs) -> list[ReplicaArgs]:
+    talkers = [args.talker_of(model) for model in args.models]
+    return [args.codec_decoder, args.codec_encoder, args.ingress, *talkers]
+
+
+def amounts(section: ReplicaArgs) -> Amounts:
+    return {"CPU": section.num_cpus, "GPU": section.num_gpus, **section.resources}
 
 
 def nodes(combination: Combination, helm: Path) -> list[Amounts]:
@@ -69,6 +76,16 @@ def test_all_replicas_of_one_model_find_pods(helm: Path, combination: Combinatio
 @pytest.mark.parametrize("combination", THREE_FAMILIES, ids=str)
 def test_three_families_find_pods(helm: Path, combination: Combination) -> None:
     place(replicas(app_settings(combination), most=False), nodes(combination, helm))
+
+
+@pytest.mark.parametrize("combination", [*ONE_MODEL, *THREE_FAMILIES], ids=str)
+def test_an_update_finds_room_for_the_replicas_that_it_starts_first(helm: Path, combination: Combination) -> None:
+    """Serve waits without end for room. When one replica has been replaced, there is room for the next one."""
+    args = app_settings(combination)
+    surging = [section for section in sections(args) if section.most_surge_percent]
+    assert args.ingress in surging
+    for section in surging:
+        place([*replicas(args, most=False), amounts(section)], nodes(combination, helm))
 
 
 def test_what_asks_for_too_much_finds_none(helm: Path) -> None:
