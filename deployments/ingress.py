@@ -22,7 +22,13 @@ from deployments.protocols.elevenlabs import routes as elevenlabs
 from deployments.protocols.nari import socket as nari
 from deployments.protocols.omni import socket as omni
 from deployments.protocols.openai import batch, consents, designs, models, speech, voices
-from deployments.settings import ApiKeyArgs, IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
+from deployments.settings import (
+    ApiKeyArgs,
+    IngressArgs,
+    ReferenceAudioArgs,
+    VoiceStoreArgs,
+    faulty_settings_logged,
+)
 from deployments.speech.service import SpeechService
 from deployments.wire.load import Load
 from deployments.wire.text_inbox import start_inbox
@@ -50,7 +56,8 @@ class Ingress:
 
     def reconfigure(self, settings: Mapping[str, Mapping[str, object]]) -> None:
         """Accept changed live settings, by section. Serve calls this at the start, and after each change."""
-        self._service.reconfigure(settings)
+        with faulty_settings_logged():
+            self._service.reconfigure(settings)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load of this replica. Serve calls this periodically if the deployment scales with its load."""

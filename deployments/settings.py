@@ -3,7 +3,9 @@
 They come from a YAML file (`qwen-tts serve --config`), from a Serve config's `args`, or from code.
 """
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -14,6 +16,8 @@ from qwen_tts.config import MODEL_TYPES, ModelType
 from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES
 from qwen_tts.engine.scheduler import PREFILL_ROWS
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE
+
+log = logging.getLogger("ray.serve")
 
 # Characters that a model speaks at a time, unless its settings differ: about 20 s in a Latin script.
 UTTERANCE_CHARACTERS = 300
@@ -46,9 +50,19 @@ class Settings(BaseModel):
         return self.model_dump(mode="json", include=set(self.live_names()))
 
     def changed(self, live: Mapping[str, object]) -> Self:
-        """Return these settings with `live` instead of their own values. Raises pydantic.ValidationError."""
-        assert live.keys() <= set(self.live_names()), f"{sorted(live)} are not live settings of {type(self).__name__}"
+        """Return these settings with `live` instead of their own values. Raises ValueError."""
+        if fixed := live.keys() - set(self.live_names()):
+            raise ValueError(f"{', '.join(sorted(fixed))}: not a live setting; live settings: {self.live_names()}")
         return self.model_validate(self.model_dump() | dict(live))
+
+
+@contextmanager
+def faulty_settings_logged() -> Iterator[None]:
+    """Log a fault of live settings. Serve would stop every replica whose `reconfigure` raises."""
+    try:
+        yield
+    except ValueError as error:
+        log.error("the live settings are faulty, and the former ones stay: %s", error)
 
 
 class AutoscalingArgs(Settings):

@@ -12,7 +12,7 @@ from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.health import Health
 from deployments.replicas.metrics import EncoderMetrics
 from deployments.replicas.torch_process import adopt_threads, in_own_thread, prepare_torch
-from deployments.settings import CodecEncoderArgs, ModelArgs
+from deployments.settings import CodecEncoderArgs, ModelArgs, faulty_settings_logged
 from deployments.wire.load import Load
 from deployments.wire.start_states import report_start
 from qwen_tts.audio import Clip, decode_audio
@@ -57,7 +57,8 @@ class CodecEncoderDeployment:
 
     def reconfigure(self, settings: Mapping[str, Mapping[str, object]]) -> None:
         """Accept changed live settings, by section. Serve calls this at the start, and after each change."""
-        self._max_waiting = self._args.changed(settings.get("codec_encoder", {})).max_waiting
+        with faulty_settings_logged():
+            self._max_waiting = self._args.changed(settings.get("codec_encoder", {})).max_waiting
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load of this replica. Serve calls this periodically if the deployment scales with its load."""

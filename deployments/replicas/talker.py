@@ -16,7 +16,7 @@ from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.engine_thread import EngineThread
 from deployments.replicas.metrics import EngineMetrics
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
-from deployments.settings import ModelArgs, TalkerArgs
+from deployments.settings import ModelArgs, TalkerArgs, faulty_settings_logged
 from deployments.wire.heartbeat import Heartbeat, replica_name, with_heartbeats
 from deployments.wire.load import Load
 from deployments.wire.messages import FrameChunk
@@ -60,7 +60,8 @@ class TalkerDeployment:
 
     def reconfigure(self, settings: Mapping[str, Mapping[str, object]]) -> None:
         """Accept changed live settings, by section. Serve calls this at the start, and after each change."""
-        self._engine.engine.limit_waiting(self._args.changed(settings.get("talker", {})).max_waiting)
+        with faulty_settings_logged():
+            self._engine.engine.limit_waiting(self._args.changed(settings.get("talker", {})).max_waiting)
 
     async def ready(self) -> None:
         """Return when the model has loaded, because Serve calls no replica before that."""

@@ -77,14 +77,16 @@ class SpeechService:
     def reconfigure(self, live: Mapping[str, Mapping[str, object]]) -> None:
         """Accept live settings of `ingress`, `voices` and `reference_audio`. They apply to later requests.
 
-        A setting that is missing has the value that the constructor received.
+        A setting that is missing has the value that the constructor received. Raises ValueError before any change.
         """
         args, voices, reference_audio = self._given
-        self.args = args.changed(live.get("ingress", {}))
+        args = args.changed(live.get("ingress", {}))
         voices = voices.changed(live.get("voices", {}))
+        reference_audio = reference_audio.changed(live.get("reference_audio", {}))
+        self.args = args
         self.limits = TextLimits(self.args)
         self.consents.limit = voices.max_consents
-        self.library.reconfigure(voices, reference_audio.changed(live.get("reference_audio", {})))
+        self.library.reconfigure(voices, reference_audio)
         self._opener.args = self.args.long_text
         self._encoding.budget.most_bytes = self.args.max_audio_bytes_under_way
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from deployments.settings import AppArgs, ModelArgs, TalkerArgs, describe_faults, load_settings
+from deployments.settings import AppArgs, ModelArgs, TalkerArgs, describe_faults, faulty_settings_logged, load_settings
 
 
 def faults(settings: object) -> str:
@@ -77,10 +77,16 @@ def test_only_live_settings_can_change() -> None:
     args = TalkerArgs(slots=3, max_waiting=4)
     assert args.live_values() == {"max_waiting": 4}
     assert args.changed({"max_waiting": 9}) == TalkerArgs(slots=3, max_waiting=9)
-    with pytest.raises(AssertionError, match="not live"):
+    with pytest.raises(ValueError, match="slots: not a live setting"):
         args.changed({"slots": 9})
     with pytest.raises(ValidationError):
         args.changed({"max_waiting": -1})
+
+
+def test_a_fault_of_live_settings_is_logged_and_ends_no_replica(caplog: pytest.LogCaptureFixture) -> None:
+    with faulty_settings_logged():
+        TalkerArgs().changed({"max_wait": 1})
+    assert "max_wait: not a live setting" in caplog.text
 
 
 def test_every_fault_has_a_line() -> None:

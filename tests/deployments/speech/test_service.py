@@ -69,3 +69,11 @@ def test_a_setting_that_is_omitted_has_its_first_value_again(service: SpeechServ
     service.reconfigure({"ingress": {"max_candidates": 1}, "voices": {"aliases": {"alloy": "ryan"}}})
     service.reconfigure({"ingress": {"max_body_bytes": 3}})
     assert (service.args.max_candidates, service.args.max_body_bytes, service.library.aliases) == (3, 3, {})
+
+
+def test_faulty_settings_change_nothing(service: SpeechService) -> None:
+    service.reconfigure({"voices": {"aliases": {"alloy": "ryan"}}})
+    for fault in ({"url_timeout_s": 0}, {"max_fetches": 1}):
+        with pytest.raises(ValueError):  # noqa: PT011  # the text is that of the settings
+            service.reconfigure({"ingress": {"max_candidates": 1}, "reference_audio": fault})
+        assert (service.args.max_candidates, service.library.aliases) == (3, {"alloy": "ryan"})
