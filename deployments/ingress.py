@@ -33,7 +33,8 @@ from deployments.speech.service import SpeechService
 from deployments.wire.load import Load
 from deployments.wire.text_inbox import start_inbox
 
-# Answers that one replica of the ingress is meant to encode and send at the same time.
+# Answers that one replica of the ingress encodes and sends at the same time. MP3 takes 6 ms of CPU time for a second of
+# audio, so these take 0.4 of a core at the speed of playback. The rest is for bodies, events and Serve.
 _ANSWERS = 64
 
 
