@@ -126,17 +126,13 @@ def test_a_voice_is_known_everywhere_at_once(cluster: Service, ray_session: Path
 
 
 def test_live_settings_change_without_a_restart(cluster: Service, settings: AppArgs) -> None:
-    def replicas() -> set[str]:
-        actors = ray.util.list_named_actors(all_namespaces=True)
-        return {actor["name"] for actor in actors if actor["name"].startswith(f"SERVE_REPLICA::{APP}#")}
-
     def limits() -> list[tuple[int, ...]]:
         edges = cluster.in_replicas("ingress", lambda ingress: (ingress._service.limits.live_characters,))
         encoders = cluster.in_replicas("codec-encoder", lambda encoder: (encoder._max_waiting,))
         talkers = cluster.in_replicas(f"talker-{BASE}", lambda talker: (talker._engine.engine._scheduler.max_waiting,))
         return [*edges, *encoders, *talkers]
 
-    before = replicas()
+    before = cluster.replicas()
     changed = settings.model_copy(
         update={
             "talker": settings.talker.model_copy(update={"max_waiting": 63}),
@@ -156,7 +152,7 @@ def test_live_settings_change_without_a_restart(cluster: Service, settings: AppA
         wait_until(lambda: limits() == [(4096,)] * 2 + [(64,)] * 3, "the limits have not changed back")
         assert speak(client, 2, voice="alloy").status_code == 404
         assert client.delete("/v1/audio/voices/anna").status_code == 200
-    assert replicas() == before
+    assert cluster.replicas() == before
 
 
 def test_an_encoder_that_dies_loses_no_upload(cluster: Service) -> None:

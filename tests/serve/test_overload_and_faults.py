@@ -150,7 +150,7 @@ def lose_device(replica: CodecDecoderDeployment) -> None:
 
 def test_an_update_cuts_no_stream_and_refuses_no_request(one_slot: Service, settings: AppArgs) -> None:
     """Two callers go on while all replicas are replaced by replicas with other settings."""
-    before, stop, answered = replicas(), threading.Event(), threading.Semaphore(0)
+    before, stop, answered = one_slot.replicas(), threading.Event(), threading.Semaphore(0)
 
     def caller() -> set[tuple[int, int]]:
         answers = set()
@@ -166,7 +166,7 @@ def test_an_update_cuts_no_stream_and_refuses_no_request(one_slot: Service, sett
         try:
             app = build_app(settings.model_copy(update={"talker": talker}))
             serve.run(app, name=APP, route_prefix="/small")
-            wait_until(lambda: not before & replicas(), "old replicas have not stopped")
+            wait_until(lambda: not before & one_slot.replicas(), "old replicas have not stopped")
             while answered.acquire(blocking=False):  # earlier answers
                 pass
             for _ in callers:
@@ -174,11 +174,6 @@ def test_an_update_cuts_no_stream_and_refuses_no_request(one_slot: Service, sett
         finally:
             stop.set()
         assert set().union(*(each.result() for each in callers)) == {(200, 40 * FRAME_BYTES)}
-
-
-def replicas() -> set[str]:
-    actors = ray.util.list_named_actors(all_namespaces=True)
-    return {actor["name"] for actor in actors if actor["name"].startswith(f"SERVE_REPLICA::{APP}#")}
 
 
 def speaks_again(one_slot: Service) -> None:
