@@ -5,6 +5,7 @@ ingress -> codec-decoder -> talker-<model>, one per model
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from ray import serve
@@ -14,32 +15,73 @@ from deployments.ingress import Ingress
 from deployments.replicas.codec_decoder import CodecDecoderDeployment
 from deployments.replicas.codec_encoder import CodecEncoderDeployment
 from deployments.replicas.talker import TalkerDeployment
-from deployments.settings import AppArgs, ModelArgs, ReplicaArgs
+from deployments.settings import AppArgs, AutoscalingArgs, ModelArgs, ReplicaArgs, Settings
 
 APP_NAME = "qwen-tts"
 
 # The engine refuses requests when its own queue is full (429), so Serve must pass every request on to it.
 _UNBOUNDED_REQUESTS = 10_000
+# Replicas report their load in this interval. It is averaged over the period.
+_METRICS: Mapping[str, object] = {"metrics_interval_s": 1.0, "look_back_period_s": 5.0}
 
 
 def build_app(args: AppArgs) -> Application:
     """Return the Serve application. `serve run deployments.app:build_app` and Serve config files fill `args`."""
+    live = live_options(args)
     talkers = {
-        model.name: _deployment(TalkerDeployment, _talker_name(model), talker).bind(model, talker)
-        for model, talker in ((model, model.talker or args.talker) for model in args.models)
+        model.name: _deployment(TalkerDeployment, _talker_name(model), args.talker_of(model), live).bind(
+            model, args.talker_of(model)
+        )
+        for model in args.models
     }
-    decoder = _deployment(CodecDecoderDeployment, "codec-decoder", args.codec_decoder).bind(
+    decoder = _deployment(CodecDecoderDeployment, "codec-decoder", args.codec_decoder, live).bind(
         args.models, talkers, args.codec_decoder
     )
     encoder = (
-        _deployment(CodecEncoderDeployment, "codec-encoder", args.codec_encoder).bind(args.models, args.codec_encoder)
+        _deployment(CodecEncoderDeployment, "codec-encoder", args.codec_encoder, live).bind(
+            args.models, args.codec_encoder
+        )
         if _clones(args)
         else None
     )
-    application: Application = _deployment(Ingress, "ingress", args.ingress).bind(
+    application: Application = _deployment(Ingress, "ingress", args.ingress, live).bind(
         decoder, encoder, args.ingress, args.voices, args.reference_audio, args.api_keys
     )
     return application
+
+
+def live_options(args: AppArgs) -> dict[str, dict[str, object]]:
+    """Return the options of each deployment that Serve changes in place, by the deployment's name.
+
+    In a Serve config file they are the entries of `deployments`. A change of anything in `args` starts new replicas.
+    """
+    edge = {"ingress": args.ingress, "voices": args.voices, "reference_audio": args.reference_audio}
+    return {
+        **{_talker_name(model): _live_options({"talker": args.talker_of(model)}) for model in args.models},
+        "codec-decoder": _live_options({"codec_decoder": args.codec_decoder}),
+        **({"codec-encoder": _live_options({"codec_encoder": args.codec_encoder})} if _clones(args) else {}),
+        "ingress": _live_options(edge),
+    }
+
+
+def _live_options(sections: Mapping[str, Settings]) -> dict[str, object]:
+    """Return the options of the deployment with these sections. The first section has its replicas."""
+    replicas = next(iter(sections.values()))
+    assert isinstance(replicas, ReplicaArgs), f"the section {next(iter(sections))} has no replicas"
+    user_config = {name: values for name, section in sections.items() if (values := section.live_values())}
+    scaling = replicas.autoscaling
+    number = {"num_replicas": replicas.num_replicas}
+    return {
+        **(number if scaling is None else {"autoscaling_config": autoscaling_config(scaling)}),
+        "graceful_shutdown_timeout_s": replicas.graceful_shutdown_s,
+        "max_surge_percent": replicas.most_surge_percent,
+        **({"user_config": user_config} if user_config else {}),
+    }
+
+
+def autoscaling_config(args: AutoscalingArgs) -> dict[str, object]:
+    """Return Serve's autoscaling configuration."""
+    return {**args.model_dump(), **_METRICS, "policy": {"policy_function": "deployments.wire.load:replicas_needed"}}
 
 
 def deployment_names(args: AppArgs) -> dict[str, str]:
@@ -60,12 +102,7 @@ def _clones(args: AppArgs) -> bool:
     return any(model.type in (None, "base") for model in args.models)
 
 
-def _deployment(cls: type, name: str, args: ReplicaArgs) -> serve.Deployment:
-    replicas: dict[str, object] = (
-        {"num_replicas": args.num_replicas}
-        if args.autoscaling is None
-        else {"autoscaling_config": args.autoscaling.model_dump()}
-    )
+def _deployment(cls: type, name: str, args: ReplicaArgs, live: Mapping[str, dict[str, object]]) -> serve.Deployment:
     decorate: Any = serve.deployment  # its stub knows only the form with keyword arguments
     with warnings.catch_warnings():
         # metrics_interval_s gives way to environment variables "in a future release"; Ray 2.60 does not read those.
@@ -74,9 +111,8 @@ def _deployment(cls: type, name: str, args: ReplicaArgs) -> serve.Deployment:
             name=name,
             ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus, "resources": args.resources},
             max_ongoing_requests=_UNBOUNDED_REQUESTS,
-            graceful_shutdown_timeout_s=args.graceful_shutdown_s,
             graceful_shutdown_wait_loop_s=0.1,
             health_check_period_s=2.0,
-            **replicas,
+            **live[name],
         )
     return deployment

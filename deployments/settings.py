@@ -3,9 +3,11 @@
 They come from a YAML file (`qwen-tts serve --config`), from a Serve config's `args`, or from code.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -15,6 +17,8 @@ from qwen_tts.engine.prefix import PREFIX_CACHE_BYTES
 from qwen_tts.engine.scheduler import PREFILL_ROWS
 from qwen_tts.engine.sequence import CHUNK_SCHEDULE
 
+log = logging.getLogger("ray.serve")
+
 # Characters that a model speaks at a time, unless its settings differ: about 20 s in a Latin script.
 UTTERANCE_CHARACTERS = 300
 EMBEDDED = "embedded"  # the `checkpoint` of a model that is part of the package
@@ -23,46 +27,78 @@ _EMBEDDED_TYPES: tuple[ModelType, ...] = ("custom_voice", "base", "voice_design"
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 PositiveInt = Annotated[int, Field(ge=1)]
+# Marks a setting that running replicas accept. A change of any other setting starts new replicas.
+LIVE = Field(json_schema_extra={"live": True})
 
 
 class Settings(BaseModel):
     # The string below a field is its description, from which docs/settings.md is rendered.
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    @classmethod
+    def live_fields(cls) -> set[str]:
+        """Return the names of the settings that running replicas accept."""
+        return {name for name, field in cls.model_json_schema()["properties"].items() if field.get("live")}
+
+    @classmethod
+    def live_names(cls) -> list[str]:
+        """Return the names of the settings that running replicas accept, without those that Serve applies itself."""
+        return sorted(cls.live_fields() - ReplicaArgs.live_fields())
+
+    def live_values(self) -> dict[str, object]:
+        """Return the settings that running replicas accept, as JSON."""
+        return self.model_dump(mode="json", include=set(self.live_names()))
+
+    def changed(self, live: Mapping[str, object]) -> Self:
+        """Return these settings with `live` instead of their own values. Raises ValueError."""
+        if fixed := live.keys() - set(self.live_names()):
+            raise ValueError(f"{', '.join(sorted(fixed))}: not a live setting; live settings: {self.live_names()}")
+        return self.model_validate(self.model_dump() | dict(live))
+
+
+@contextmanager
+def faulty_settings_logged() -> Iterator[None]:
+    """Log a fault of live settings. Serve would stop every replica whose `reconfigure` raises."""
+    try:
+        yield
+    except ValueError as error:
+        log.error("the live settings are faulty, and the former ones stay: %s", error)
+
 
 class AutoscalingArgs(Settings):
-    """Autoscaling of one deployment by Ray Serve, from the number of its ongoing requests (queued ones included)."""
+    """Autoscaling of one deployment. Replicas report their load, and Serve keeps it between 50 and 80 %.
 
-    min_replicas: PositiveInt = 1
-    """The lowest number of replicas."""
+    The load is the number of running and waiting requests, as a share of those that the replicas can serve in time.
+    Serve also adds a replica while listeners of running streams have almost no audio left.
+    """
+
+    min_replicas: int = Field(1, ge=0)
+    """The lowest number of replicas. 0 is allowed for the talker of a model that has `start_wait_s`."""
     max_replicas: PositiveInt
     """The highest number of replicas."""
-    target_ongoing_requests: float = Field(4.0, gt=0)
-    """The number of ongoing requests per replica that Serve tries to reach."""
     upscale_delay_s: float = Field(5.0, ge=0)
     """Serve adds replicas after more replicas have been needed for this time."""
     downscale_delay_s: float = Field(120.0, ge=0)
-    """Serve removes replicas after fewer replicas have been enough for this time."""
-    metrics_interval_s: float = Field(1.0, gt=0)
-    """The time between two counts of the ongoing requests."""
-    look_back_period_s: float = Field(5.0, gt=0)
-    """The time over which the counts are averaged. It must be longer than `metrics_interval_s`."""
+    """Serve removes replicas after fewer replicas have been enough for this time. With `min_replicas: 0`, it must be 10
+    or more: Serve averages the load over 5 s, and would start a replica for a request that has ended."""
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> "AutoscalingArgs":
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
-        if self.look_back_period_s <= self.metrics_interval_s:
-            raise ValueError("look_back_period_s must be longer than metrics_interval_s")
+        if self.min_replicas == 0 and self.downscale_delay_s < 10:
+            raise ValueError(
+                f"downscale_delay_s is {self.downscale_delay_s:g}; with min_replicas 0 it must be 10 or more"
+            )
         return self
 
 
 class ReplicaArgs(Settings):
     """The replicas of one deployment, and the Ray resources of each replica."""
 
-    num_replicas: PositiveInt = 1
+    num_replicas: Annotated[PositiveInt, LIVE] = 1
     """Number of replicas. Not allowed together with `autoscaling`."""
-    autoscaling: AutoscalingArgs | None = None
+    autoscaling: Annotated[AutoscalingArgs | None, LIVE] = None
     """Lets the number of replicas follow the load."""
     num_cpus: float = Field(0.5, ge=0)
     """CPUs that Ray reserves for a replica. Ray only counts them: it does not limit what a replica uses."""
@@ -70,8 +106,21 @@ class ReplicaArgs(Settings):
     """GPUs that Ray reserves for a replica. A fraction shares a GPU; 0 runs on the CPU."""
     resources: dict[str, float] = {}
     """Custom resources of the Ray cluster that Ray reserves for a replica."""
-    graceful_shutdown_s: float = Field(120.0, gt=0)
+    graceful_shutdown_s: Annotated[float, LIVE] = Field(120.0, gt=0)
     """The longest time that a stopping replica waits for its running streams to end."""
+    surge_percent: Annotated[int | None, LIVE] = Field(None, ge=0, le=100)
+    """New replicas that an update may start before it stops old ones, in percent of the replicas. `null` is 100 without
+    a GPU, and 0 with one, because a GPU rarely has room for a second replica. With 0, an update of a single replica is
+    an outage until the new replica is ready. With more, the cluster needs free resources for at least one more replica.
+    Until it has them, the update waits and the old replicas keep serving. To continue such an update without these
+    resources, set `surge_percent` to 0."""
+
+    @property
+    def most_surge_percent(self) -> int:
+        """The `surge_percent` that applies."""
+        if self.surge_percent is None:
+            return 0 if self.num_gpus else 100
+        return self.surge_percent
 
     @model_validator(mode="after")
     def _one_way_to_count_replicas(self) -> "ReplicaArgs":
@@ -116,7 +165,7 @@ class TalkerArgs(TorchReplicaArgs):
     """The attention kernel. `flash_attention_2` needs the extra `flash-attn`."""
     slots: PositiveInt = 8
     """Requests that one replica computes at the same time."""
-    max_waiting: int = Field(16, ge=0)
+    max_waiting: Annotated[int, LIVE] = Field(16, ge=0)
     """Requests that may wait for a slot. Further requests get 429."""
     positions: int = Field(8192, ge=64)
     """The highest sum of prompt rows and frames of one request. On a CPU, a slot uses memory only for positions that
@@ -151,7 +200,7 @@ class CodecEncoderArgs(TorchReplicaArgs):
     """Recordings that are encoded together in one batch."""
     hang_timeout_s: float = Field(60.0, gt=0)
     """The longest time for one batch. A replica that takes longer hangs. Its process ends, and Serve replaces it."""
-    max_waiting: PositiveInt = 64
+    max_waiting: Annotated[PositiveInt, LIVE] = 64
     """Recordings that one replica accepts at the same time. Further requests get 429."""
 
 
@@ -163,11 +212,11 @@ class VoiceStoreArgs(Settings):
     the extra `cloud`, or `pip install s3fs` or `gcsfs`."""
     cache_bytes: int = Field(64_000_000, ge=0)
     """Memory for voice prompts in each ingress replica."""
-    max_voices: PositiveInt = 1000
+    max_voices: Annotated[PositiveInt, LIVE] = 1000
     """The highest number of stored voices."""
-    max_consents: PositiveInt = 1000
+    max_consents: Annotated[PositiveInt, LIVE] = 1000
     """The highest number of recorded consents."""
-    aliases: dict[Annotated[str, StringConstraints(to_lower=True, min_length=1)], str] = {}
+    aliases: Annotated[dict[Annotated[str, StringConstraints(to_lower=True, min_length=1)], str], LIVE] = {}
     """Other names of voices, for example `{alloy: ryan}` for clients that send OpenAI's names. No voice can be stored
     under an alias."""
     timeout_s: float = Field(10.0, gt=0)
@@ -181,11 +230,11 @@ class VoiceStoreArgs(Settings):
 class ReferenceAudioArgs(Settings):
     """The reference recordings that callers send."""
 
-    max_bytes: PositiveInt = 12_000_000
+    max_bytes: Annotated[PositiveInt, LIVE] = 12_000_000
     """The largest recording. A minute of 48 kHz stereo WAV has 11.6 MB."""
-    allow_http_urls: bool = False
+    allow_http_urls: Annotated[bool, LIVE] = False
     """`true` also accepts `http:` URLs, not only `https:`. URLs are fetched from the public internet only."""
-    url_timeout_s: float = Field(10.0, gt=0)
+    url_timeout_s: Annotated[float, LIVE] = Field(10.0, gt=0)
     """The longest time for the download of a recording."""
     max_fetches: PositiveInt = 32
     """Downloads that one ingress replica runs at the same time. Further requests get 429."""
@@ -202,6 +251,9 @@ class ModelArgs(Settings):
     """The type of the model. Required for `embedded`; otherwise it must match the checkpoint's own type."""
     talker: TalkerArgs | None = None
     """Replaces the application's whole `talker` section for this model."""
+    start_wait_s: float | None = Field(None, gt=0)
+    """Allows the talker to have no replica while no client uses the model (`autoscaling.min_replicas: 0`). A request
+    for the model then waits this long for a replica to load. After this time it gets 503 `model_starting`."""
     utterance_characters: int = Field(
         default_factory=lambda given: 70 if given.get("checkpoint") == EMBEDDED else UTTERANCE_CHARACTERS, ge=60
     )
@@ -232,29 +284,29 @@ class IngressArgs(ReplicaArgs):
 
     num_cpus: float = Field(0.1, ge=0)
     """CPUs that Ray reserves for a replica of the ingress."""
-    max_input_characters: PositiveInt = 4096
+    max_input_characters: Annotated[PositiveInt, LIVE] = 4096
     """The longest live text (a text that is spoken while it is being written), and the longest text in any field except
     `input`."""
-    long_text: LongTextArgs = LongTextArgs()
+    long_text: Annotated[LongTextArgs, LIVE] = LongTextArgs()
     """Texts that are longer than one utterance of their model."""
-    max_body_bytes: PositiveInt = 17_000_000
+    max_body_bytes: Annotated[PositiveInt, LIVE] = 17_000_000
     """The largest request body. The default has room for a reference recording in base64."""
-    max_bytes_under_way: PositiveInt = 256_000_000
+    max_bytes_under_way: Annotated[PositiveInt, LIVE] = 256_000_000
     """The most bytes of request bodies that one ingress replica holds at the same time. Further requests get 429."""
-    max_audio_bytes_under_way: PositiveInt = 256_000_000
+    max_audio_bytes_under_way: Annotated[PositiveInt, LIVE] = 256_000_000
     """The most audio that one ingress replica holds. Beyond this limit, requests for whole files get 429, and streams
     are sent at the speed of playback."""
-    body_pause_s: float = Field(10.0, gt=0)
+    body_pause_s: Annotated[float, LIVE] = Field(10.0, gt=0)
     """The longest pause of a request body."""
-    body_timeout_s: float = Field(120.0, gt=0)
+    body_timeout_s: Annotated[float, LIVE] = Field(120.0, gt=0)
     """The longest time for a whole request body."""
-    max_candidates: PositiveInt = 4
+    max_candidates: Annotated[PositiveInt, LIVE] = 4
     """The highest number of candidates in one voice design request."""
-    batch_concurrency: PositiveInt = 8
+    batch_concurrency: Annotated[PositiveInt, LIVE] = 8
     """Items of one batch that are spoken at the same time."""
-    max_batch_audio_bytes: PositiveInt = 32_000_000
+    max_batch_audio_bytes: Annotated[PositiveInt, LIVE] = 32_000_000
     """The largest audio of one batch, all items together (11 minutes at 24 kHz)."""
-    live_text_timeout_s: float = Field(30.0, gt=0)
+    live_text_timeout_s: Annotated[float, LIVE] = Field(30.0, gt=0)
     """A live text may pause this long before its stream is closed."""
 
 
@@ -296,6 +348,23 @@ class AppArgs(Settings):
         if len(set(names)) != len(names):
             raise ValueError(f"models: names must differ, got {', '.join(names)}")
         return self
+
+    @model_validator(mode="after")
+    def _only_models_that_may_start_late_have_no_replica(self) -> "AppArgs":
+        sections: dict[str, ReplicaArgs] = {
+            "codec_decoder": self.codec_decoder,
+            "codec_encoder": self.codec_encoder,
+            "ingress": self.ingress,
+        }
+        sections |= {f"talker of {one.name}": self.talker_of(one) for one in self.models if one.start_wait_s is None}
+        for name, section in sections.items():
+            if section.autoscaling is not None and section.autoscaling.min_replicas == 0:
+                raise ValueError(f"{name}: min_replicas is 0, which needs start_wait_s of a model; set it to 1 or more")
+        return self
+
+    def talker_of(self, model: ModelArgs) -> TalkerArgs:
+        """Return the settings of the talker of `model`."""
+        return model.talker or self.talker
 
 
 def load_settings(path: Path) -> AppArgs:

@@ -1,7 +1,7 @@
 """Bodies of requests: read within limits of type, size and time, and parsed field by field."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, get_args
 
@@ -22,9 +22,9 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class BodyReader:
-    """Reads the bodies of one ingress replica."""
+    """Reads the bodies of one ingress replica. `args` returns the present settings."""
 
-    def __init__(self, args: IngressArgs) -> None:
+    def __init__(self, args: Callable[[], IngressArgs]) -> None:
         self._args = args
         self._bytes_under_way = 0  # of bodies that are being read or worked on
 
@@ -47,29 +47,29 @@ class BodyReader:
 
     async def _read(self, request: Request, body: bytearray) -> None:
         declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._args.max_body_bytes:
+        if declared.isdecimal() and int(declared) > self._args().max_body_bytes:
             raise self._too_large()
         stream = request.stream()
         try:
-            async with asyncio.timeout(self._args.body_timeout_s):
+            async with asyncio.timeout(self._args().body_timeout_s):
                 while (piece := await self._next_piece(stream)) is not None:
                     body += piece
                     self._bytes_under_way += len(piece)
-                    if len(body) > self._args.max_body_bytes:
+                    if len(body) > self._args().max_body_bytes:
                         raise self._too_large()
-                    if self._bytes_under_way > self._args.max_bytes_under_way:
+                    if self._bytes_under_way > self._args().max_bytes_under_way:
                         raise Overloaded("too many large requests are under way")
         except TimeoutError:
-            total_s, pause_s = self._args.body_timeout_s, self._args.body_pause_s
+            total_s, pause_s = self._args().body_timeout_s, self._args().body_pause_s
             message = f"the body took too long; it may take {total_s:g} s, with pauses of up to {pause_s:g} s"
             raise InvalidRequest(message, None, "body_timeout") from None
 
     async def _next_piece(self, stream: AsyncIterator[bytes]) -> bytes | None:
-        async with asyncio.timeout(self._args.body_pause_s):
+        async with asyncio.timeout(self._args().body_pause_s):
             return await anext(stream, None)
 
     def _too_large(self) -> InvalidRequest:
-        return InvalidRequest(f"the body is larger than {self._args.max_body_bytes} bytes", None, "body_too_large")
+        return InvalidRequest(f"the body is larger than {self._args().max_body_bytes} bytes", None, "body_too_large")
 
 
 def parse_body(kind: type[Body], body: bytes) -> Body:

@@ -53,6 +53,11 @@ class DecodeCost:
         return max(_LEAST_FRAMES, int((_BATCH_S - self.batch_s) / self.frame_s))
 
     @property
+    def streams_in_time(self) -> int:
+        """How many streams can be decoded in real time. At least 1."""
+        return max(1, int((_SHARE * FRAME_S - self.batch_s) / self.frame_s))
+
+    @property
     def allows_two_streams(self) -> bool:
         """Whether two streams can be decoded in real time."""
         return self.of_batch(2) <= _SHARE * FRAME_S

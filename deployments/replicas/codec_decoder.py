@@ -19,13 +19,15 @@ import torch
 from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
-from deployments.replicas.checkpoints import checkpoint_of
+from deployments.errors import Unavailable
+from deployments.replicas.checkpoints import card_of, checkpoint_of
 from deployments.replicas.health import Health
 from deployments.replicas.metrics import StreamMetrics
 from deployments.replicas.stream_decoder import Stream, StreamDecoder
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
 from deployments.settings import CodecDecoderArgs, ModelArgs
 from deployments.wire.heartbeat import Heartbeat, replica_name, with_heartbeats
+from deployments.wire.load import Load
 from deployments.wire.messages import AudioChunk, FrameChunk, ModelCard
 from deployments.wire.start_states import report_start
 from deployments.wire.streams import open_frames
@@ -36,6 +38,9 @@ from qwen_tts.engine.playback import Playback
 from qwen_tts.request import ClonedVoice, SpeechRequest
 
 log = logging.getLogger("ray.serve")
+
+_FILES = ["config.json", "generation_config.json", f"{CODEC_DIRECTORY}/*"]  # of a checkpoint
+_STARTING_RETRY_S = 5.0
 
 
 class CodecDecoderDeployment:
@@ -51,13 +56,16 @@ class CodecDecoderDeployment:
         report_start("loading the weights")
         self._talkers = talkers
         self._name = replica_name()
+        self._start_wait_s = {model.name: model.start_wait_s for model in models if model.start_wait_s is not None}
+        self._cards: list[ModelCard] = []
         self._metrics = StreamMetrics()
         self._decoders: dict[str, StreamDecoder] = {}
         self._health = Health()
         by_content: dict[str, StreamDecoder] = {}
         for model in models:
-            checkpoint = checkpoint_of(model)
-            codec = resolve_checkpoint(checkpoint, [f"{CODEC_DIRECTORY}/*"]) / CODEC_DIRECTORY
+            directory = resolve_checkpoint(checkpoint_of(model), _FILES)
+            self._cards.append(card_of(model, directory))
+            codec = directory / CODEC_DIRECTORY
             content = _digest(codec)
             if content not in by_content:
                 by_content[content] = in_own_thread(partial(_load, codec, device, args, self._health, self._note_slots))
@@ -67,8 +75,22 @@ class CodecDecoderDeployment:
         log.info("codec decoder ready: %d codec(s) on %s in %s", len(by_content), device, args.dtype)
 
     async def describe(self) -> list[ModelCard]:
-        """Return the cards of all models in the order of the settings, as soon as every talker has loaded."""
-        return list(await asyncio.gather(*(talker.describe.remote() for talker in self._talkers.values())))
+        """Return the cards of all models in the order of the settings, as soon as every talker has loaded.
+
+        A call would start a replica of a talker that has none, so such talkers are not called.
+        """
+        called = [talker for model, talker in self._talkers.items() if model not in self._start_wait_s]
+        await asyncio.gather(*(talker.ready.remote() for talker in called))
+        return self._cards
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return the load of this replica. Serve calls this periodically if the deployment scales with its load."""
+        decoders = set(self._decoders.values())
+        return Load(
+            capacity=sum(decoder.capacity for decoder in decoders),
+            running=sum(decoder.slots_in_use for decoder in decoders),
+            waiting=sum(decoder.waiting for decoder in decoders),
+        ).stats()
 
     def check_health(self) -> None:
         """Raise EngineStopped if Serve must replace this replica. Serve calls this periodically."""
@@ -101,6 +123,7 @@ class CodecDecoderDeployment:
     ) -> AsyncGenerator[AudioChunk]:
         """Yield the audio. The talker is called only when the stream has its slot of the decoder, so a request that
         waits or is refused here uses nothing of the talker."""
+        await self._started(model)
         continues = request.ahead_s > 0 or frames is not None
         playback = Playback(requested=time.monotonic(), ahead=request.ahead_s, continues=continues)
         lost = partial(self._metrics.resumed, model)
@@ -114,6 +137,19 @@ class CodecDecoderDeployment:
                 yield observe(await _audio(stream, first))
                 async for chunk in chunks:
                     yield observe(await _audio(stream, chunk))
+
+    async def _started(self, model: str) -> None:
+        """Wait until a talker of `model` runs, if the model may have none. Raises Unavailable `model_starting`."""
+        if (most_s := self._start_wait_s.get(model)) is None:
+            return
+        ready = self._talkers[model].ready.remote()
+        try:
+            async with asyncio.timeout(most_s):
+                await ready
+        except TimeoutError:
+            ready.cancel()  # type: ignore[no-untyped-call]
+            message = f"model {model} is starting, because it had not been used; send the request again later"
+            raise Unavailable(message, "model_starting", _STARTING_RETRY_S) from None
 
     def _note_slots(self) -> None:
         decoders = set(self._decoders.values())

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,8 @@ from deployments.replicas.checkpoints import checkpoint_of
 from deployments.replicas.health import Health
 from deployments.replicas.metrics import EncoderMetrics
 from deployments.replicas.torch_process import adopt_threads, in_own_thread, prepare_torch
-from deployments.settings import CodecEncoderArgs, ModelArgs
+from deployments.settings import CodecEncoderArgs, ModelArgs, faulty_settings_logged
+from deployments.wire.load import Load
 from deployments.wire.start_states import report_start
 from qwen_tts.audio import Clip, decode_audio
 from qwen_tts.checkpoint import resolve_checkpoint
@@ -51,10 +52,21 @@ class CodecEncoderDeployment:
         self._health = Health()
         self._batcher = Batcher(self._encode, thread, first_come(args.max_batch), self._health, self._probe)
         self._metrics = EncoderMetrics()
+        self._args = args
         self._max_waiting = args.max_waiting
         self._under_way = 0
         self._health.watchdog.start(args.hang_timeout_s)
         log.info("codec encoder ready: %s on %s", ", ".join(self._encoders) or "no model clones", device)
+
+    def reconfigure(self, settings: Mapping[str, Mapping[str, object]]) -> None:
+        """Accept changed live settings, by section. Serve calls this at the start, and after each change."""
+        with faulty_settings_logged():
+            self._max_waiting = self._args.changed(settings.get("codec_encoder", {})).max_waiting
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return the load of this replica. Serve calls this periodically if the deployment scales with its load."""
+        running = min(self._under_way, self._args.max_batch)
+        return Load(self._args.max_batch, running, self._under_way - running).stats()
 
     async def describe(self) -> dict[str, str]:
         """Return the fingerprint of every Base model's voice space, by the model's name."""

@@ -109,6 +109,11 @@ class StreamDecoder:
         return self._admission.in_use
 
     @property
+    def capacity(self) -> int:
+        """The number of streams that this decoder can decode in time, by what decoding costs now."""
+        return min(self._state.slots, self._admission.cost.streams_in_time)
+
+    @property
     def waiting(self) -> int:
         """Streams that wait for a slot."""
         return self._admission.waiting

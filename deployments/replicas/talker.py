@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -17,12 +17,14 @@ from deployments.replicas.engine_thread import EngineThread
 from deployments.replicas.health import Health
 from deployments.replicas.metrics import EngineMetrics
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
-from deployments.settings import ModelArgs, TalkerArgs
+from deployments.settings import ModelArgs, TalkerArgs, faulty_settings_logged
 from deployments.wire.heartbeat import Heartbeat, replica_name, with_heartbeats
-from deployments.wire.messages import FrameChunk, ModelCard
+from deployments.wire.load import Load
+from deployments.wire.messages import FrameChunk
 from deployments.wire.start_states import report_start
 from deployments.wire.text_inbox import InboxText
 from qwen_tts.checkpoint import DTYPES
+from qwen_tts.config import ModelConfig
 from qwen_tts.engine.choose_passes import can_compile
 from qwen_tts.engine.engine import Engine, LoadedModel, load_engine
 from qwen_tts.engine.pace import FRAME_S
@@ -48,8 +50,9 @@ class TalkerDeployment:
         _log_library()
         report_start("loading the weights")
         loaded, compiled = _load(model, args, device)
-        self._card = _card(model, loaded)
         self._name = replica_name()
+        self._args = args
+        _check_type(model, loaded.engine.config)
         report_start("warming up")
         _start_pace(loaded.engine, model, args)
         self._health = Health()
@@ -59,8 +62,13 @@ class TalkerDeployment:
         how = f"{args.dtype}{', compiled' if compiled else ''}"
         log.info("talker of %s ready: %s slots on %s in %s", model.name, args.slots, device, how)
 
-    async def describe(self) -> ModelCard:
-        return self._card
+    def reconfigure(self, settings: Mapping[str, Mapping[str, object]]) -> None:
+        """Accept changed live settings, by section. Serve calls this at the start, and after each change."""
+        with faulty_settings_logged():
+            self._engine.engine.limit_waiting(self._args.changed(settings.get("talker", {})).max_waiting)
+
+    async def ready(self) -> None:
+        """Return when the model has loaded, because Serve calls no replica before that."""
 
     async def has_room(self) -> bool:
         """Return whether half of this replica is idle, so that it may compute what no listener waits for yet."""
@@ -79,6 +87,11 @@ class TalkerDeployment:
         async with aclosing(with_heartbeats(chunks, self._name)) as beating:
             async for chunk in beating:
                 yield chunk
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return the load of this replica. Serve calls this periodically if the deployment scales with its load."""
+        engine = self._engine.engine
+        return Load(engine.capacity, engine.running, engine.waiting, engine.least_headroom_s).stats()
 
     def check_health(self) -> None:
         """Raise EngineStopped if Serve must replace this replica. Serve calls this periodically."""
@@ -120,22 +133,12 @@ def _load(model: ModelArgs, args: TalkerArgs, device: torch.device) -> tuple[Loa
         return in_own_thread(partial(load, compiled=False)), False
 
 
-def _card(model: ModelArgs, loaded: LoadedModel) -> ModelCard:
-    """Raises ConfigError for a model of another type than the settings say."""
-    config = loaded.engine.config
+def _check_type(model: ModelArgs, config: ModelConfig) -> None:
+    """Raise ConfigError for a model of another type than the settings say."""
     if model.type not in (None, config.tts_model_type):
         raise ConfigError(
             f"model {model.name} is of type {config.tts_model_type!r}, but its settings say {model.type!r}"
         )
-    return ModelCard(
-        name=model.name,
-        model_type=config.tts_model_type,
-        speakers=config.speakers,
-        languages=config.languages,
-        defaults=loaded.defaults,
-        sample_rate_hz=loaded.codec_config.output_sample_rate,
-        utterance_characters=model.utterance_characters,
-    )
 
 
 def _start_pace(engine: Engine, model: ModelArgs, args: TalkerArgs) -> None:

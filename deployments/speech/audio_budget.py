@@ -20,7 +20,8 @@ class AudioBudget:
     """A budget of `most_bytes` for all answers together. It is used on one event loop."""
 
     def __init__(self, most_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
+        self.shares = 0  # answers under way
         self._clock = clock
         self._held_bytes = 0
 
@@ -28,10 +29,13 @@ class AudioBudget:
     def share(self) -> Iterator["BudgetShare"]:
         """Yield the share of one answer. The share is given back when the context ends."""
         share = BudgetShare(self, self._clock)
+        self.shares += 1
         try:
             yield share
         finally:
             share.hold(0)
+            self.shares -= 1
+            assert self.shares >= 0, "more answers ended than began"
 
     def change(self, by_bytes: int) -> None:
         self._held_bytes += by_bytes
@@ -39,7 +43,7 @@ class AudioBudget:
 
     @property
     def exceeded(self) -> bool:
-        return self._held_bytes > self._most_bytes
+        return self._held_bytes > self.most_bytes
 
 
 class BudgetShare:

@@ -123,7 +123,7 @@ class SpeechEncoding:
     def __init__(self, most_bytes: int) -> None:
         """`most_bytes` of audio may be held for all callers together."""
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="audio-encoder")
-        self._budget = AudioBudget(most_bytes)
+        self.budget = AudioBudget(most_bytes)
 
     @asynccontextmanager
     async def open(
@@ -138,7 +138,7 @@ class SpeechEncoding:
 
         Leaving the context stops the speech and frees the encoder. The iteration raises what the speech raises.
         """
-        with closing(output.encoder(whole=whole)) as encoder, self._budget.share() as share:
+        with closing(output.encoder(whole=whole)) as encoder, self.budget.share() as share:
 
             async def account(chunk: AudioChunk, piece: bytes) -> None:
                 if room is not None:

@@ -37,7 +37,7 @@ class SpeechOpener:
         self._decoder = decoder
         self._library = library
         self._models = models
-        self._args = args
+        self.args = args
 
     @asynccontextmanager
     async def open(self, request: SpeechRequest, card: ModelCard) -> AsyncIterator[AsyncIterator[AudioChunk]]:
@@ -55,7 +55,7 @@ class SpeechOpener:
             pieces,
             several.open,
             several.has_room,
-            self._args,
+            self.args,
             sample_rate_hz=card.sample_rate_hz,
             max_frames=request.max_frames,
         )

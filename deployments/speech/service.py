@@ -60,6 +60,7 @@ class SpeechService:
         reference_audio: ReferenceAudioArgs,
     ) -> None:
         self.args = args
+        self._given = args, voices, reference_audio
         self.started_s = int(time.time())
         self.limits = TextLimits(args)
         self._decoder = decoder
@@ -72,6 +73,27 @@ class SpeechService:
         self._opener = SpeechOpener(decoder, self.library, self.models, args.long_text)
         self._encoding = SpeechEncoding(args.max_audio_bytes_under_way)
         self._inbox = inbox
+
+    def reconfigure(self, live: Mapping[str, Mapping[str, object]]) -> None:
+        """Accept live settings of `ingress`, `voices` and `reference_audio`. They apply to later requests.
+
+        A setting that is missing has the value that the constructor received. Raises ValueError before any change.
+        """
+        args, voices, reference_audio = self._given
+        args = args.changed(live.get("ingress", {}))
+        voices = voices.changed(live.get("voices", {}))
+        reference_audio = reference_audio.changed(live.get("reference_audio", {}))
+        self.args = args
+        self.limits = TextLimits(self.args)
+        self.consents.limit = voices.max_consents
+        self.library.reconfigure(voices, reference_audio)
+        self._opener.args = self.args.long_text
+        self._encoding.budget.most_bytes = self.args.max_audio_bytes_under_way
+
+    @property
+    def answers_under_way(self) -> int:
+        """The number of answers that are being encoded and sent."""
+        return self._encoding.budget.shares
 
     async def resolve(
         self, caller: Caller, fields: SpeechFields, sent_as: Mapping[str, str] | None = None

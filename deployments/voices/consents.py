@@ -38,12 +38,12 @@ class ConsentStore:
 
     def __init__(self, url: str, *, limit: int) -> None:
         self._consents = TimedRecords(SharedFiles(url), what="consent", prefix=CONSENT_PREFIX, blob_kind="audio")
-        self._limit = limit
+        self.limit = limit
 
     def add(self, caller: Caller, name: str, language: str, audio: bytes, mime_type: str) -> ConsentRecord:
         """Store a consent. Raises Full."""
-        if len(self._consents.ids()) >= self._limit:
-            raise Full("consent", self._limit)
+        if len(self._consents.ids()) >= self.limit:
+            raise Full("consent", self.limit)
         created_at = int(time.time())
         consent_id = self._consents.new_id(created_at)
         record = ConsentRecord(consent_id, name, language, created_at, mime_type, len(audio), caller.name)

@@ -42,18 +42,23 @@ class VoiceLibrary:
         self._models = models
         self.storage = StorageThreads(voices.timeout_s)
         self._store = VoiceStore(voices.url, cache_bytes=voices.cache_bytes, max_voices=voices.max_voices)
+        # Separate threads, so that a slow host delays no other work.
+        self._fetchers = ThreadPoolExecutor(reference_audio.max_fetches, thread_name_prefix="fetch")
+        self._max_fetches = reference_audio.max_fetches
+        self._fetches = 0
+        self.reconfigure(voices, reference_audio)
+        self._encoded = OnceEach[tuple[str, str], EncodedReference](_REFERENCES_REMEMBERED)
+        self._fingerprints: dict[str, str] = {}
+
+    def reconfigure(self, voices: VoiceStoreArgs, reference_audio: ReferenceAudioArgs) -> None:
+        """Accept changed live settings. They apply to later requests."""
+        self.aliases = voices.aliases
+        self._store.max_voices = voices.max_voices
         self._limits = FetchLimits(
             max_bytes=reference_audio.max_bytes,
             timeout_s=reference_audio.url_timeout_s,
             allow_http=reference_audio.allow_http_urls,
         )
-        # Separate threads, so that a slow host delays no other work.
-        self._fetchers = ThreadPoolExecutor(reference_audio.max_fetches, thread_name_prefix="fetch")
-        self._max_fetches = reference_audio.max_fetches
-        self._fetches = 0
-        self.aliases = voices.aliases
-        self._encoded = OnceEach[tuple[str, str], EncodedReference](_REFERENCES_REMEMBERED)
-        self._fingerprints: dict[str, str] = {}
 
     @property
     def max_audio_bytes(self) -> int:

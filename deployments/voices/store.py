@@ -41,7 +41,7 @@ class VoiceStore:
 
     def __init__(self, url: str, *, cache_bytes: int, max_voices: int = 1000) -> None:
         self._files = SharedFiles(url)
-        self._max_voices = max_voices
+        self.max_voices = max_voices
         self._prompts = RecentlyUsed[bytes](cache_bytes)
         self._next_sweep = 0.0  # monotonic seconds
 
@@ -191,8 +191,8 @@ class VoiceStore:
             existing = None
         if existing is not None and not (overwrite and caller.sees(existing.owner)):
             raise Exists(name)
-        if existing is None and len(self._keys()) >= self._max_voices:
-            raise Full("voice", self._max_voices)
+        if existing is None and len(self._keys()) >= self.max_voices:
+            raise Full("voice", self.max_voices)
 
     def _publish(self, record: VoiceRecord, overwrite: bool) -> None:
         """Write the record, which makes the voice visible. If that fails, remove the content. Raises Exists."""

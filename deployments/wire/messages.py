@@ -74,7 +74,7 @@ class AudioChunk:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The facts about a loaded model that the ingress needs."""
+    """The facts about a model that the ingress needs."""
 
     name: str
     model_type: ModelType

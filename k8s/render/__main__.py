@@ -1,4 +1,5 @@
-"""`make manifests`: values.schema.json and docs/settings.md from the settings, and k8s/ from the chart.
+"""`make manifests`: values.schema.json, files/live-settings.yaml and docs/settings.md from the settings, and k8s/ from
+the chart.
 
 `python -m k8s.render` writes and names the files that differ. With `--check` it writes nothing, and fails if a file
 differs.
@@ -10,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from k8s.render.binaries import find_program
+from k8s.render.live_settings import live_settings_text
 from k8s.render.schema import values_schema_text
 from k8s.render.settings_page import settings_page
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "qwen-tts"
 SCHEMA = CHART / "values.schema.json"
+LIVE_SETTINGS = CHART / "files" / "live-settings.yaml"
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 CACHE = ROOT / ".cache" / "programs"
 
@@ -75,8 +78,9 @@ def main() -> None:
 
 
 def _files() -> Iterator[tuple[Path, str]]:
-    """Yield the schema first, because helm checks the rendered values against it."""
+    """Yield first what helm reads to render the other files."""
     yield SCHEMA, values_schema_text()
+    yield LIVE_SETTINGS, live_settings_text()
     yield SETTINGS_PAGE, settings_page()
     yield from plain_manifests()
 

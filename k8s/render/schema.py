@@ -9,8 +9,8 @@ JsonObject = dict[str, object]
 
 # Settings that the chart derives from longestStreamSeconds and apiKeys, so values.yaml cannot set them.
 DERIVED = ("graceful_shutdown_s", "api_keys")
-# Left out of the schema: values.yaml and settings.py contain the descriptions and defaults.
-_LEFT_OUT = ("title", "description", "default")
+# Left out of the schema: values.yaml and settings.py contain the descriptions, the defaults and the marks.
+_LEFT_OUT = ("title", "description", "default", "live")
 
 
 def values_schema() -> JsonObject:

@@ -31,7 +31,15 @@ config file whose `import_path` is `deployments.app:build_app`. The values under
 [Helm chart](../helm/qwen-tts/README.md) are the same keys. The chart itself sets `graceful_shutdown_s` and `api_keys`.
 A misspelt key is an error.
 
-Keys that end in `_s` are seconds, and keys that end in `_bytes` are bytes."""
+Keys that end in `_s` are seconds, and keys that end in `_bytes` are bytes.
+
+Running replicas accept a change of a **live** setting, with all keys inside it. A change of any other setting starts
+new replicas of all deployments. Serve compares `args` as a whole, so live settings that are to change in place belong
+in the `deployments` of the Serve config file, not in its `args`. The Helm chart separates them;
+[k8s/l4-one-model.yaml](../k8s/l4-one-model.yaml) is an example. The entry of a deployment there has the keys
+`num_replicas`, `autoscaling_config` (`autoscaling`), `graceful_shutdown_timeout_s` (`graceful_shutdown_s`),
+`max_surge_percent` (`surge_percent`), and `user_config` with the other live settings by section. `serve run` replaces
+all replicas, whatever has changed."""
 
 # Heading -> class. The replica settings are common to four sections and have one table.
 _SECTIONS: Mapping[str, type[Settings]] = {
@@ -49,7 +57,7 @@ _SECTIONS: Mapping[str, type[Settings]] = {
     "autoscaling": AutoscalingArgs,
 }
 _HEADINGS = {kind.__name__: heading for heading, kind in _SECTIONS.items()}
-_HEADS = ("key", "type", "default", "meaning")
+_HEADS = ("key", "type", "default", "live", "meaning")
 
 
 def settings_page() -> str:
@@ -73,7 +81,8 @@ def _section(heading: str, kind: type[Settings]) -> str:
 def _row(key: str, schema: JsonObject, required: bool) -> tuple[str, ...]:
     assert "description" in schema, f"{key} has no string below it in deployments/settings.py"
     default = "required" if required else _default(schema)
-    return f"`{key}`", _type(schema), default, _one_line(schema["description"])
+    live = "yes" if schema.get("live") else ""
+    return f"`{key}`", _type(schema), default, live, _one_line(schema["description"])
 
 
 def _default(schema: JsonObject) -> str:

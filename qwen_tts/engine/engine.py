@@ -217,9 +217,26 @@ class Engine:
         return len(self._scheduler.waiting)
 
     @property
+    def capacity(self) -> int:
+        """The number of streams that can run in time, by the steps that have been seen."""
+        with self._lock:
+            return self._scheduler.capacity
+
+    @property
+    def least_headroom_s(self) -> float | None:
+        """The least audio that a listener of a running stream has in hand. None if no listener plays."""
+        with self._lock:
+            return self._scheduler.least_headroom_s
+
+    @property
     def half_idle(self) -> bool:
         with self._lock:
             return self._scheduler.half_idle
+
+    def limit_waiting(self, most: int) -> None:
+        """From now on refuse a request if `most` requests are waiting. Requests that wait already stay."""
+        with self._lock:
+            self._scheduler.max_waiting = most
 
 
 def _check_length(request: SpeechRequest, most: int) -> None:

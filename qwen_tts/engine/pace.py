@@ -52,6 +52,18 @@ class Pace:
         growth = max(((now - s) / (rows - 1 - n) for n, (s, _) in self._steps.items() if n < rows - 1), default=0.0)
         return _verdict(now + max(0.0, growth) <= LIMIT_S)
 
+    def most_in_time(self, most: int) -> int:
+        """Return how many streams, from 1 to `most`, a step can make in time, by the steps that have been seen."""
+        seen = {rows: step for rows in self._steps if (step := self._step(rows)) is not None}
+        late = min((rows for rows, step in seen.items() if step > LIMIT_S), default=most + 1)
+        in_time = {rows: step for rows, step in seen.items() if rows < late}
+        if len(in_time) > 1:
+            low, high = min(in_time), max(in_time)
+            growth = (in_time[high] - in_time[low]) / (high - low)
+            if growth > 0:
+                late = min(late, high + 1 + int((LIMIT_S - in_time[high]) / growth))
+        return max(1, min(most, late - 1))
+
     def is_easy(self, rows: int) -> bool:
         """Whether a step of `rows` takes at most half of the limit."""
         return (self._step(rows) or 0.0) <= LIMIT_S / 2

@@ -97,6 +97,18 @@ class Scheduler:
         return len(self._free)
 
     @property
+    def capacity(self) -> int:
+        """The number of streams that can run in time, by the steps that have been seen."""
+        return self.slots if self.pace is None else self.pace.most_in_time(self.slots)
+
+    @property
+    def least_headroom_s(self) -> float | None:
+        """The least audio that a listener of a running stream has in hand. None if no listener plays."""
+        now = self.clock()
+        playing = (s.playback for s in self.running if s.playback.first_sent is not None and not s.paused)
+        return min((playback.headroom(now) for playback in playing), default=None)
+
+    @property
     def half_idle(self) -> bool:
         """Whether half of the slots, and half of the time of a step, would be left after one stream more."""
         if self.waiting:

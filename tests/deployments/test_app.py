@@ -6,6 +6,7 @@ from ray.serve.config import AutoscalingConfig
 
 from deployments.app import build_app
 from deployments.settings import AppArgs
+from deployments.wire.load import replicas_needed
 
 
 def deployments(settings: dict[str, object]) -> dict[str, serve.Deployment]:
@@ -70,7 +71,7 @@ def test_resources_and_fractions_of_a_gpu_pass_through() -> None:
 
 @pytest.mark.parametrize("section", ["talker", "codec_decoder", "codec_encoder", "ingress"])
 def test_every_deployment_can_follow_its_load(section: str) -> None:
-    scaling = {"min_replicas": 2, "max_replicas": 5, "target_ongoing_requests": 3, "upscale_delay_s": 1.5}
+    scaling = {"min_replicas": 2, "max_replicas": 5, "upscale_delay_s": 1.5}
     models = [{"name": "m", "type": "base"}]
     found = deployments({"models": models, section: {"autoscaling": scaling | {"downscale_delay_s": 9}}})
     name = {"talker": "talker-m"}.get(section, section.replace("_", "-"))
@@ -80,5 +81,36 @@ def test_every_deployment_can_follow_its_load(section: str) -> None:
             assert config is None
             continue
         assert isinstance(config, AutoscalingConfig)
-        assert (config.min_replicas, config.max_replicas, config.target_ongoing_requests) == (2, 5, 3)
+        assert (config.min_replicas, config.max_replicas) == (2, 5)
+        assert config.policy.get_policy().__name__ == replicas_needed.__name__
         assert (config.upscale_delay_s, config.downscale_delay_s) == (1.5, 9)
+
+
+def test_an_update_starts_new_replicas_first_where_there_is_room() -> None:
+    found = deployments(
+        {
+            "models": [{"name": "m", "type": "custom_voice"}],
+            "talker": {"num_gpus": 0.5},
+            "codec_decoder": {"num_gpus": 0.5, "surge_percent": 50},
+            "ingress": {"surge_percent": 0},
+        }
+    )
+    surge = {name: deployment._deployment_config.max_surge_percent for name, deployment in found.items()}
+    assert surge == {"talker-m": 0, "codec-decoder": 50, "ingress": 0}
+    assert deployments({})["codec-decoder"]._deployment_config.max_surge_percent == 100
+
+
+def test_live_settings_are_the_user_config_of_their_deployment() -> None:
+    settings: dict[str, object] = {
+        "models": [{"name": "a", "type": "base"}, {"name": "b", "type": "base", "talker": {"max_waiting": 2}}],
+        "talker": {"max_waiting": 1},
+        "codec_encoder": {"max_waiting": 3},
+        "voices": {"aliases": {"alloy": "ryan"}},
+    }
+    found = {name: deployment.user_config for name, deployment in deployments(settings).items()}
+    assert found["talker-a"] == {"talker": {"max_waiting": 1}}
+    assert found["talker-b"] == {"talker": {"max_waiting": 2}}
+    assert found["codec-encoder"] == {"codec_encoder": {"max_waiting": 3}}
+    assert found["codec-decoder"] is None
+    assert found["ingress"]["voices"]["aliases"] == {"alloy": "ryan"}
+    assert found["ingress"].keys() == {"ingress", "voices", "reference_audio"}

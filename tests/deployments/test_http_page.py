@@ -12,8 +12,14 @@ from tests.documents import read_page
 PAGE = read_page("docs/http.md")
 # Codes of errors that are not the caller's mistakes.
 _OF_THE_SERVER = {
-    "rate_limit_exceeded", "request_failed", "replica_failed", "internal_error", "not_ready", "storage_timeout",
-}  # fmt: skip
+    "rate_limit_exceeded",
+    "replica_failed",
+    "request_failed",
+    "internal_error",
+    "not_ready",
+    "model_starting",
+    "storage_timeout",
+}
 
 
 def test_every_field_of_a_speech_request_has_a_row() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from deployments.settings import AppArgs, ModelArgs, TalkerArgs, describe_faults, load_settings
+from deployments.settings import AppArgs, ModelArgs, TalkerArgs, describe_faults, faulty_settings_logged, load_settings
 
 
 def faults(settings: object) -> str:
@@ -46,12 +46,47 @@ def test_misspelt_key_is_named(settings: object, where: str) -> None:
         ({"models": [{"name": "a", "type": "basic"}]}, "models.0.type"),
         ({"models": [{"name": "a"}]}, "models.0"),
         ({"talker": {"autoscaling": {"max_replicas": 1, "min_replicas": 2}}}, "talker.autoscaling"),
+        (
+            {"talker": {"autoscaling": {"max_replicas": 1, "min_replicas": 0, "downscale_delay_s": 9}}},
+            "talker.autoscaling",
+        ),
         ({"talker": {"autoscaling": {"max_replicas": 2}, "num_replicas": 2}}, "talker"),
+        ({"talker": {"surge_percent": 101}}, "talker.surge_percent"),
         ({"voices": {"cache_bytes": -1}}, "voices.cache_bytes"),
     ],
 )
 def test_impossible_value_is_refused_by_its_key(settings: object, where: str) -> None:
     assert faults(settings).startswith(f"{where}: ")
+
+
+@pytest.mark.parametrize("section", ["talker", "codec_decoder", "codec_encoder", "ingress"])
+def test_only_talkers_of_models_that_say_so_may_have_no_replica(section: str) -> None:
+    none = {section: {"autoscaling": {"min_replicas": 0, "max_replicas": 1}}}
+    assert "start_wait_s" in faults(none)
+    models: list[dict[str, object]] = [
+        {"name": "a", "type": "base", "start_wait_s": 20},
+        {"name": "b", "type": "base"},
+    ]
+    assert "start_wait_s" in faults({"models": models, **none})
+    if section == "talker":
+        AppArgs.model_validate({"models": models[:1], **none})
+        AppArgs.model_validate({"models": [models[0], {**models[1], "talker": {}}], **none})
+
+
+def test_only_live_settings_can_change() -> None:
+    args = TalkerArgs(slots=3, max_waiting=4)
+    assert args.live_values() == {"max_waiting": 4}
+    assert args.changed({"max_waiting": 9}) == TalkerArgs(slots=3, max_waiting=9)
+    with pytest.raises(ValueError, match="slots: not a live setting"):
+        args.changed({"slots": 9})
+    with pytest.raises(ValidationError):
+        args.changed({"max_waiting": -1})
+
+
+def test_a_fault_of_live_settings_is_logged_and_ends_no_replica(caplog: pytest.LogCaptureFixture) -> None:
+    with faulty_settings_logged():
+        TalkerArgs().changed({"max_wait": 1})
+    assert "max_wait: not a live setting" in caplog.text
 
 
 def test_every_fault_has_a_line() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from k8s.render.__main__ import helm_template
+from deployments.settings import AppArgs
+from k8s.render.__main__ import CHART, helm_template, preset
 
 Object = dict[str, object]
 
@@ -120,3 +121,33 @@ def serve_config(objects: tuple[Object, ...]) -> Object:
     loaded = yaml.safe_load(str(at(ray_service(objects), "spec", "serveConfigV2")))
     assert isinstance(loaded, dict)
     return loaded
+
+
+def app_settings(combination: Combination) -> AppArgs:
+    """Return the settings of the application: those of the values, and those that the chart derives."""
+    files = [CHART / "values.yaml", *(preset(name) for name in combination.presets)]
+    values: Object = {}
+    for file in files:
+        values = _merged(values, yaml.safe_load(file.read_text(encoding="utf-8")))
+    values |= yaml.safe_load(combination.options)
+    app = mapping(values, "app")
+    grace = {"graceful_shutdown_s": values["longestStreamSeconds"]}
+    derived: Object = dict.fromkeys(("talker", "codec_decoder", "codec_encoder", "ingress"), grace)
+    if secret := at(values, "apiKeys", "secretName") if "secretName" in mapping(values, "apiKeys") else None:
+        assert secret
+        derived["api_keys"] = {"file": f"/etc/qwen-tts/{mapping(values, 'apiKeys').get('key', 'api-keys.yaml')}"}
+    if at(values, "voices", "claim", "enabled"):
+        derived["voices"] = {"url": "/voices"}
+    models = [
+        {**model, "talker": {**mapping(model, "talker"), **grace}} if "talker" in model else model
+        for model in (items(app, "models") if "models" in app else [])
+    ]
+    return AppArgs.model_validate(_merged(_merged(app, derived), {"models": models} if models else {}))
+
+
+def _merged(first: Object, second: Object) -> Object:
+    merged = dict(first)
+    for key, value in second.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

@@ -12,7 +12,7 @@ import pytest
 from deployments.settings import AppArgs, ReplicaArgs
 from k8s.render.__main__ import CHART
 from k8s.render.memory import GPU_BYTES, decoder_memory, table, talker_memory
-from tests.k8s.charts import HARDWARE, Combination, items, mapping, ray_service, render, serve_config
+from tests.k8s.charts import HARDWARE, Combination, app_settings, items, mapping, ray_service, render
 from tests.qwen_tts.released_tensors import model_tensors
 
 GPUS = HARDWARE[1:]
@@ -22,11 +22,6 @@ THREE_FAMILIES = [Combination((gpu, "three-families")) for gpu in GPUS]
 Amounts = dict[str, float]
 
 
-def settings(combination: Combination, helm: Path) -> AppArgs:
-    (application,) = items(serve_config(render(combination, helm)), "applications")
-    return AppArgs.model_validate(application["args"])
-
-
 def replicas(args: AppArgs, *, most: bool) -> list[Amounts]:
     """Return the requests of every replica, with the smallest or the largest number of replicas."""
 
@@ -34,11 +29,18 @@ def replicas(args: AppArgs, *, most: bool) -> list[Amounts]:
         scaling = section.autoscaling
         count = section.num_replicas if scaling is None else scaling.max_replicas if most else scaling.min_replicas
         for _ in range(count):
-            yield {"CPU": section.num_cpus, "GPU": section.num_gpus, **section.resources}
+            yield amounts(section)
 
-    sections = [args.codec_decoder, args.codec_encoder, args.ingress]
-    sections += [model.talker or args.talker for model in args.models]
-    return [amounts for section in sections for amounts in of(section)]
+    return [one for section in sections(args) for one in of(section)]
+
+
+def sections(args: AppArgs) -> list[ReplicaArgs]:
+    talkers = [args.talker_of(model) for model in args.models]
+    return [args.codec_decoder, args.codec_encoder, args.ingress, *talkers]
+
+
+def amounts(section: ReplicaArgs) -> Amounts:
+    return {"CPU": section.num_cpus, "GPU": section.num_gpus, **section.resources}
 
 
 def nodes(combination: Combination, helm: Path) -> list[Amounts]:
@@ -68,12 +70,22 @@ def place(wanted: list[Amounts], offered: list[Amounts]) -> None:
 
 @pytest.mark.parametrize("combination", ONE_MODEL, ids=str)
 def test_all_replicas_of_one_model_find_pods(helm: Path, combination: Combination) -> None:
-    place(replicas(settings(combination, helm), most=True), nodes(combination, helm))
+    place(replicas(app_settings(combination), most=True), nodes(combination, helm))
 
 
 @pytest.mark.parametrize("combination", THREE_FAMILIES, ids=str)
 def test_three_families_find_pods(helm: Path, combination: Combination) -> None:
-    place(replicas(settings(combination, helm), most=False), nodes(combination, helm))
+    place(replicas(app_settings(combination), most=False), nodes(combination, helm))
+
+
+@pytest.mark.parametrize("combination", [*ONE_MODEL, *THREE_FAMILIES], ids=str)
+def test_an_update_finds_room_for_the_replicas_that_it_starts_first(helm: Path, combination: Combination) -> None:
+    """Serve waits without end for room. When one replica has been replaced, there is room for the next one."""
+    args = app_settings(combination)
+    surging = [section for section in sections(args) if section.most_surge_percent]
+    assert args.ingress in surging
+    for section in surging:
+        place([*replicas(args, most=False), amounts(section)], nodes(combination, helm))
 
 
 def test_what_asks_for_too_much_finds_none(helm: Path) -> None:
@@ -86,7 +98,7 @@ def test_what_asks_for_too_much_finds_none(helm: Path) -> None:
 
 @pytest.mark.parametrize("gpu", GPUS)
 def test_a_share_of_a_gpu_holds_what_runs_in_it(helm: Path, gpu: str) -> None:
-    args = settings(Combination((gpu, "three-families")), helm)
+    args = app_settings(Combination((gpu, "three-families")))
     talker = talker_memory("1.7B", args.talker.positions).total(args.talker.slots)
     assert talker <= args.talker.num_gpus * GPU_BYTES[gpu]
     decoder = decoder_memory().total(args.codec_decoder.slots, args.codec_decoder.max_batch)
@@ -95,7 +107,7 @@ def test_a_share_of_a_gpu_holds_what_runs_in_it(helm: Path, gpu: str) -> None:
 
 def test_decoders_have_a_slot_for_every_stream_of_the_talkers_they_start_with(helm: Path) -> None:
     for gpu in GPUS:
-        args = settings(Combination((gpu, "one-model")), helm)
+        args = app_settings(Combination((gpu, "one-model")))
         assert args.codec_decoder.slots >= args.talker.slots
 
 

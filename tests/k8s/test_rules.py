@@ -38,10 +38,7 @@ def environment(container: dict[str, object]) -> dict[str, object]:
 def test_no_stream_is_cut_by_what_should_wait_for_it(helm: Path, combination: Combination) -> None:
     objects = render(combination, helm)
     (application,) = items(serve_config(objects), "applications")
-    args = AppArgs.model_validate(application["args"])
-    sections = [args.talker, args.codec_decoder, args.codec_encoder, args.ingress]
-    sections += [model.talker for model in args.models if model.talker is not None]
-    (stream_s,) = {section.graceful_shutdown_s for section in sections}
+    (stream_s,) = {float(str(one["graceful_shutdown_timeout_s"])) for one in items(application, "deployments")}
     spec = mapping(ray_service(objects), "spec")
     for template in templates(objects).values():
         (container,) = items(template, "spec", "containers")
@@ -56,7 +53,8 @@ def test_a_model_with_a_talker_of_its_own_waits_as_long(helm: Path) -> None:
     (application,) = items(serve_config(render(Combination(options=json.dumps(options)), helm)), "applications")
     (model,) = AppArgs.model_validate(application["args"]).models
     assert model.talker is not None
-    assert (model.talker.graceful_shutdown_s, model.talker.slots) == (77, 2)
+    assert model.talker.slots == 2
+    assert {one["graceful_shutdown_timeout_s"] for one in items(application, "deployments")} == {77}
 
 
 @ALL

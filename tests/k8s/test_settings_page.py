@@ -35,4 +35,8 @@ def test_rows_say_type_default_and_meaning() -> None:
     assert by_key["max_replicas"][:2] == ["integer ≥ 1", "required"]
     assert by_key["long_text"][0] == "[ingress.long_text](#ingresslong_text)"
     assert by_key["aliases"][:2] == ["map: text to text", "`{}`"]
-    assert all(len(row) == 3 and row[2].strip().endswith(".") for row in by_key.values())
+    assert [by_key[key][2].strip() for key in ("slots", "max_waiting", "aliases", "surge_percent")] == [
+        "",
+        *["yes"] * 3,
+    ]
+    assert all(len(row) == 4 and row[3].strip().endswith(".") for row in by_key.values())

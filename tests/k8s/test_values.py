@@ -14,7 +14,7 @@ from deployments.settings import AppArgs
 from k8s.render.__main__ import CHART, ROOT, SCHEMA, helm_template, plain_manifests
 from k8s.render.schema import DERIVED, values_schema_text
 from k8s.render.values import Values
-from tests.k8s.charts import PRESETS, Combination, Refused, items, mapping, render, serve_config
+from tests.k8s.charts import Combination, Refused, render
 
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 (GROUP,) = DEFAULTS["workerGroups"]
@@ -71,6 +71,8 @@ def test_the_defaults_are_complete_and_valid() -> None:
         *((f"app.talker.{DERIVED[0]}=5", DERIVED[0]), (f"app.{DERIVED[1]}.file=x", DERIVED[1])),
         # Rules that a schema cannot express.
         ("app.ingress.num_replicas=2", "several ingress replicas"),
+        ('app.talker.autoscaling={"min_replicas": 0, "max_replicas": 1}', "start_wait_s"),
+        ('app.codec_decoder.autoscaling={"min_replicas": 0, "max_replicas": 1}', "start_wait_s"),
         ("httpRoute.enabled=true", "httpRoute.parentRefs is empty"),
         ("podMonitor.enabled=true", "networkPolicy.metricsFrom"),
         (f"workerGroups=[{json.dumps(GROUP | {'mps': True})}]", "mps and no GPU"),
@@ -97,19 +99,6 @@ def test_what_cannot_be_meant_is_refused_by_name(helm: Path, flag: str, named: s
 def test_what_excludes_each_other_is_refused_together(helm: Path, options: object, named: str) -> None:
     with pytest.raises(Refused, match=named):
         render(Combination(options=json.dumps(options)), helm)
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_set_the_settings_they_say(helm: Path, name: str) -> None:
-    """Every setting of a preset reaches the application's arguments."""
-    wanted = yaml.safe_load((CHART / f"values-{name}.yaml").read_text(encoding="utf-8"))["app"]
-    (application,) = items(serve_config(render(Combination((name,)), helm)), "applications")
-    args = mapping(application, "args")
-    for section, value in wanted.items():
-        if isinstance(value, dict):
-            assert value.items() <= mapping(args, section).items()
-        else:
-            assert value == args[section]
 
 
 def test_the_commands_of_the_readme_are_understood(helm: Path) -> None:

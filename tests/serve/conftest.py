@@ -58,11 +58,15 @@ class Service:
         loads = self.in_replicas(deployment, _load)
         return Load(sum(load.used for load in loads), sum(load.waiting for load in loads))
 
+    def replicas(self, deployment: str = "") -> set[str]:
+        """Return the names of the Ray actors of all replicas, or of those of one deployment (`{name}#`)."""
+        names = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+        return {name for name in names if name.startswith(f"SERVE_REPLICA::{self.app}#{deployment}")}
+
     def in_replicas(self, deployment: str, function: Callable[[Any], Result]) -> list[Result]:
         """Call `function` in every replica of a deployment, with the instance of its class."""
-        prefix = f"SERVE_REPLICA::{self.app}#{deployment}#"
-        names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
-        actors: list[Any] = [ray.get_actor(name, namespace="serve") for name in names if name.startswith(prefix)]
+        names = self.replicas(f"{deployment}#")
+        actors: list[Any] = [ray.get_actor(name, namespace="serve") for name in names]
         assert actors, f"no replica of {deployment}"
         results: list[Result] = ray.get(
             [actor.__ray_call__.remote(_on_instance, function) for actor in actors], timeout=PATIENCE_S

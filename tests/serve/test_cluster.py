@@ -1,16 +1,19 @@
-"""Several replicas: the others see what one stores, and the number of talkers follows the load."""
+"""Several replicas, deployed with a Serve config: shared stores, changes in place, and talkers that follow the load."""
 
 import concurrent.futures
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import ray
 from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
 
-from deployments.app import build_app
+from deployments.app import live_options
 from deployments.settings import (
     AppArgs,
     AutoscalingArgs,
@@ -23,31 +26,60 @@ from deployments.settings import (
 )
 from tests.recordings import wav
 from tests.serve.calls import FRAME_BYTES, PATIENCE_S, wait_until
-from tests.serve.conftest import BASE, Service
+from tests.serve.conftest import BASE, CUSTOM, Service
 
 APP = "cluster"
 
 
 @pytest.fixture(scope="module")
-def cluster(ray_port: int, checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Two ingresses, two codec encoders and one or two talkers of a Base model."""
+def settings(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> AppArgs:
+    """Two ingresses, two codec encoders, one or two talkers of a Base model. Another model starts when it is used."""
     scaling = AutoscalingArgs(
         max_replicas=2,
-        target_ongoing_requests=2,
         upscale_delay_s=0.5,
         downscale_delay_s=1,
-        metrics_interval_s=0.5,
-        look_back_period_s=2,
     )
-    args = AppArgs(
-        models=(ModelArgs(name=BASE, checkpoint=str(checkpoints[BASE]), type="base"),),
+    return AppArgs(
+        models=(
+            ModelArgs(name=BASE, checkpoint=str(checkpoints[BASE]), type="base"),
+            ModelArgs(
+                name=CUSTOM,
+                checkpoint=str(checkpoints[CUSTOM]),
+                type="custom_voice",
+                talker=TalkerArgs(
+                    compile=False, threads=1, autoscaling=AutoscalingArgs(min_replicas=0, max_replicas=1)
+                ),
+                start_wait_s=PATIENCE_S,
+            ),
+        ),
         talker=TalkerArgs(compile=False, autoscaling=scaling, slots=4, max_waiting=64, threads=1),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
         codec_encoder=CodecEncoderArgs(num_replicas=2, threads=1, graceful_shutdown_s=1),
         ingress=IngressArgs(num_replicas=2, graceful_shutdown_s=1),
         voices=VoiceStoreArgs(url=str(tmp_path_factory.mktemp("shared-voices"))),
     )
-    serve.run(build_app(args), name=APP, route_prefix="/cluster")
+
+
+def deploy(args: AppArgs, live: AppArgs) -> None:
+    """Deploy the application of `args` with the live settings of `live`, as `serve deploy` does."""
+    options = live_options(live)
+    scaling = options[f"talker-{BASE}"]["autoscaling_config"]
+    assert isinstance(scaling, dict)
+    scaling |= {"metrics_interval_s": 0.5, "look_back_period_s": 2}  # so that the tests do not wait for averages
+    application = {
+        "name": APP,
+        "route_prefix": "/cluster",
+        "import_path": "deployments.app:build_app",
+        "args": args.model_dump(mode="json", exclude_unset=True),
+        "deployments": [{"name": name, **one} for name, one in options.items()],
+    }
+    client: Any = _get_global_client()
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}), _blocking=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(ray_port: int, settings: AppArgs) -> Iterator[Service]:
+    deploy(settings, settings)
     yield Service(f"http://127.0.0.1:{ray_port}/cluster", APP)
     serve.delete(APP)
 
@@ -91,6 +123,36 @@ def test_a_voice_is_known_everywhere_at_once(cluster: Service, ray_session: Path
     assert replicas_with("POST /cluster/v1/audio/speech 200", "ingress", ray_session) == 2
     assert replicas_with("POST /cluster/v1/audio/speech 404", "ingress", ray_session) == 2
     assert replicas_with("CALL encode OK", "codec-encoder", ray_session) == 2
+
+
+def test_live_settings_change_without_a_restart(cluster: Service, settings: AppArgs) -> None:
+    def limits() -> list[tuple[int, ...]]:
+        edges = cluster.in_replicas("ingress", lambda ingress: (ingress._service.limits.live_characters,))
+        encoders = cluster.in_replicas("codec-encoder", lambda encoder: (encoder._max_waiting,))
+        talkers = cluster.in_replicas(f"talker-{BASE}", lambda talker: (talker._engine.engine._scheduler.max_waiting,))
+        return [*edges, *encoders, *talkers]
+
+    before = cluster.replicas()
+    changed = settings.model_copy(
+        update={
+            "talker": settings.talker.model_copy(update={"max_waiting": 63}),
+            "codec_encoder": settings.codec_encoder.model_copy(update={"max_waiting": 7}),
+            "ingress": settings.ingress.model_copy(update={"max_input_characters": 5}),
+            "voices": settings.voices.model_copy(update={"aliases": {"alloy": "anna"}}),
+        }
+    )
+    with cluster.client() as client:
+        assert upload(client, "anna", wav("low")).status_code == 200
+        assert speak(client, 2, voice="alloy").status_code == 404
+        deploy(settings, changed)
+        wait_until(lambda: limits() == [(5,)] * 2 + [(7,)] * 2 + [(63,)], "the limits have not changed")
+        assert [speak(client, 2, voice="alloy").status_code for _ in range(6)] == [200] * 6
+        assert upload(client, "eve", wav("low")).json()["error"]["code"] == "ref_text_too_long"
+        deploy(settings, settings)
+        wait_until(lambda: limits() == [(4096,)] * 2 + [(64,)] * 3, "the limits have not changed back")
+        assert speak(client, 2, voice="alloy").status_code == 404
+        assert client.delete("/v1/audio/voices/anna").status_code == 200
+    assert cluster.replicas() == before
 
 
 def test_an_encoder_that_dies_loses_no_upload(cluster: Service) -> None:
@@ -168,3 +230,13 @@ def test_talkers_follow_the_load_and_no_request_fails(cluster: Service, ray_sess
             stop.set()
         answers = [answer for each in callers for answer in each.result()]
     assert set(answers) == {(200, frames * FRAME_BYTES)}
+
+
+def test_a_model_without_replicas_is_ready_and_starts_when_it_is_used(cluster: Service) -> None:
+    talker = f"talker-{CUSTOM}"
+    with cluster.client() as client:
+        assert CUSTOM in client.get("/readyz").json()["models"]
+        assert running(talker) == 0
+        answer = speak(client, 2, model=CUSTOM, voice="ryan")
+        assert (answer.status_code, len(answer.content)) == (200, 2 * FRAME_BYTES)
+    assert running(talker) == 1

@@ -1,8 +1,9 @@
-"""Full queues, models that are still loading, replicas that die."""
+"""Full queues, models that are still loading, replicas that die, replicas that an update replaces."""
 
 import concurrent.futures
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from deployments.settings import AppArgs, CodecDecoderArgs, IngressArgs, ModelAr
 from qwen_tts.engine.passes import PlainPasses
 from qwen_tts.engine.sequence import Sequence
 from tests.audio_files import same_samples
-from tests.serve.calls import posted, wait_until
+from tests.serve.calls import FRAME_BYTES, PATIENCE_S, posted, wait_until
 from tests.serve.conftest import CUSTOM, Service
 from tests.serve.test_live_text import slot_in_use
 
@@ -55,19 +56,24 @@ def gate(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     """Close a gate before the talker of a separate checkpoint. No other reader opens this file."""
     directory = tmp_path_factory.mktemp("gated") / CUSTOM
     shutil.copytree(checkpoints[CUSTOM], directory)
-    return Gate.before(directory / "generation_config.json")
+    return Gate.before(directory / "merges.txt")
 
 
 @pytest.fixture(scope="module")
-def loading(ray_port: int, gate: Gate) -> Iterator[Service]:
-    """A service with one slot and room for one waiting request, whose talker is not ready before the gate is opened."""
-    args = AppArgs(
+def settings(gate: Gate) -> AppArgs:
+    """One slot and room for one waiting request."""
+    return AppArgs(
         models=(ModelArgs(name=MODEL, checkpoint=str(gate.file.parent), type="custom_voice"),),
-        talker=TalkerArgs(compile=False, slots=1, max_waiting=1, threads=1, graceful_shutdown_s=1),
-        codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
-        ingress=IngressArgs(graceful_shutdown_s=1, live_text_timeout_s=600),
+        talker=TalkerArgs(compile=False, slots=1, max_waiting=1, threads=1),
+        codec_decoder=CodecDecoderArgs(threads=1),
+        ingress=IngressArgs(live_text_timeout_s=600),
     )
-    target = serve.RunTarget(target=build_app(args), name=APP, route_prefix="/small")
+
+
+@pytest.fixture(scope="module")
+def loading(ray_port: int, gate: Gate, settings: AppArgs) -> Iterator[Service]:
+    """A service whose talker is not ready before the gate is opened."""
+    target = serve.RunTarget(target=build_app(settings), name=APP, route_prefix="/small")
     serve.run_many([target], wait_for_applications_running=False)
     yield Service(f"http://127.0.0.1:{ray_port}/small", APP)
     serve.delete(APP)
@@ -169,3 +175,31 @@ def lose_device(replica: TalkerDeployment) -> None:
 
     passes = cast("PlainPasses", replica._engine.engine._runner._passes)
     passes.decode = passes.read_prompt = fail  # type: ignore[assignment,method-assign]
+
+
+def test_an_update_cuts_no_stream_and_refuses_no_request(one_slot: Service, settings: AppArgs) -> None:
+    """Two callers go on while all replicas are replaced by replicas with other settings."""
+    before, stop, answered = one_slot.replicas(), threading.Event(), threading.Semaphore(0)
+
+    def caller() -> set[tuple[int, int]]:
+        answers = set()
+        while not stop.is_set():
+            answer = speak(one_slot, 40)
+            answers.add((answer.status_code, len(answer.content)))
+            answered.release()
+        return answers
+
+    talker = settings.talker.model_copy(update={"chunk_schedule": (2, 4)})
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        callers = [pool.submit(caller) for _ in range(2)]
+        try:
+            app = build_app(settings.model_copy(update={"talker": talker}))
+            serve.run(app, name=APP, route_prefix="/small")
+            wait_until(lambda: not before & one_slot.replicas(), "old replicas have not stopped")
+            while answered.acquire(blocking=False):  # earlier answers
+                pass
+            for _ in callers:
+                assert answered.acquire(timeout=PATIENCE_S)
+        finally:
+            stop.set()
+        assert set().union(*(each.result() for each in callers)) == {(200, 40 * FRAME_BYTES)}

@@ -18,7 +18,10 @@ def routes(service: SpeechService) -> APIRouter:
 
     @router.get("/readyz", responses=errors(500, 503))
     async def readyz() -> Ready:
-        """Return 200 once every model has loaded and spoken. Every request checks the replicas."""
+        """Return 200 once every model has loaded and spoken, except those that start when they are used.
+
+        Every request checks the replicas.
+        """
         await service.models.check()
         return Ready(models=[card.name for card in service.models])
 

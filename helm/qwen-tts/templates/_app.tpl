@@ -36,8 +36,81 @@ applications:
   - name: qwen-tts
     route_prefix: /
     import_path: deployments.app:build_app
+    # A change of `args` starts new replicas. A change of `deployments` does not.
     args:
-      {{- include "qwen-tts.app" . | nindent 6 }}
+      {{- include "qwen-tts.args" . | nindent 6 }}
+    deployments:
+      {{- include "qwen-tts.deployments" . | nindent 6 }}
+{{- end -}}
+
+{{/* The settings that a running replica cannot change. */}}
+{{- define "qwen-tts.args" -}}
+{{- $live := .Files.Get "files/live-settings.yaml" | fromYaml -}}
+{{- $args := include "qwen-tts.app" . | fromYaml -}}
+{{- range $name, $keys := $live.settings -}}
+{{- if hasKey $args $name -}}
+{{- $section := index $args $name -}}
+{{- range concat $keys $live.replicas }}{{ $_ := unset $section . }}{{ end -}}
+{{- if not $section }}{{ $_ := unset $args $name }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- range $model := $args.models | default list -}}
+{{- if .talker -}}
+{{- range concat $live.settings.talker $live.replicas }}{{ $_ := unset $model.talker . }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $args }}
+{{- end -}}
+
+{{/* The options of every deployment that Serve changes in place. */}}
+{{- define "qwen-tts.deployments" -}}
+{{- $live := .Files.Get "files/live-settings.yaml" | fromYaml -}}
+{{- $app := include "qwen-tts.app" . | fromYaml -}}
+{{- $all := list -}}
+{{- $clones := false -}}
+{{- range $app.models | default $live.models -}}
+{{- $clones = or $clones (has (.type | default "base") (list "base")) -}}
+{{- $sections := dict "talker" (.talker | default $app.talker) -}}
+{{- $name := printf "talker-%s" (replace "/" "-" .name) -}}
+{{- $all = append $all (include "qwen-tts.options" (dict "live" $live "name" $name "sections" $sections "replicas" "talker" "mayStop" .start_wait_s) | fromYaml) -}}
+{{- end -}}
+{{- range $name, $names := $live.deployments -}}
+{{- if or $clones (ne $name "codec-encoder") -}}
+{{- $all = append $all (include "qwen-tts.options" (dict "live" $live "name" $name "sections" $app "replicas" (first $names) "others" (rest $names)) | fromYaml) -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $all }}
+{{- end -}}
+
+{{/* The options of the deployment `name`, of the section with its `replicas` and the `others`. `mayStop`: it may have none. */}}
+{{- define "qwen-tts.options" -}}
+{{- $live := .live -}}
+{{- $sections := .sections -}}
+{{- $replicas := index $sections .replicas -}}
+{{- $options := dict "name" .name "graceful_shutdown_timeout_s" $replicas.graceful_shutdown_s -}}
+{{- if $replicas.autoscaling -}}
+{{- $autoscaling := mergeOverwrite (deepCopy $live.autoscaling) $replicas.autoscaling -}}
+{{- if not (or $autoscaling.min_replicas .mayStop) -}}
+{{- fail (printf "app: %s.autoscaling.min_replicas is 0, which needs start_wait_s of a model; set it to 1 or more" .replicas) -}}
+{{- end -}}
+{{- $_ := set $options "autoscaling_config" $autoscaling -}}
+{{- else if $replicas.num_replicas -}}
+{{- $_ := set $options "num_replicas" $replicas.num_replicas -}}
+{{- end -}}
+{{- if kindIs "float64" $replicas.surge_percent -}}
+{{- $_ := set $options "max_surge_percent" $replicas.surge_percent -}}
+{{- end -}}
+{{- $config := dict -}}
+{{- range $name := prepend (.others | default list) .replicas -}}
+{{- $section := index $sections $name | default dict -}}
+{{- $values := dict -}}
+{{- range index $live.settings $name -}}
+{{- if hasKey $section . }}{{ $_ := set $values . (index $section .) }}{{ end -}}
+{{- end -}}
+{{- if $values }}{{ $_ := set $config $name $values }}{{ end -}}
+{{- end -}}
+{{- if $config }}{{ $_ := set $options "user_config" $config }}{{ end -}}
+{{ toYaml $options }}
 {{- end -}}
 
 {{/* The checkpoints that are hub ids, one per line: those that are neither embedded nor a directory. */}}

@@ -38,7 +38,7 @@ async def read(reader: BodyReader, request: Request) -> bytes:
 
 @in_virtual_time()
 async def test_a_slow_body_is_read_as_long_as_it_goes_on() -> None:
-    assert await read(BodyReader(ARGS), sent([b"ab"] * 5, 9.9)) == b"ab" * 5
+    assert await read(BodyReader(lambda: ARGS), sent([b"ab"] * 5, 9.9)) == b"ab" * 5
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ async def test_a_slow_body_is_read_as_long_as_it_goes_on() -> None:
 async def test_a_body_that_takes_too_long_is_given_up(request_: Request, after_s: float) -> None:
     begun = asyncio.get_running_loop().time()
     with pytest.raises(InvalidRequest, match="60 s, with pauses of up to 10 s") as caught:
-        await read(BodyReader(ARGS), request_)
+        await read(BodyReader(lambda: ARGS), request_)
     assert caught.value.code == "body_timeout"
     assert asyncio.get_running_loop().time() - begun == pytest.approx(after_s)
 
@@ -62,7 +62,7 @@ async def test_a_body_that_takes_too_long_is_given_up(request_: Request, after_s
 @in_virtual_time()
 async def test_bodies_under_way_have_a_bound_together() -> None:
     """Eight bodies of nearly the largest size begin. Six have room, and time out because they do not go on."""
-    reader = BodyReader(ARGS)
+    reader = BodyReader(lambda: ARGS)
     requests = [sent([b" " * 990], 0, ends=False) for _ in range(8)]
     answers = await asyncio.gather(*(read(reader, request) for request in requests), return_exceptions=True)
     assert [type(answer) for answer in answers] == [InvalidRequest] * 6 + [Overloaded] * 2

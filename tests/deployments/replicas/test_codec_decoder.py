@@ -1,9 +1,10 @@
 """The codec decoder's deployment without Serve: when it calls a talker, what it measures, and when it is unhealthy."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 from torch import Tensor
 
+from deployments.errors import Unavailable, refusal_of
 from deployments.replicas import codec_decoder, metrics
 from deployments.replicas.codec_decoder import CodecDecoderDeployment
 from deployments.settings import CodecDecoderArgs, ModelArgs
@@ -110,9 +112,25 @@ class Clock:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Metrics:
+    """Measure a deployment outside Serve, which has no name."""
     measured = Metrics()
     monkeypatch.setattr(metrics, "metrics", measured)
+    monkeypatch.setattr(codec_decoder, "replica_name", lambda: "codec-decoder-1")
     return measured
+
+
+class Starting:
+    """A call to a deployment that has no replica until `replica` is set."""
+
+    def __init__(self) -> None:
+        self.replica = asyncio.Event()
+        self.cancelled = False
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.replica.wait().__await__()
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 @pytest.fixture
@@ -121,11 +139,8 @@ def talker() -> Talker:
 
 
 @pytest.fixture
-def deployment(
-    base: Path, talker: Talker, measured: Metrics, monkeypatch: pytest.MonkeyPatch
-) -> CodecDecoderDeployment:
+def deployment(base: Path, talker: Talker, measured: Metrics) -> CodecDecoderDeployment:
     """One slot."""
-    monkeypatch.setattr(codec_decoder, "replica_name", lambda: "codec-decoder-1")
     return CodecDecoderDeployment(
         (ModelArgs(name=MODEL, checkpoint=str(base), type="base"),),
         {MODEL: cast("DeploymentHandle[Any]", talker)},
@@ -312,3 +327,56 @@ async def test_a_stream_goes_on_when_its_talker_is_lost_or_its_decoder_was(
     assert np.abs(ends[0] - ends[1]).max() <= 1, "the samples are not those of an undisturbed stream"
     assert [None if frames is None else len(frames) for frames in talker.frames] == [None, 5, 5]
     assert len(measured.values["streams_resumed"]) == 1
+
+
+async def test_a_model_without_replicas_starts_one_and_speaks(base: Path, measured: Metrics) -> None:
+    talker, starting = Talker(), Starting()
+    deployment = on_demand(base, talker, starting, start_wait_s=PATIENCE_S)
+    stream = listen(deployment)
+    await asyncio.sleep(0)
+    assert not talker.streams
+    starting.replica.set()
+    await until(lambda: len(talker.streams) == 1)
+    talker.streams[0].send(codes(1), last=True)
+    assert len(await asyncio.wait_for(stream, PATIENCE_S)) == 1
+
+
+async def test_a_request_does_not_wait_longer_for_a_replica_than_the_model_allows(
+    base: Path, measured: Metrics
+) -> None:
+    talker, starting = Talker(), Starting()
+    deployment = on_demand(base, talker, starting, start_wait_s=0.001)
+    with pytest.raises(Unavailable) as caught:
+        await asyncio.wait_for(listen(deployment), PATIENCE_S)
+    refusal = refusal_of(caught.value)
+    assert (refusal.status, refusal.code) == (503, "model_starting")
+    assert refusal.retry_after_s
+    assert starting.cancelled
+    assert not talker.streams
+
+
+async def test_models_without_replicas_are_described_without_starting_them(base: Path, measured: Metrics) -> None:
+    deployment = on_demand(base, Talker(), Starting(), start_wait_s=1)
+    (card,) = await asyncio.wait_for(deployment.describe(), PATIENCE_S)
+    assert (card.name, card.model_type) == (MODEL, "base")
+
+
+def on_demand(base: Path, talker: Talker, starting: Starting, *, start_wait_s: float) -> CodecDecoderDeployment:
+    """A model whose talker may have no replica."""
+    handle: Any = talker
+    handle.ready = SimpleNamespace(remote=lambda: starting)
+    model = ModelArgs(name=MODEL, checkpoint=str(base), type="base", start_wait_s=start_wait_s)
+    return CodecDecoderDeployment((model,), {MODEL: handle}, CodecDecoderArgs(slots=1, threads=1))
+
+
+async def test_the_load_counts_streams_and_those_that_wait(
+    deployment: CodecDecoderDeployment, talker: Talker, measured: Metrics
+) -> None:
+    assert deployment.record_autoscaling_stats().items() >= {"capacity": 1, "running": 0, "waiting": 0}.items()
+    streams = [listen(deployment), listen(deployment)]
+    await until(lambda: len(talker.streams) == 1)
+    await until(lambda: measured.values["decoder_requests_waiting"][-1] == 1)
+    assert deployment.record_autoscaling_stats().items() >= {"capacity": 1, "running": 1, "waiting": 1}.items()
+    for stream in streams:
+        stream.cancel()
+    await asyncio.wait(streams)

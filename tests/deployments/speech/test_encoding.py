@@ -124,7 +124,7 @@ async def test_speech_that_is_faster_is_sent_faster(monkeypatch: pytest.MonkeyPa
         clock.now_s += seconds
 
     encoding = SpeechEncoding(1)
-    monkeypatch.setattr(encoding, "_budget", AudioBudget(1, clock))
+    monkeypatch.setattr(encoding, "budget", AudioBudget(1, clock))
     monkeypatch.setattr(audio_budget.asyncio, "sleep", sleep)  # type: ignore[attr-defined]  # the module it imports
     async with encoding.open(speech(20), AudioOutput("pcm", 24000, None, 2.0), whole=False) as encoded:
         await read(encoded)

@@ -148,3 +148,20 @@ def test_late_streams_do_not_keep_a_newcomer_from_reading() -> None:
     pace = paced(Clock(), rows_2=90)
     pace.observe(2, 0.3, read=True)
     assert pace.can_read(2, 0.0)
+
+
+def test_the_streams_that_run_in_time_are_known_from_the_steps() -> None:
+    assert paced(Clock()).most_in_time(8) == 8, "nothing is known"
+    assert paced(Clock(), rows_1=20).most_in_time(8) == 8, "one number of rows says nothing about others"
+    assert paced(Clock(), rows_1=20, rows_2=30).most_in_time(8) == 6, "six take 70 ms of 72"
+    assert paced(Clock(), rows_1=20, rows_2=30).most_in_time(4) == 4
+    assert paced(Clock(), rows_1=20, rows_3=20).most_in_time(8) == 8, "rows cost nothing"
+    assert paced(Clock(), rows_1=20, rows_2=22, rows_5=90).most_in_time(8) == 4, "five were late"
+    assert paced(Clock(), rows_1=100).most_in_time(8) == 1
+
+
+def test_old_steps_say_nothing_about_the_streams_that_run_in_time() -> None:
+    pace = paced(clock := Clock(), rows_1=20, rows_2=90)
+    assert pace.most_in_time(8) == 1
+    clock.now += 301
+    assert pace.most_in_time(8) == 8
