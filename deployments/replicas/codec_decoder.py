@@ -26,6 +26,7 @@ from deployments.replicas.metrics import StreamMetrics
 from deployments.replicas.stream_decoder import Stream, StreamDecoder
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
 from deployments.settings import CodecDecoderArgs, ModelArgs
+from deployments.wire.calls import answer
 from deployments.wire.heartbeat import Heartbeat, replica_name, with_heartbeats
 from deployments.wire.load import Load
 from deployments.wire.messages import AudioChunk, FrameChunk, ModelCard
@@ -80,7 +81,7 @@ class CodecDecoderDeployment:
         A call would start a replica of a talker that has none, so such talkers are not called.
         """
         called = [talker for model, talker in self._talkers.items() if model not in self._start_wait_s]
-        await asyncio.gather(*(talker.ready.remote() for talker in called))
+        await asyncio.gather(*(answer(talker.ready.remote) for talker in called))
         return self._cards
 
     def record_autoscaling_stats(self) -> dict[str, float]:
@@ -98,7 +99,7 @@ class CodecDecoderDeployment:
 
     async def has_room(self, model: str) -> bool:
         """Return whether a talker of `model` is half idle: the one that a request would go to now."""
-        room: bool = await self._talkers[model].has_room.remote()
+        room: bool = await answer(self._talkers[model].has_room.remote)
         return room
 
     async def synthesize(

@@ -23,6 +23,7 @@ from deployments.speech.voice_choice import VoiceChoice
 from deployments.text.numbers import numbers_in_words
 from deployments.voices.consents import ConsentStore
 from deployments.voices.library import VoiceLibrary
+from deployments.wire.calls import answer
 from deployments.wire.messages import ModelCard
 from deployments.wire.models import Models
 from deployments.wire.text_inbox import TextInbox
@@ -170,7 +171,7 @@ class SpeechService:
 
     async def _describe(self) -> list[ModelCard]:
         """Return the cards of all models, once the encoder has loaded too."""
-        cards: list[ModelCard] = await self._decoder.describe.remote()
+        cards: list[ModelCard] = await answer(self._decoder.describe.remote)
         if self._encoder is not None:
-            await self._encoder.describe.remote()
+            await answer(self._encoder.describe.remote)
         return cards

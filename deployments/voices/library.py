@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.access.caller import Caller
@@ -16,6 +16,7 @@ from deployments.voices.once_each import OnceEach
 from deployments.voices.record import Source, VoiceName, VoiceRecord
 from deployments.voices.store import VoiceStore
 from deployments.voices.threads import StorageThreads
+from deployments.wire.calls import answer
 from deployments.wire.models import Models
 from qwen_tts.audio import audio_type, decode_base64
 from qwen_tts.errors import InvalidRequest, Overloaded
@@ -209,16 +210,12 @@ class VoiceLibrary:
 
     async def _encode(self, model: str, audio: bytes, *, check: bool) -> EncodedReference:
         assert self._encoder is not None, "an application with a Base model has an encoder"
-        try:
-            encoded: EncodedReference = await self._encoder.encode.remote(model, audio, check=check)
-        except RayActorError:  # the replica died; another one encodes the recording again
-            encoded = await self._encoder.encode.remote(model, audio, check=check)
-        return encoded
+        return await answer(partial(self._encoder.encode.remote, model, audio, check=check))
 
     async def _fingerprint(self, model: str) -> str:
         if not self._fingerprints:
             assert self._encoder is not None, "an application with a Base model has an encoder"
-            self._fingerprints = await self._encoder.describe.remote()
+            self._fingerprints = await answer(self._encoder.describe.remote)
         return self._fingerprints[model]
 
     async def _is_free(self, caller: Caller, name: str, overwrite: bool) -> bool:
