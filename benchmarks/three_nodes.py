@@ -49,8 +49,8 @@ def main(port: int) -> None:
             time.sleep(1)
     except KeyboardInterrupt:
         serve.shutdown()  # type: ignore[no-untyped-call]
-        ray.shutdown()  # type: ignore[no-untyped-call]
-        cluster.shutdown()
+        ray.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
