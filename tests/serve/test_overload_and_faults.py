@@ -66,7 +66,7 @@ def settings(gate: Gate) -> AppArgs:
         models=(ModelArgs(name=MODEL, checkpoint=str(gate.file.parent), type="custom_voice"),),
         talker=TalkerArgs(compile=False, slots=1, max_waiting=1, threads=1),
         codec_decoder=CodecDecoderArgs(threads=1),
-        ingress=IngressArgs(live_text_timeout_s=600),
+        ingress=IngressArgs(live_text_timeout_s=600, max_wait_s=0),
     )
 
 
