@@ -22,7 +22,9 @@ class Streams:
 
     async def request(self, *names: str, requested: float = 100.0, ahead_s: float = 0.0) -> None:
         for name in names:
-            self._tasks[name] = asyncio.create_task(self._hold(name, Playback(requested, ahead_s, continues=ahead_s > 0)))
+            self._tasks[name] = asyncio.create_task(
+                self._hold(name, Playback(requested, ahead_s, continues=ahead_s > 0))
+            )
         await settle()
 
     async def end(self, *names: str) -> None:
