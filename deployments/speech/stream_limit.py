@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 # Streams should be made at this pace. The rest of the time is for the prompts of newcomers and for other work of the
 # machine.
-_GOOD_PACE = 1.2
+_GOOD_PACE = 1.5
 # Below this pace the limit shrinks. Between the two it stays, so a steady load has a steady limit.
-_LEAST_PACE = 1.1
+_LEAST_PACE = 1.2
 _FIRST_LIMIT = 4.0
 _FAST = 1.5  # the factor from round to round while the machine's size is not known
 # A round is judged when each stream in use has given this much evidence on average, in seconds of audio or of time.
@@ -75,15 +75,14 @@ class StreamLimit:
 
     def _judge(self, done: _Round, in_use: int, took_s: float) -> None:
         pace = done.audio_s / max(done.stream_s, _SHORTEST_S)
-        self._kept_up = self._kept_up or pace >= _GOOD_PACE
+        self._kept_up = self._kept_up or pace >= _LEAST_PACE
         if math.isinf(self.limit):
             if self._kept_up:
                 self.limit = max(_FIRST_LIMIT, in_use)
+        elif pace < 1 and in_use <= 1 and not self._kept_up:
+            self.limit = math.inf
         elif pace < _LEAST_PACE:
-            if in_use <= 1 and not self._kept_up:
-                self.limit = math.inf
-            else:
-                self._shrink(max(_MOST_SHRINKING, in_use * pace / _GOOD_PACE / self.limit))
+            self._shrink(max(_MOST_SHRINKING, in_use * pace / _GOOD_PACE / self.limit))
         elif done.strained:
             self._shrink(_CAUTION)
         elif done.full:

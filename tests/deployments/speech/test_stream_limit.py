@@ -24,7 +24,7 @@ def rounds(limit: StreamLimit, count: int, pace: float, in_use: int, *, full: bo
 
 def learned(value: float) -> StreamLimit:
     limit = StreamLimit(0.0)
-    rounds(limit, 1, 1.2, 4)
+    rounds(limit, 1, 1.5, 4)
     assert not limit.growing_fast
     limit.limit = value
     return limit
@@ -35,16 +35,16 @@ def test_a_new_limit_grows_by_half_while_the_pace_allows_it() -> None:
     rounds(limit, 1, 10.0, 4)
     rounds(limit, 1, 5.0, 6)
     assert limit.limit == 9.0
-    rounds(limit, 1, 1.4, 9)
+    rounds(limit, 1, 1.75, 9)
     assert not limit.growing_fast
-    assert limit.limit == pytest.approx(10.0, abs=0.6), "9 streams at 1.4 are 10.5 at 1.2"
+    assert limit.limit == pytest.approx(10.0, abs=0.6), "9 streams at 1.75 are 10.5 at 1.5"
 
 
 def test_a_learned_limit_grows_by_one_if_one_stream_more_leaves_a_good_pace() -> None:
     limit = learned(4.0)
-    rounds(limit, 3, 2.0, 4)  # all audio would be enough for 6.7 streams
+    rounds(limit, 3, 2.5, 4)  # all audio would be enough for 6.7 streams
     assert limit.limit == 6.0
-    rounds(limit, 3, 1.25, 6)
+    rounds(limit, 3, 1.6, 6)
     assert limit.limit == 6.0
 
 
@@ -69,9 +69,9 @@ def test_a_limit_that_is_not_in_use_does_not_grow() -> None:
 def test_a_bad_pace_shrinks_the_limit_to_what_would_be_in_time() -> None:
     limit = learned(12.0)
     rounds(limit, 1, 1.0, 12)
-    assert limit.limit == pytest.approx(10.0, abs=0.5)
+    assert limit.limit == pytest.approx(8.0, abs=0.1)
     rounds(limit, 1, 0.1, 12)
-    assert limit.limit == pytest.approx(5.0, abs=0.3), "one round takes at most half"
+    assert limit.limit == pytest.approx(4.0, abs=0.1), "one round takes at most half"
 
 
 def test_a_strained_round_shrinks_a_little_and_never_below_one() -> None:
@@ -84,7 +84,7 @@ def test_a_strained_round_shrinks_a_little_and_never_below_one() -> None:
 
 def test_a_pace_between_good_and_bad_leaves_the_limit() -> None:
     limit = learned(6.0)
-    rounds(limit, 10, 1.15, 6)
+    rounds(limit, 10, 1.3, 6)
     assert limit.limit == 6.0
 
 
