@@ -63,7 +63,8 @@ class SpeechStreams:
             if request.ahead_s:  # replicas order by this time, so it must not include the time that has passed
                 left_s = request.ahead_s - (time.monotonic() - began_s)
                 request = replace(request, ahead_s=max(FRAME_S, left_s))
-            async with aclosing(self._until_accepted(card, request, rest, place, give_up_s, terms)) as chunks:
+            refusable = terms if due_s is None else None
+            async with aclosing(self._until_accepted(card, request, rest, place, give_up_s, refusable)) as chunks:
                 yield chunks
 
     async def _until_accepted(
@@ -73,11 +74,12 @@ class SpeechStreams:
         rest: LiveRest | None,
         place: Place,
         give_up_s: float,
-        terms: Terms,
+        terms: Terms | None,
     ) -> AsyncGenerator[AudioChunk]:
         """Yield the audio. While the queue of a replica is full, keep the place and call again until `give_up_s`.
 
-        A live text is not sent again, because a part of it may have been read.
+        A live text is not sent again, because a part of it may have been read. `terms` is None for a further stream:
+        its client is not told when to come back.
         """
         while True:
             try:
@@ -90,6 +92,8 @@ class SpeechStreams:
                     raise
                 self._admission.replica_is_full(card.name)
                 if rest is not None or time.monotonic() + _ASK_AGAIN_S > give_up_s:
+                    if terms is None:
+                        raise
                     raise self._admission.refusal(card.name, terms) from None
             await asyncio.sleep(_ASK_AGAIN_S)
 

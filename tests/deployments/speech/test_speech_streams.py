@@ -61,6 +61,15 @@ async def test_a_replica_that_stays_full_refuses_with_a_time_to_come_back() -> N
 
 
 @virtual
+async def test_a_further_piece_gets_the_refusal_of_the_replica() -> None:
+    replica = Replica(1000)
+    with pytest.raises(Overloaded, match="all slots"):
+        async with replica.streams.open(ANY, REQUEST, TERMS, due_s=3.0) as chunks:
+            await collected(chunks)
+    assert len(replica.requests) > 5
+
+
+@virtual
 async def test_a_stream_that_has_begun_is_not_begun_again() -> None:
     replica = Replica(1, late=True)
     with pytest.raises(Overloaded, match="all slots"):
