@@ -306,6 +306,11 @@ class IngressArgs(ReplicaArgs):
     """Items of one batch that are spoken at the same time."""
     max_batch_audio_bytes: Annotated[PositiveInt, LIVE] = 32_000_000
     """The largest audio of one batch, all items together (11 minutes at 24 kHz)."""
+    max_wait_s: Annotated[float, LIVE] = Field(2.0, ge=0, le=60)
+    """A request may wait this long until its speech begins to be made. Then it gets 429 with `Retry-After`. The header
+    `X-Max-Wait-Ms` replaces this time for one request."""
+    max_batch_wait_s: Annotated[float, LIVE] = Field(30.0, ge=0, le=600)
+    """The same for requests with the `priority` `batch`, and for the items of a batch."""
     live_text_timeout_s: Annotated[float, LIVE] = Field(30.0, gt=0)
     """A live text may pause this long before its stream is closed."""
 

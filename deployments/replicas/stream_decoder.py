@@ -1,7 +1,6 @@
 """Decodes many streams on one codec. Each has a slot of the pool, and the most urgent pieces are decoded together."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deployments.replicas.admission import Admission, DecodeCost, Listener
 from deployments.replicas.batcher import Batcher
+from deployments.replicas.decoder_slots import DecoderSlots, Listener
 from deployments.replicas.health import Health
 from deployments.replicas.torch_process import adopt_threads
 from qwen_tts.audio import to_pcm16
@@ -25,9 +24,11 @@ from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.engine.playback import Playback
 from qwen_tts.recently_used import RecentlyUsed, content_key
 
-log = logging.getLogger("ray.serve")
-
-_WARM_UP_FRAMES, _WARM_UPS = 8, 8
+# A batch may take this long, because a piece that arrives in the middle of a batch waits for its end. It may always
+# have this many frames: a smaller batch costs almost as much.
+_BATCH_S = FRAME_S / 2
+_LEAST_FRAMES = 8
+_WEIGHT = 0.1  # of the newest batch in the average time of a frame
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,31 @@ class _Piece:
     slot: int
     codes: NDArray[np.int16]  # [F, G]
     due_s: float  # when the listener runs out of audio
+
+
+class BatchSize:
+    """How many frames a batch may have, by the average time that a frame took in the latest batches.
+
+    Small batches make a frame look slow, because a batch also has a time of its own. Then the bound is low, but it is
+    reached only while more frames wait. Full batches correct the average.
+    """
+
+    def __init__(self) -> None:
+        self._frame_s = _BATCH_S / _LEAST_FRAMES
+
+    def observe(self, frames: int, took_s: float) -> None:
+        """Count the newest batch. Called by the decoder's thread."""
+        assert frames > 0, "a batch without frames"
+        self._frame_s += _WEIGHT * (took_s / frames - self._frame_s)  # one assignment: other threads read it
+
+    @property
+    def streams_in_time(self) -> int:
+        """How many streams can be decoded in half of the time, a frame of each in a batch. At least 1."""
+        return max(1, int(_BATCH_S / max(self._frame_s, 1e-6)))
+
+    @property
+    def frames(self) -> int:
+        return max(_LEAST_FRAMES, self.streams_in_time)
 
 
 class Stream:
@@ -45,13 +71,13 @@ class Stream:
         batcher: Batcher[_Piece, bytes],
         prime: Callable[[int, NDArray[np.int16], bool], Awaitable[None]],
         slot: int,
-        admission: Admission,
+        size: BatchSize,
         listener: Listener,
     ) -> None:
         self._batcher = batcher
         self._prime = prime
         self._slot = slot
-        self._admission = admission
+        self._size = size
         self._listener = listener
 
     async def prime(self, codes: NDArray[np.int16], *, keep: bool = True) -> None:
@@ -66,14 +92,13 @@ class Stream:
         listener = self._listener
         assert not listener.waits, f"slot {self._slot}: two pieces of one stream at a time"
         listener.waits = True
-        most, due_s = self._admission.cost.frames_at_once, listener.due_s(time.monotonic())
+        most, due_s = self._size.frames, listener.due_s(time.monotonic())
         pieces = [_Piece(self._slot, codes[n : n + most], due_s) for n in range(0, len(codes), most)]
         try:
             pcm = b"".join([await self._batcher.submit(piece) for piece in pieces])
         finally:
             listener.waits = False
         listener.playback.send(len(codes) * FRAME_S, time.monotonic())
-        self._admission.admit()
         return pcm
 
 
@@ -102,58 +127,50 @@ class StreamDecoder:
         self._max_batch = max_batch
         self._health = health
         self._batcher = Batcher(self._decode, self._thread, self._next_batch, health, self._probe)
-        self._admission = Admission(slots, changed)
+        self._slots = DecoderSlots(slots, changed)
+        self._size = BatchSize()
 
     @property
     def slots_in_use(self) -> int:
-        return self._admission.in_use
+        return self._slots.in_use
 
     @property
     def capacity(self) -> int:
         """The number of streams that this decoder can decode in time, by what decoding costs now."""
-        return min(self._state.slots, self._admission.cost.streams_in_time)
+        return min(self._state.slots, self._size.streams_in_time)
 
     @property
     def waiting(self) -> int:
         """Streams that wait for a slot."""
-        return self._admission.waiting
+        return self._slots.waiting
 
     @asynccontextmanager
     async def stream(self, playback: Playback) -> AsyncIterator[Stream]:
         """Wait for a slot of the pool and hold it. Decoded audio is noted in `playback`. Raises Overloaded."""
-        async with self._admission.slot(playback) as listener:
+        async with self._slots.slot(playback) as listener:
             lease: Future[int | None] = self._thread.submit(self._state.lease)
             try:
                 slot = await asyncio.wrap_future(lease)
                 assert slot is not None, "more streams were admitted than the pool has slots"
-                yield Stream(self._batcher, self._prime_on_thread, slot, self._admission, listener)
+                yield Stream(self._batcher, self._prime_on_thread, slot, self._size, listener)
             finally:
                 self._thread.submit(self._release, lease)
 
     def warm_up(self) -> None:
-        """Decode a little, so that no caller waits for what happens once, and measure what decoding costs."""
+        """Decode a little, so that no caller waits for what happens once."""
         slot = self._state.lease()
         assert slot is not None, "the decoder warms up before its slots are in use"
-        # The two sizes take turns, so that a machine that is busy for a while slows both.
-        took_s = [(self._timed(slot, 1), self._timed(slot, _WARM_UP_FRAMES)) for _ in range(_WARM_UPS)]
-        one_s, many_s = (min(times) for times in zip(*took_s, strict=True))
+        for frames in (1, _LEAST_FRAMES):
+            self._decode([_Piece(slot, np.zeros((frames, self._decoder.config.num_quantizers), dtype=np.int16), 0.0)])
         self._state.release(slot)
-        cost = self._admission.cost = DecodeCost.measured(one_s, many_s, _WARM_UP_FRAMES)
-        batch_ms, frame_ms = 1000 * cost.batch_s, 1000 * cost.frame_s
-        log.info("decoding takes %.1f ms a batch and %.1f ms for each frame in it", batch_ms, frame_ms)
-
-    def _timed(self, slot: int, frames: int) -> float:
-        """Return how long a piece of `frames` takes, in seconds."""
-        began = time.monotonic()
-        self._decode([_Piece(slot, np.zeros((frames, self._decoder.config.num_quantizers), dtype=np.int16), 0.0)])
-        return time.monotonic() - began
+        self._size = BatchSize()  # without what happened once
 
     def _next_batch(self, waiting: Sequence[_Piece]) -> list[int]:
         """Choose the most urgent piece, and as many others of its length as there is time for."""
         by_urgency = sorted(range(len(waiting)), key=lambda index: waiting[index].due_s)
         frames = len(waiting[by_urgency[0]].codes)
         alike = [index for index in by_urgency if len(waiting[index].codes) == frames]
-        return alike[: min(self._max_batch, max(1, self._admission.cost.frames_at_once // frames))]
+        return alike[: min(self._max_batch, max(1, self._size.frames // frames))]
 
     async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16], keep: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -204,7 +221,7 @@ class StreamDecoder:
             samples = self._decoder(codes.to(self._device, torch.int64), carry).float().cpu()  # [B, S]
             _check_finite(samples)
             self._state.scatter(slots, carry)
-        self._admission.observe(len(pieces) * codes.shape[1], time.monotonic() - began)
+        self._size.observe(len(pieces) * codes.shape[1], time.monotonic() - began)
         return [to_pcm16(row) for row in samples.numpy()]
 
 

@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ray.serve.handle import DeploymentHandle
-
 from deployments.access.caller import Caller
 from deployments.errors import NotFound
 from deployments.settings import VoiceStoreArgs
+from deployments.speech.admission import Terms
+from deployments.speech.speech_streams import SpeechStreams
 from deployments.voices.library import VoiceLibrary
 from deployments.voices.previews import PreviewStore
 from deployments.voices.record import VoiceRecord
 from deployments.wire.messages import ModelCard
 from deployments.wire.models import Models
-from deployments.wire.streams import open_audio
 from qwen_tts.audio import decode_audio, wav_header
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.reference_audio import LONGEST_S, check_reference
@@ -32,6 +31,8 @@ from qwen_tts.request import (
 # A voice cannot be cloned from a longer recording.
 _MOST_FRAMES = int(LONGEST_S * 12.5)
 _CUT_OFF = "the speech was cut off at the longest length"
+# The first candidate waits like any new request. Further ones may wait this long, so that admitted work is completed.
+_FURTHER_DUE_S = 10.0
 # The `consent` in the record of a voice that belongs to no person.
 _CONSENT = "designed"
 
@@ -63,17 +64,15 @@ class Candidate:
 class VoiceDesigner:
     """Makes candidates from a description and stores them as voices, for one ingress replica."""
 
-    def __init__(
-        self, decoder: DeploymentHandle[Any], library: VoiceLibrary, models: Models, voices: VoiceStoreArgs
-    ) -> None:
-        self._decoder = decoder
+    def __init__(self, streams: SpeechStreams, library: VoiceLibrary, models: Models, voices: VoiceStoreArgs) -> None:
+        self._streams = streams
         self._library = library
         self._models = models
         self._previews = PreviewStore(voices.url, ttl_s=voices.preview_ttl_s, limit=voices.max_previews)
 
-    async def preview(self, caller: Caller, wanted: VoiceDescription) -> list[Candidate]:
-        """Return candidates, kept for a while under their preview ids."""
-        candidates = await self._candidates(wanted)
+    async def preview(self, caller: Caller, wanted: VoiceDescription, terms: Terms) -> list[Candidate]:
+        """Return candidates, kept for a while under their preview ids. Raises Overloaded."""
+        candidates = await self._candidates(wanted, terms)
         run, add = self._library.storage.run, self._previews.add
         ids = await asyncio.gather(*(run(add, _described(caller, wanted, one), one.wav) for one in candidates))
         return [replace(one, preview_id=preview_id) for one, preview_id in zip(candidates, ids, strict=True)]
@@ -88,14 +87,14 @@ class VoiceDesigner:
         return record
 
     async def design(
-        self, caller: Caller, name: str, wanted: VoiceDescription, *, overwrite: bool
+        self, caller: Caller, name: str, wanted: VoiceDescription, terms: Terms, *, overwrite: bool
     ) -> tuple[VoiceRecord, list[Candidate], Candidate]:
         """Store the first candidate without a flaw. Return its record, all candidates, and the one that was chosen.
 
-        Raises InvalidRequest `no_fit_candidate` when all of them have a flaw.
+        Raises InvalidRequest `no_fit_candidate` when all of them have a flaw, and Overloaded.
         """
         await self._library.check_free(caller, name, overwrite=overwrite)  # before the work
-        candidates = await self._candidates(wanted)
+        candidates = await self._candidates(wanted, terms)
         chosen = next((one for one in candidates if one.flaw is None), None)
         if chosen is None:
             flaws = "; ".join(sorted({str(one.flaw) for one in candidates}))
@@ -105,7 +104,7 @@ class VoiceDesigner:
         record = await self._keep(caller, name, chosen.wav, described, overwrite)
         return record, candidates, chosen
 
-    async def _candidates(self, wanted: VoiceDescription) -> list[Candidate]:
+    async def _candidates(self, wanted: VoiceDescription, terms: Terms) -> list[Candidate]:
         models = self._models
         card = (
             models.first("voice_design")
@@ -132,14 +131,17 @@ class VoiceDesigner:
         requests = [replace(request, max_frames=frame_limit(request, _MOST_FRAMES)) for request in requests]
         try:
             async with asyncio.TaskGroup() as group:  # unlike gather, it stops the others when one fails
-                tasks = [group.create_task(self._speak(card, request)) for request in requests]
+                tasks = [
+                    group.create_task(self._speak(card, request, terms, _FURTHER_DUE_S if index else None))
+                    for index, request in enumerate(requests)
+                ]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _speak(self, card: ModelCard, request: SpeechRequest) -> Candidate:
+    async def _speak(self, card: ModelCard, request: SpeechRequest, terms: Terms, due_s: float | None) -> Candidate:
         pcm, reason = bytearray(), None
-        async with open_audio(self._decoder, card.name, request) as chunks:
+        async with self._streams.open(card, request, terms, due_s=due_s) as chunks:
             async for chunk in chunks:
                 pcm += chunk.pcm
                 reason = chunk.finish_reason

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from deployments.audio.encoder import DEFAULT_FORMAT, AudioFormat
+from deployments.speech.admission import Priority
 from deployments.wire.messages import ModelCard
 from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults
 from qwen_tts.request import SpeechOptions, Voice, default_sampling, draw_seed
@@ -54,6 +55,7 @@ class SpeechFields(SamplingFields):
     ref_text: StrictStr | None = Field(None, description="the words spoken in ref_audio")
     x_vector_only_mode: StrictBool = Field(False, description="clone the sound of the voice alone")
     speaker_embedding: SpeakerEmbedding | None = None
+    priority: Priority = Field("interactive", description="batch: may wait longer, behind all interactive requests")
 
     def options(self, card: ModelCard, voice: Voice) -> SpeechOptions:
         """Return these fields as a request to the model of `card`. Raises InvalidRequest naming the field at fault."""

@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ray.actor import ActorHandle
-from ray.serve.handle import DeploymentHandle
 
+from deployments.speech.admission import Terms
 from deployments.speech.limits import TextLimits
+from deployments.speech.speech_streams import LiveRest, SpeechStreams
 from deployments.wire.messages import AudioChunk, ModelCard
-from deployments.wire.streams import open_audio
 from deployments.wire.text_inbox import InboxWriter, TextInbox, text_timeout
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import SpeechOptions
@@ -63,11 +63,12 @@ class LiveText:
 
 @asynccontextmanager
 async def speak_live_text(
-    decoder: DeploymentHandle[Any],
+    streams: SpeechStreams,
     inbox: ActorHandle[TextInbox],
     card: ModelCard,
     options: SpeechOptions,
     text: LiveText,
+    terms: Terms,
     *,
     timeout_s: float,
     pause_s: float | None,
@@ -80,33 +81,37 @@ async def speak_live_text(
     """
     writer = InboxWriter(inbox, timeout_s)
     try:
-        async with aclosing(_audio(decoder, card, options, text, writer, pause_s)) as chunks:
+        async with aclosing(_audio(streams, card, options, text, terms, writer, pause_s)) as chunks:
             yield chunks
     finally:
         writer.close()
 
 
 async def _audio(
-    decoder: DeploymentHandle[Any],
+    streams: SpeechStreams,
     card: ModelCard,
     options: SpeechOptions,
     text: LiveText,
+    terms: Terms,
     writer: InboxWriter,
     pause_s: float | None,
 ) -> AsyncGenerator[AudioChunk]:
     beginning = await _beginning(text, writer.rest.timeout_s, pause_s)
     request = replace(options, text_layout="streaming").request(beginning)
     await writer.write("")
-    async with open_audio(decoder, card.name, request, writer.rest) as chunks:
-        writing = asyncio.create_task(_write(text, writer, pause_s))
-        keeping = asyncio.create_task(writer.keep())
-        try:
-            while (chunk := await _unless_failed(_next(chunks), writing)) is not None:
-                yield chunk
-        finally:
-            writing.cancel()
-            keeping.cancel()
-            await asyncio.gather(writing, keeping, return_exceptions=True)
+    keeping = asyncio.create_task(writer.keep())
+    try:
+        async with streams.open(card, request, terms, rest=LiveRest(writer.rest, lambda: text.ended)) as chunks:
+            writing = asyncio.create_task(_write(text, writer, pause_s))
+            try:
+                while (chunk := await _unless_failed(_next(chunks), writing)) is not None:
+                    yield chunk
+            finally:
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def _beginning(text: LiveText, timeout_s: float, pause_s: float | None) -> str:

@@ -6,17 +6,15 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
-
-from ray.serve.handle import DeploymentHandle
 
 from deployments.settings import LongTextArgs
+from deployments.speech.admission import Terms
 from deployments.speech.long_speech import LongSpeech
+from deployments.speech.speech_streams import SpeechStreams
 from deployments.text.sentences import Piece, split
 from deployments.voices.library import VoiceLibrary
 from deployments.wire.messages import AudioChunk, ModelCard, TextTiming
 from deployments.wire.models import Models
-from deployments.wire.streams import open_audio
 from qwen_tts.audio import wav_header
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import MAX_SEED, ClonedVoice, DesignedVoice, SpeechRequest, Voice, frames_for_text
@@ -31,26 +29,26 @@ _FIRST_CHARACTERS = 50
 class SpeechOpener:
     """Opens the audio of requests with texts of any length, for one ingress replica."""
 
-    def __init__(
-        self, decoder: DeploymentHandle[Any], library: VoiceLibrary, models: Models, args: LongTextArgs
-    ) -> None:
-        self._decoder = decoder
+    def __init__(self, streams: SpeechStreams, library: VoiceLibrary, models: Models, args: LongTextArgs) -> None:
+        self._streams = streams
         self._library = library
         self._models = models
         self.args = args
 
     @asynccontextmanager
-    async def open(self, request: SpeechRequest, card: ModelCard) -> AsyncIterator[AsyncIterator[AudioChunk]]:
-        """Speak `request` with the model of `card`. Leaving the context stops the speech."""
+    async def open(
+        self, request: SpeechRequest, card: ModelCard, terms: Terms
+    ) -> AsyncIterator[AsyncIterator[AudioChunk]]:
+        """Speak `request` with the model of `card`. Leaving the context stops the speech. Raises Overloaded."""
         longest = card.utterance_characters
         pieces = await asyncio.to_thread(split, request.text, request.language, longest, _FIRST_CHARACTERS)
         assert pieces, "a request has text"
         if len(pieces) == 1:
-            async with open_audio(self._decoder, card.name, request) as chunks:
+            async with self._streams.open(card, request, terms) as chunks:
                 yield _timed(chunks, len(request.text), card.sample_rate_hz)
             return
         cloning = cloning_model(request, card, self._models)
-        several = _Pieces(request, pieces, card, cloning, self._decoder, self._library)
+        several = _Pieces(request, pieces, card, cloning, self._streams, self._library, terms)
         long_speech = LongSpeech(
             pieces,
             several.open,
@@ -72,12 +70,12 @@ async def _timed(chunks: AsyncIterator[AudioChunk], characters: int, sample_rate
         yield chunk if chunk.finish_reason is None else replace(chunk, timing=timing)
 
 
-def cloning_model(request: SpeechRequest, card: ModelCard, models: Models) -> str | None:
+def cloning_model(request: SpeechRequest, card: ModelCard, models: Models) -> ModelCard | None:
     """Return the model that can continue with a clone of a designed voice's first piece, or None."""
     if not isinstance(request.voice, DesignedVoice):
         return None
     able = (
-        base.name
+        base
         for base in models.of("base")
         if base.sample_rate_hz == card.sample_rate_hz and request.language.lower() in base.languages
     )
@@ -122,44 +120,47 @@ class _Pieces:
         request: SpeechRequest,
         pieces: Sequence[Piece],
         card: ModelCard,
-        cloning: str | None,
-        decoder: DeploymentHandle[Any],
+        cloning: ModelCard | None,
+        streams: SpeechStreams,
         library: VoiceLibrary,
+        terms: Terms,
     ) -> None:
         self._request = request
         self._pieces = pieces
         self._card = card
         self._cloning = cloning
-        self._decoder = decoder
+        self._streams = streams
         self._library = library
+        self._terms = terms
         self._first_pcm: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._others: tuple[str, Voice] | None = None  # the model and the voice of all pieces but the first
+        self._others: tuple[ModelCard, Voice] | None = None  # the model and the voice of all pieces but the first
         self._choosing = asyncio.Lock()
 
     @asynccontextmanager
     async def open(self, index: int, ahead_s: float) -> AsyncIterator[AsyncIterator[AudioChunk]]:
-        model, voice = self._card.name, self._request.voice
+        card, voice = self._card, self._request.voice
         if index:
             async with self._choosing:
                 self._others = self._others or await self._choose()
-            model, voice = self._others
+            card, voice = self._others
         request = request_of_piece(self._request, self._pieces[index], index, voice, ahead_s)
-        async with open_audio(self._decoder, model, request) as chunks:
+        due_s = ahead_s if index else None
+        async with self._streams.open(card, request, self._terms, due_s=due_s) as chunks:
             yield chunks if index or self._cloning is None else self._recorded(chunks)
 
     async def has_room(self) -> bool:
-        room: bool = await self._decoder.has_room.remote(self._others[0] if self._others else self._card.name)
-        return room
+        card = self._others[0] if self._others else self._card
+        return await self._streams.has_room(card.name)
 
-    async def _choose(self) -> tuple[str, Voice]:
+    async def _choose(self) -> tuple[ModelCard, Voice]:
         """Return model and voice of the later pieces: a clone of the first piece, or its description if it is unfit."""
-        described = self._card.name, self._request.voice
+        described = self._card, self._request.voice
         if self._cloning is None:
             return described
         pcm = await self._first_pcm
         wav = wav_header(self._card.sample_rate_hz, len(pcm)) + pcm
         try:
-            prompt = await self._library.prompt_of(wav, self._pieces[0].text, self._cloning)
+            prompt = await self._library.prompt_of(wav, self._pieces[0].text, self._cloning.name)
         except InvalidRequest as unfit:
             log.info("a designed voice goes on from its description: %s", unfit.message)
             return described

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from ray.actor import ActorHandle
@@ -13,12 +14,15 @@ from ray.serve.handle import DeploymentHandle
 from deployments.access.caller import Caller
 from deployments.errors import renamed_fields
 from deployments.settings import IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
+from deployments.speech.admission import Admission, Priority, Terms
 from deployments.speech.design import VoiceDesigner
+from deployments.speech.edge_metrics import EdgeMetrics
 from deployments.speech.encoding import AudioOutput, BatchRoom, EncodedSpeech, SpeechEncoding
 from deployments.speech.fields import SpeechFields
 from deployments.speech.limits import TextLimits
 from deployments.speech.live_speech import LiveText, speak_live_text
 from deployments.speech.opener import SpeechOpener
+from deployments.speech.speech_streams import SpeechStreams
 from deployments.speech.voice_choice import VoiceChoice
 from deployments.text.numbers import numbers_in_words
 from deployments.voices.consents import ConsentStore
@@ -42,6 +46,7 @@ class ResolvedSpeech:
     options: SpeechOptions
     output: AudioOutput
     normalize_text: bool
+    terms: Terms
     sent_as: Mapping[str, str] = field(default_factory=dict)  # the caller's names of fields, for refusals
 
 
@@ -68,10 +73,11 @@ class SpeechService:
         self._encoder = encoder
         self.models = Models(self._describe)
         self.library = VoiceLibrary(encoder, self.models, voices, reference_audio)
-        self.designer = VoiceDesigner(decoder, self.library, self.models, voices)
+        self._streams = SpeechStreams(decoder, Admission(EdgeMetrics()))
+        self.designer = VoiceDesigner(self._streams, self.library, self.models, voices)
         self.consents = ConsentStore(voices.url, limit=voices.max_consents)
         self._choice = VoiceChoice(self.models, self.library)
-        self._opener = SpeechOpener(decoder, self.library, self.models, args.long_text)
+        self._opener = SpeechOpener(self._streams, self.library, self.models, args.long_text)
         self._encoding = SpeechEncoding(args.max_audio_bytes_under_way)
         self._inbox = inbox
 
@@ -97,11 +103,16 @@ class SpeechService:
         return self._encoding.budget.shares
 
     async def resolve(
-        self, caller: Caller, fields: SpeechFields, sent_as: Mapping[str, str] | None = None
+        self,
+        caller: Caller,
+        fields: SpeechFields,
+        sent_as: Mapping[str, str] | None = None,
+        max_wait_s: float | None = None,
     ) -> ResolvedSpeech:
         """Check everything of a request but its text. Raises InvalidRequest, Overloaded or Unavailable.
 
-        `sent_as` maps this service's names of fields to the caller's, where they differ.
+        The request may wait `max_wait_s` for its place, or the time of the settings. `sent_as` maps this
+        service's names of fields to the caller's, where they differ.
         """
         names = sent_as or {}
         with renamed_fields(names):
@@ -111,7 +122,14 @@ class SpeechService:
             card, voice = await self._choice.choose(caller, fields)
             options = fields.options(card, voice)
             output = AudioOutput(fields.response_format, card.sample_rate_hz, fields.sample_rate, fields.speed)
-        return ResolvedSpeech(card, options, output, fields.normalize_text, names)
+        terms = self.terms(caller, fields.priority, max_wait_s, fields.voice, fields.instructions, fields.ref_text)
+        return ResolvedSpeech(card, options, output, fields.normalize_text, terms, names)
+
+    def terms(self, caller: Caller, priority: Priority, max_wait_s: float | None, *voice: str | None) -> Terms:
+        """Return how long a request of `caller` may wait, and the digest by which it is recognised."""
+        usual_s = self.args.max_wait_s if priority == "interactive" else self.args.max_batch_wait_s
+        key = blake2b(repr((caller.name, voice)).encode(), digest_size=16).digest()
+        return Terms(priority, usual_s if max_wait_s is None else max_wait_s, key)
 
     async def request(self, speech: ResolvedSpeech, text: str) -> SpeechRequest:
         """Return the request to speak a complete text. Raises InvalidRequest."""
@@ -122,12 +140,17 @@ class SpeechService:
             return speech.options.request(text)
 
     async def prepare(
-        self, caller: Caller, fields: SpeechFields, text: str, sent_as: Mapping[str, str] | None = None
+        self,
+        caller: Caller,
+        fields: SpeechFields,
+        text: str,
+        sent_as: Mapping[str, str] | None = None,
+        max_wait_s: float | None = None,
     ) -> tuple[ResolvedSpeech, SpeechRequest]:
         """Check a request and its text. Raises as `resolve` and `request` do."""
         with renamed_fields(sent_as or {}):
             self.limits.check_whole(text)  # before the work of resolving a reference
-        speech = await self.resolve(caller, fields, sent_as)
+        speech = await self.resolve(caller, fields, sent_as, max_wait_s)
         return speech, await self.request(speech, text)
 
     @asynccontextmanager
@@ -136,7 +159,7 @@ class SpeechService:
     ) -> AsyncIterator[EncodedSpeech]:
         """Speak a complete text: as one file at the end if `whole`, else in pieces. Leaving the context stops it."""
         with renamed_fields(speech.sent_as):
-            chunks = self._opener.open(request, speech.card)
+            chunks = self._opener.open(request, speech.card, speech.terms)
             async with self._encoding.open(chunks, speech.output, whole=whole, room=room) as encoded:
                 yield encoded
 
@@ -158,11 +181,12 @@ class SpeechService:
         with renamed_fields(speech.sent_as):
             self.check_live(speech)
             chunks = speak_live_text(
-                self._decoder,
+                self._streams,
                 self._inbox,
                 speech.card,
                 speech.options,
                 text,
+                speech.terms,
                 timeout_s=self.args.live_text_timeout_s,
                 pause_s=pause_s,
             )

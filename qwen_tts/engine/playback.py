@@ -3,10 +3,11 @@
 The listener starts to play with the first audio and plays without a break while there is any. Where the next audio
 comes too late, the listener hears silence until it comes:
 
-    first_sent                                       now      ends
-    |-- ahead --|-- played --|-- silence --|-- played --|-- headroom --|
+    begins                                now      ends
+    |-- played --|-- silence --|-- played --|-- headroom --|
 
-So `ends` is first_sent + ahead + sent + silence, and the headroom at `now` is what lies between the two.
+`begins` is the time of the first audio, or later if the listener has other audio to hear first: `ahead` seconds from
+the request on. So `ends` is begins + sent + silence, and the headroom at `now` is what lies between the two.
 """
 
 from dataclasses import dataclass
@@ -37,8 +38,10 @@ class Playback:
     @property
     def ends(self) -> float:
         """The time at which the last of the audio is played. Before anything is sent: when the first is wanted."""
-        began = self.requested + _FIRST_S if self.first_sent is None else self.first_sent
-        return began + self.ahead + self.silence + self.sent
+        if self.first_sent is None:
+            return self.requested + _FIRST_S + self.ahead
+        # The other audio plays from the request on, so the time until the first audio is sent uses it up.
+        return max(self.first_sent, self.requested + self.ahead) + self.silence + self.sent
 
     def send(self, audio: float, now: float) -> float | None:
         """Count a chunk of `audio` that is sent now. Return the time since the chunk before, None for the first."""

@@ -13,6 +13,9 @@ from qwen_tts.request import FinishReason
 
 # A CPU reads these in about the time of two frames, at the 0.6B shape in bfloat16.
 PREFILL_ROWS = 32
+# A sequence whose listener hears other audio first begins this long before that audio ends. Its first chunk is a large
+# one, and under load the streams are hardly faster than real time.
+_LEAD_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,9 @@ class Plan:
 class Scheduler:
     """Gives `slots` to sequences in the order in which their listeners want the first audio.
 
-    That is first come, first served, except that a listener with other audio to hear first comes later by its length.
-    Resumed sequences come before all others, because their listeners have heard the beginning. The queue and the pace
-    never keep them out.
+    That is first come, first served, except that a listener with other audio to hear first comes later by its length,
+    less a lead. Resumed sequences come before all others, because their listeners have heard the beginning. The queue
+    and the pace never keep them out.
     One newcomer at a time reads its prompt, `prefill_rows` of it in a step, so running rows never wait for more than
     that. The lowest free slot is used first, which keeps the running rows together at the start of the pools.
     """
@@ -151,7 +154,7 @@ class Scheduler:
     def schedule(self) -> Plan:
         """Give a slot to the next sequence if there is one, and return the plan of the next step."""
         self._drop_cancelled()
-        first = min(self.waiting, key=lambda one: (not one.resumed_frames, one.playback.ends), default=None)
+        first = min(self.waiting, key=lambda one: (not one.resumed_frames, _begins_by(one)), default=None)
         if first is not None and self._newcomer is None and self._free and self._may_start(first):
             first.slot = heapq.heappop(self._free)
             first.status = Status.RUNNING
@@ -257,6 +260,12 @@ class Scheduler:
             self._newcomer = None
         heapq.heappush(self._free, sequence.slot)
         sequence.slot = None
+
+
+def _begins_by(sequence: Sequence) -> float:
+    """Return the time by which a sequence that waits should begin. Silence within speech is worse than a late word."""
+    playback = sequence.playback
+    return playback.ends - (_LEAD_S if playback.ahead else 0.0)
 
 
 def _height(sequences: Iterable[Sequence]) -> int:

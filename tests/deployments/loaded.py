@@ -7,11 +7,14 @@ from typing import Any, cast
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.speech.admission import Admission, Terms
+from deployments.speech.speech_streams import SpeechStreams
 from deployments.wire.messages import AudioChunk, ModelCard
 from deployments.wire.models import Models
 from qwen_tts.config import GenerationDefaults
 from qwen_tts.request import SpeechRequest
 
+TERMS = Terms("interactive", 600.0, b"a caller")
 ANY = ModelCard("any", "custom_voice", (), ("english",), GenerationDefaults(), 24000, 300)
 
 
@@ -60,6 +63,11 @@ def decoder(synthesize: Callable[..., Stream]) -> DeploymentHandle[Any]:
     """A handle of the codec decoder whose calls `synthesize(model, request=, rest=, frames=)` answers."""
     call = SimpleNamespace(synthesize=SimpleNamespace(remote=synthesize))
     return cast("DeploymentHandle[Any]", SimpleNamespace(options=lambda *, stream: call))
+
+
+def streams(handle: DeploymentHandle[Any]) -> SpeechStreams:
+    """The streams of this decoder, with places of their own."""
+    return SpeechStreams(handle, Admission())
 
 
 async def collected(chunks: AsyncIterator[AudioChunk]) -> tuple[bytes, AudioChunk]:

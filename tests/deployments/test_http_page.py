@@ -40,7 +40,9 @@ def test_codes_of_errors_stand_beside_their_status() -> None:
 
 def test_every_metric_has_a_row() -> None:
     """Counters get the suffix `_total` when they are exported."""
-    source = (Path(deployments.__file__).parent / "replicas" / "metrics.py").read_text(encoding="utf-8")
+    rooms = Path(deployments.__file__).parent
+    files = rooms / "replicas" / "metrics.py", rooms / "speech" / "edge_metrics.py"
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
     made = set(re.findall(r'"qwen_tts_(\w+)"', source)) | set(re.findall(r'histogram\("(\w+)"', source))
     assert len(made) > 15
     shown = {name.removesuffix("_total") for name in re.findall(r"`(\w+)`", PAGE.split("## Metrics")[1])}

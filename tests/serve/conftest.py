@@ -135,6 +135,7 @@ def service(ray_port: int, checkpoints: dict[str, Path], voices: Path) -> Servic
             max_body_bytes=MAX_BODY_BYTES,
             max_bytes_under_way=6 * MAX_BODY_BYTES,
             body_pause_s=BODY_PAUSE_S,
+            max_wait_s=60,  # on the slowest machine, too
             live_text_timeout_s=600,  # longer than any work of a test during a pause of a text
             max_batch_audio_bytes=MAX_BATCH_AUDIO_BYTES,
         ),

@@ -19,6 +19,7 @@ from deployments.wire.messages import AudioChunk, ModelCard
 from deployments.wire.text_inbox import TextInbox, start_inbox
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import CustomVoice, SpeechOptions
+from tests.deployments.loaded import TERMS, streams
 from tests.serve.conftest import CUSTOM, Service
 from tests.serve.test_speech import wait_until_idle
 
@@ -41,7 +42,8 @@ async def speaking(
     decoder: DeploymentHandle[Any], inbox: ActorHandle[TextInbox], text: LiveText, timeout_s: float
 ) -> AbstractAsyncContextManager[AsyncIterator[AudioChunk]]:
     model = await card(decoder)
-    return speak_live_text(decoder, inbox, model, OPTIONS, text, timeout_s=timeout_s, pause_s=None)
+    speech = streams(decoder)
+    return speak_live_text(speech, inbox, model, OPTIONS, text, TERMS, timeout_s=timeout_s, pause_s=None)
 
 
 @pytest.mark.parametrize("words", ["", "Hello there"], ids=["before the first word", "in the middle of one"])

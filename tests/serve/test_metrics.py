@@ -26,7 +26,7 @@ def test_streams_and_steps_are_counted(service: Service) -> None:
     least = {
         "streams_total": 3, "audio_s_total": 3 * 6 * 0.08 - 0.001, "rtf_count": 3, "ttfa_ms_count": 3,
         "chunk_gap_ms_count": 3, "step_ms_count": 18, "step_rows_count": 18, "queue_wait_ms_count": 3,
-        "prefixes_reused_total": 2, "prefix_rows_reused_total": 2 * 16,
+        "edge_wait_ms_count": 3, "prefixes_reused_total": 2, "prefix_rows_reused_total": 2 * 16,
     }  # fmt: skip
     before = scraped()
     body = {

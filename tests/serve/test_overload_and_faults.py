@@ -66,7 +66,7 @@ def settings(gate: Gate) -> AppArgs:
         models=(ModelArgs(name=MODEL, checkpoint=str(gate.file.parent), type="custom_voice"),),
         talker=TalkerArgs(compile=False, slots=1, max_waiting=1, threads=1),
         codec_decoder=CodecDecoderArgs(threads=1),
-        ingress=IngressArgs(live_text_timeout_s=600),
+        ingress=IngressArgs(live_text_timeout_s=600, max_wait_s=60),
     )
 
 
@@ -87,10 +87,10 @@ def one_slot(loading: Service, gate: Gate) -> Service:
     return loading
 
 
-def speak(service: Service, frames: int) -> httpx.Response:
+def speak(service: Service, frames: int, **headers: str) -> httpx.Response:
     body = {"input": "Hello there, how are you?", "voice": "ryan", "seed": 1, "max_new_tokens": frames}
     with service.client() as client:
-        return client.post("/v1/audio/speech", json=body | {"response_format": "pcm"})
+        return client.post("/v1/audio/speech", json=body | {"response_format": "pcm"}, headers=headers)
 
 
 def test_loading_answers_503_and_then_speaks(loading: Service, gate: Gate) -> None:
@@ -112,7 +112,8 @@ def test_overload_is_refused_before_any_work(one_slot: Service) -> None:
     alone = speak(one_slot, 20)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         with slot_in_use(one_slot):
-            answers = concurrent.futures.as_completed([pool.submit(speak, one_slot, 20) for _ in range(8)])
+            now = {"X-Max-Wait-Ms": "0"}
+            answers = concurrent.futures.as_completed([pool.submit(speak, one_slot, 20, **now) for _ in range(8)])
             refused = [next(answers).result() for _ in range(7)]
         spoken = next(answers).result()
     for answer in refused:

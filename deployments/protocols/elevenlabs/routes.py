@@ -14,6 +14,7 @@ from deployments.errors import refusal_of
 from deployments.http.bodies import JSON, BodyReader, parse_body
 from deployments.http.errors import error_response
 from deployments.http.gate import caller_of
+from deployments.http.max_wait import max_wait_of
 from deployments.http.openapi import BODY_ERRORS, errors, files, json_body
 from deployments.http.responses import audio_file, file_response, stream_response
 from deployments.protocols.elevenlabs.fields import (
@@ -115,7 +116,7 @@ async def _convert(
             language_code=body.language_code,
             output_format=output_format,
         )
-        resolved, spoken = await service.prepare(caller_of(request), fields, body.text, SENT_AS)
+        resolved, spoken = await service.prepare(caller_of(request), fields, body.text, SENT_AS, max_wait_of(request))
     headers = {"X-Model": resolved.card.name, "X-Seed": str(spoken.seed)}
     opening = service.speak(resolved, spoken, whole=not stream)
     if not stream:

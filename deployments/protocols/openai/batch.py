@@ -14,6 +14,7 @@ from deployments.access.limits import CallerLimits
 from deployments.errors import Refusal, refusal_of
 from deployments.http.bodies import JSON, BodyReader, parse_fields, parse_object
 from deployments.http.gate import caller_of
+from deployments.http.max_wait import max_wait_of
 from deployments.http.openapi import BODY_ERRORS, errors, json_body
 from deployments.http.responses import audio_file
 from deployments.protocols.fields import UtteranceFields
@@ -53,10 +54,11 @@ def routes(service: SpeechService, bodies: BodyReader, limits: CallerLimits) -> 
             caller = caller_of(request)
             places = asyncio.Semaphore(service.args.batch_concurrency)
             room = BatchRoom(service.args.max_batch_audio_bytes)
+            max_wait_s = max_wait_of(request)
 
             async def in_turn(index: int, fields: Fields) -> BatchResult:
                 async with places:
-                    return await _item(service, limits, caller, index, fields, room)
+                    return await _item(service, limits, caller, index, fields, room, max_wait_s)
 
             await service.models.load()  # before the items, which would all report the same error
             async with asyncio.TaskGroup() as group:  # it stops all items when the caller leaves
@@ -85,7 +87,7 @@ def parse_batch(content: bytes) -> list[Fields]:
         message = f"items has {len(items)} entries; it must have 1 to {MAX_ITEMS}"
         raise InvalidRequest(message, "items", "out_of_range")
     parse_fields(UtteranceFields, shared)
-    return [{**shared, **item} for item in items]
+    return [{"priority": "batch", **shared, **item} for item in items]
 
 
 async def _item(
@@ -95,12 +97,13 @@ async def _item(
     index: int,
     fields: Mapping[str, Any],
     room: BatchRoom,
+    max_wait_s: float | None,
 ) -> BatchResult:
     try:
         if index > 0:  # the gate has counted the first one
             limits.count(caller)
         item = parse_fields(Utterance, fields)
-        resolved, spoken = await service.prepare(caller, item.resolved(), item.input, item.sent_as)
+        resolved, spoken = await service.prepare(caller, item.resolved(), item.input, item.sent_as, max_wait_s)
         item.check_task(resolved.card)
         file = await audio_file(service.speak(resolved, spoken, whole=True, room=room))
     except Exception as error:  # any error is an error of this item alone

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from deployments.protocols.fields import UtteranceFields
+from deployments.speech.admission import Priority
 from deployments.speech.design import VoiceDescription
 from deployments.speech.fields import Name
 from qwen_tts.config import LANGUAGE_AUTO
@@ -37,6 +38,7 @@ class DesignBody(BaseModel):
     max_new_tokens: StrictInt | None = None
     name: StrictStr | None = None
     overwrite: StrictBool = False
+    priority: Priority = "interactive"
 
     @property
     def wanted(self) -> VoiceDescription:

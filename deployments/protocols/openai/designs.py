@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 
 from deployments.http.bodies import JSON, BodyReader, parse_body
 from deployments.http.gate import caller_of
+from deployments.http.max_wait import max_wait_of
 from deployments.http.openapi import BODY_ERRORS, errors, json_body
 from deployments.protocols.openai.answers import (
     DesignedVoiceAnswer,
@@ -38,10 +39,13 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
             raise InvalidRequest(message, "candidates", "out_of_range")
         await service.models.load()
         caller, designer = caller_of(request), service.designer
+        terms = service.terms(caller, body.priority, max_wait_of(request), body.description)
         if body.name is None:
-            previews = await designer.preview(caller, body.wanted)
+            previews = await designer.preview(caller, body.wanted, terms)
             return PreviewList(data=[show_preview(one) for one in previews])
-        record, candidates, chosen = await designer.design(caller, body.name, body.wanted, overwrite=body.overwrite)
+        record, candidates, chosen = await designer.design(
+            caller, body.name, body.wanted, terms, overwrite=body.overwrite
+        )
         shown = [show_preview(one, chosen=one is chosen) for one in candidates]
         return DesignedVoiceAnswer(**show_voice(record).model_dump(), previews=shown)
 

@@ -6,6 +6,7 @@ from fastapi.responses import Response
 from deployments.audio.encoder import MEDIA_TYPES
 from deployments.http.bodies import JSON, BodyReader, parse_body
 from deployments.http.gate import caller_of
+from deployments.http.max_wait import max_wait_of
 from deployments.http.openapi import BODY_ERRORS, errors, files, json_body
 from deployments.http.responses import audio_file, file_response, stream_response
 from deployments.protocols.openai.bodies import SpeechBody
@@ -40,7 +41,9 @@ def routes(service: SpeechService, bodies: BodyReader) -> APIRouter:
             if events and not body.stream:
                 message = "stream_format sse is a stream; omit stream or set it to true"
                 raise InvalidRequest(message, "stream", "conflicting_fields")
-            resolved, spoken = await service.prepare(caller_of(request), body.resolved(), body.input, body.sent_as)
+            resolved, spoken = await service.prepare(
+                caller_of(request), body.resolved(), body.input, body.sent_as, max_wait_of(request)
+            )
             body.check_task(resolved.card)
         headers = {"X-Model": resolved.card.name, "X-Seed": str(spoken.seed)}
         opening = service.speak(resolved, spoken, whole=not body.stream)

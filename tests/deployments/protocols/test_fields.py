@@ -80,6 +80,13 @@ def test_items_have_the_shared_fields_but_for_their_own() -> None:
     assert (two.input, two.voice, two.seed) == ("Two", "serena", 2)
 
 
+def test_items_wait_as_a_batch_unless_they_say_otherwise() -> None:
+    items = batch(items=[{"input": "One"}, {"input": "Two", "priority": "interactive"}])
+    assert [parse_fields(Utterance, item).resolved().priority for item in items] == ["batch", "interactive"]
+    shared = batch(priority="interactive", items=[{"input": "One"}])
+    assert [parse_fields(Utterance, item).priority for item in shared] == ["interactive"]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

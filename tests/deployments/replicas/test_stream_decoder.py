@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from deployments.replicas.admission import DecodeCost
 from deployments.replicas.health import Health
-from deployments.replicas.stream_decoder import StreamDecoder, _Piece
+from deployments.replicas.stream_decoder import BatchSize, StreamDecoder, _Piece
 from qwen_tts.audio import to_pcm16
 from qwen_tts.codec.carry import Carry
 from qwen_tts.codec.decoder import CodecDecoder
@@ -226,9 +225,18 @@ async def test_pieces_of_one_length_are_decoded_together(
 async def test_a_batch_takes_no_longer_than_half_a_frame(
     streams: StreamDecoder, monkeypatch: pytest.MonkeyPatch, frame_s: float, batches: list[list[int]]
 ) -> None:
-    monkeypatch.setattr("deployments.replicas.admission._WEIGHT", 0.0)
-    streams._admission.cost = DecodeCost(0.0, frame_s)
+    monkeypatch.setattr("deployments.replicas.stream_decoder._WEIGHT", 0.0)
+    monkeypatch.setattr(streams._size, "_frame_s", frame_s)
     assert await decoded(streams, monkeypatch, [1, 5, 5], [0.0, 9.0, 1.0]) == batches
+
+
+@pytest.mark.parametrize(("frame_s", "frames"), [(0.001, 40), (0.004, 10), (1.0, 8), (0.0, 40_000)])
+def test_the_size_of_a_batch_follows_the_machine(frame_s: float, frames: int) -> None:
+    """Half a frame's time is 40 ms. A batch may always have eight frames."""
+    size = BatchSize()
+    for _ in range(200):
+        size.observe(5, 5 * frame_s)
+    assert size.frames == pytest.approx(frames, abs=1)
 
 
 async def cloned(streams: StreamDecoder, reference: Tensor, codes: Tensor) -> bytes:

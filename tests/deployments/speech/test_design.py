@@ -14,9 +14,9 @@ from deployments.voices.library import VoiceLibrary
 from deployments.wire.messages import AudioChunk, ModelCard
 from qwen_tts.audio import to_pcm16
 from qwen_tts.config import GenerationDefaults
-from qwen_tts.errors import InvalidRequest, Overloaded
+from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import FinishReason
-from tests.deployments.loaded import Spoken, loaded
+from tests.deployments.loaded import TERMS, Spoken, loaded, streams
 from tests.recordings import recording
 
 CARD = ModelCard("design", "voice_design", (), ("english",), GenerationDefaults(), 24000, 300)
@@ -49,7 +49,7 @@ async def designer(monkeypatch: pytest.MonkeyPatch, directory: Path, decoder: Sp
     library = VoiceLibrary(None, models, voices, ReferenceAudioArgs())
     for name, stand_in in (("add", add), ("check_free", check_free)):
         monkeypatch.setattr(library, name, stand_in)
-    return VoiceDesigner(decoder.handle, library, models, voices), kept
+    return VoiceDesigner(streams(decoder.handle), library, models, voices), kept
 
 
 def speaking(*candidates: tuple[bytes, FinishReason]) -> Spoken:
@@ -65,7 +65,7 @@ SILENT = bytes(len(GOOD))
 async def test_the_first_candidate_without_a_flaw_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoken = speaking((SILENT, "stop"), (GOOD, "length"), (OTHER, "stop"), (GOOD, "stop"))
     designing, kept = await designer(monkeypatch, tmp_path, spoken)
-    _, candidates, chosen = await designing.design(EVERYONE, "warm", wanted(candidates=4), overwrite=False)
+    _, candidates, chosen = await designing.design(EVERYONE, "warm", wanted(candidates=4), TERMS, overwrite=False)
     assert candidates.index(chosen) == 2
     assert "silent" in str(candidates[0].flaw)
     assert "cut off" in str(candidates[1].flaw)
@@ -76,14 +76,14 @@ async def test_the_first_candidate_without_a_flaw_is_stored(tmp_path: Path, monk
 async def test_nothing_is_stored_when_all_have_a_flaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     designing, kept = await designer(monkeypatch, tmp_path, speaking((SILENT, "stop"), (GOOD, "length")))
     with pytest.raises(InvalidRequest, match=r"cut off.*silent|silent.*cut off") as caught:
-        await designing.design(EVERYONE, "warm", wanted(candidates=2), overwrite=False)
+        await designing.design(EVERYONE, "warm", wanted(candidates=2), TERMS, overwrite=False)
     assert refusal_of(caught.value).status == 422
     assert kept.wavs == []
 
 
 async def test_words_that_were_cut_off_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     designing, kept = await designer(monkeypatch, tmp_path, speaking((GOOD, "stop"), (OTHER, "length")))
-    previews = await designing.preview(EVERYONE, wanted(candidates=2))
+    previews = await designing.preview(EVERYONE, wanted(candidates=2), TERMS)
     for preview in previews:
         await designing.keep_preview(EVERYONE, str(preview.preview_id), "warm", overwrite=True)
     assert kept.texts == ["Hello", None]
@@ -94,16 +94,18 @@ async def test_words_that_were_cut_off_are_not_kept(tmp_path: Path, monkeypatch:
 async def test_a_design_is_no_longer_than_what_can_be_cloned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoken = speaking((GOOD, "stop"))
     designing, _ = await designer(monkeypatch, tmp_path, spoken)
-    await designing.preview(EVERYONE, wanted("Hello " * 400, max_frames=5000))
-    await designing.preview(EVERYONE, wanted("Hello " * 400))
+    await designing.preview(EVERYONE, wanted("Hello " * 400, max_frames=5000), TERMS)
+    await designing.preview(EVERYONE, wanted("Hello " * 400), TERMS)
     assert [request.max_frames for _, request in spoken.requests] == [750, 750]
 
 
 async def test_when_one_is_refused_the_others_are_stopped(tmp_path: Path) -> None:
     """The other candidates would speak for ever."""
-    spoken = Spoken(lambda request: [Overloaded("no room")] if request.seed == 7 else None)
+    spoken = Spoken(lambda request: [InvalidRequest("no room")] if request.seed == 7 else None)
     voices, models = VoiceStoreArgs(url=str(tmp_path)), await loaded(CARD)
-    designing = VoiceDesigner(spoken.handle, VoiceLibrary(None, models, voices, ReferenceAudioArgs()), models, voices)
-    with pytest.raises(Overloaded, match="no room"):
-        await asyncio.wait_for(designing.preview(EVERYONE, wanted(candidates=4)), 60)
+    designing = VoiceDesigner(
+        streams(spoken.handle), VoiceLibrary(None, models, voices, ReferenceAudioArgs()), models, voices
+    )
+    with pytest.raises(InvalidRequest, match="no room"):
+        await asyncio.wait_for(designing.preview(EVERYONE, wanted(candidates=4), TERMS), 60)
     assert [stream.cancelled for stream in spoken.streams] == [True] * 4

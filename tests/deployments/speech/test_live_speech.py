@@ -11,7 +11,7 @@ from deployments.speech.limits import TextLimits
 from deployments.speech.live_speech import LiveText, speak_live_text
 from deployments.wire.messages import AudioChunk
 from qwen_tts.request import CustomVoice, SpeechOptions
-from tests.deployments.loaded import ANY, Spoken, Stream, collected, decoder
+from tests.deployments.loaded import ANY, TERMS, Spoken, Stream, collected, decoder, streams
 
 OPTIONS = SpeechOptions(voice=CustomVoice("ryan"), seed=5)
 
@@ -56,11 +56,12 @@ async def test_a_writer_that_fails_is_heard_while_the_talker_still_waits() -> No
     stream = Stream([AudioChunk(b"", "stop")], never)
     inbox = Inbox(lost=True)
     speech = speak_live_text(
-        decoder(lambda *model, **request: stream),
+        streams(decoder(lambda *model, **request: stream)),
         inbox.handle,
         ANY,
         OPTIONS,
         live("Hello ", "there"),
+        TERMS,
         timeout_s=600.0,
         pause_s=None,
     )
@@ -75,7 +76,9 @@ async def test_the_text_reaches_the_inbox_and_the_audio_its_listener() -> None:
     inbox = Inbox()
     spoken = Spoken(lambda request: [AudioChunk(b"ab", None), AudioChunk(b"cd", "stop")])
     text = live(" ", "Hello ", "there", ended=True)
-    speech = speak_live_text(spoken.handle, inbox.handle, ANY, OPTIONS, text, timeout_s=60.0, pause_s=None)
+    speech = speak_live_text(
+        streams(spoken.handle), inbox.handle, ANY, OPTIONS, text, TERMS, timeout_s=60.0, pause_s=None
+    )
     async with speech as chunks:
         pcm, last = await collected(chunks)
     ((model, request),) = spoken.requests

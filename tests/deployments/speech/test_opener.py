@@ -15,7 +15,7 @@ from qwen_tts.config import GenerationDefaults, ModelType
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import MAX_SEED, ClonedVoice, CustomVoice, DesignedVoice, SpeechRequest, frames_for_text
 from qwen_tts.voice import VoicePrompt
-from tests.deployments.loaded import Spoken, collected, loaded
+from tests.deployments.loaded import TERMS, Spoken, collected, loaded, streams
 
 PIECE = Piece("Some words.", 0, 11, "sentence")
 TEXT = " ".join(f"This is sentence number {n}, of several." for n in range(30))
@@ -50,8 +50,8 @@ async def spoken(order: SpeechRequest, library: Library, *cards: ModelCard) -> l
     """Return the requests made of `order`, in the order of the text."""
     decoder = Spoken(lambda request: [AudioChunk(np.full(2400, 1000 + len(request.text), "<i2").tobytes(), "stop")])
     models = await loaded(*cards)
-    opener = SpeechOpener(decoder.handle, cast("VoiceLibrary", library), models, LongTextArgs())
-    async with opener.open(order, cards[0]) as chunks:
+    opener = SpeechOpener(streams(decoder.handle), cast("VoiceLibrary", library), models, LongTextArgs())
+    async with opener.open(order, cards[0], TERMS) as chunks:
         _, last = await collected(chunks)
     assert last.finish_reason == "stop"
     assert last.timing is not None, "the last chunk has no timing"
@@ -96,7 +96,7 @@ async def test_short_text_is_the_request_itself() -> None:
 
 async def test_only_designed_voices_are_cloned() -> None:
     cards = await loaded(DESIGN, BASE)
-    assert cloning_model(DESCRIBED, DESIGN, cards) == "base"
+    assert cloning_model(DESCRIBED, DESIGN, cards) == BASE
     assert cloning_model(SpeechRequest(TEXT, CustomVoice("ryan")), card("custom", "custom_voice"), cards) is None
 
 

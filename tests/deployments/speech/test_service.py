@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from deployments.access.caller import EVERYONE
 from deployments.settings import IngressArgs, LongTextArgs, ReferenceAudioArgs, Settings, VoiceStoreArgs
 from deployments.speech.service import SpeechService
 
@@ -22,6 +23,8 @@ SETTINGS: Mapping[str, Mapping[str, tuple[object, Callable[[SpeechService], obje
         "max_candidates": (1, lambda service: service.args.max_candidates),
         "batch_concurrency": (2, lambda service: service.args.batch_concurrency),
         "max_batch_audio_bytes": (6, lambda service: service.args.max_batch_audio_bytes),
+        "max_wait_s": (0.25, lambda service: service.terms(EVERYONE, "interactive", None).max_wait_s),
+        "max_batch_wait_s": (0.75, lambda service: service.terms(EVERYONE, "batch", None).max_wait_s),
         "live_text_timeout_s": (0.7, lambda service: service.args.live_text_timeout_s),
     },
     "voices": {

@@ -17,9 +17,17 @@ def test_other_audio_is_heard_first() -> None:
     playback = Playback(requested=5.0, ahead=2.0)
     assert playback.ends == pytest.approx(7.16), "when the first of it is wanted at the latest"
     playback.send(0.5, 6.0)
-    assert playback.headroom(6.0) == pytest.approx(2.5)
-    playback.send(0.5, 8.0)
+    assert playback.headroom(6.0) == pytest.approx(1.5), "a second of the other audio has been played meanwhile"
+    playback.send(0.5, 7.4)
     assert playback.underruns == 0
+    playback.send(0.5, 8.1)
+    assert playback.silence == pytest.approx(0.1)
+
+
+def test_audio_that_comes_after_the_other_audio_is_heard_when_it_comes() -> None:
+    playback = Playback(requested=5.0, ahead=2.0)
+    playback.send(0.5, 9.0)
+    assert playback.ends == pytest.approx(9.5)
 
 
 def test_a_late_chunk_is_heard_as_silence_once() -> None:

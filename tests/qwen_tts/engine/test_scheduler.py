@@ -57,11 +57,11 @@ def test_first_come_first_served_one_a_step() -> None:
     assert step(scheduler) == Plan(third, range(5), running=(second,))
 
 
-def test_who_has_other_audio_to_hear_first_comes_later_by_that() -> None:
+def test_who_has_other_audio_to_hear_first_comes_later_by_that_less_a_second() -> None:
     scheduler = Scheduler(slots=1, max_waiting=8)
     requests = [replace(SpeechRequest("a", CustomVoice("ryan")), ahead_s=ahead_s) for ahead_s in (9.0, 2.0, 0.0, 0.0)]
     later, soon, now, next_one = (replace(sequence(1), request=request, queued_s=100.0) for request in requests)
-    too_long = replace(later, queued_s=92.0, frames=[])  # its listener wants it before `soon`
+    too_long = replace(later, queued_s=92.1, frames=[])  # its listener wants it before `soon`
     for one in (later, soon, too_long, now, next_one):
         scheduler.add(one)
     assert [step(scheduler).newcomer for _ in range(5)] == [now, next_one, too_long, soon, later]

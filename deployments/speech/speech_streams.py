@@ -1,0 +1,112 @@
+"""The streams of audio that this ingress replica opens. Each has a place of the admission while it is made."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.speech.admission import Admission, Place, Terms
+from deployments.wire.messages import AudioChunk, ModelCard
+from deployments.wire.streams import open_audio
+from deployments.wire.text_inbox import InboxText
+from qwen_tts.engine.pace import FRAME_S
+from qwen_tts.errors import Overloaded
+from qwen_tts.request import SpeechRequest
+
+_ASK_AGAIN_S = 0.25
+
+
+@dataclass(frozen=True)
+class LiveRest:
+    """The rest of a live text. `written` returns whether the text is complete."""
+
+    text: InboxText
+    written: Callable[[], bool]
+
+
+class SpeechStreams:
+    """Opens streams in their places."""
+
+    def __init__(self, decoder: DeploymentHandle[Any], admission: Admission) -> None:
+        self._decoder = decoder
+        self._admission = admission
+
+    async def has_room(self, model: str) -> bool:
+        """Return whether a talker of `model` is half idle."""
+        room: bool = await self._decoder.has_room.remote(model)
+        return room
+
+    @asynccontextmanager
+    async def open(
+        self,
+        card: ModelCard,
+        request: SpeechRequest,
+        terms: Terms,
+        *,
+        due_s: float | None = None,
+        rest: LiveRest | None = None,
+    ) -> AsyncIterator[AsyncIterator[AudioChunk]]:
+        """Wait for a place, then yield the audio of `request`, spoken by the model of `card`. Raises Overloaded.
+
+        `due_s` is for a further stream of a request that has begun (see `Admission.place`). While a live text is being
+        written, its stream does not count towards the limit: the writer may pause.
+        """
+        terms = terms.of_text(request.text)
+        began_s = time.monotonic()
+        give_up_s = began_s + (terms.max_wait_s if due_s is None else due_s)
+        counts = _always if rest is None else rest.written
+        async with self._admission.place(card.name, terms, due_s=due_s, counts=counts) as place:
+            if request.ahead_s:  # replicas order by this time, so it must not include the time that has passed
+                left_s = request.ahead_s - (time.monotonic() - began_s)
+                request = replace(request, ahead_s=max(FRAME_S, left_s))
+            refusable = terms if due_s is None else None
+            async with aclosing(self._until_accepted(card, request, rest, place, give_up_s, refusable)) as chunks:
+                yield chunks
+
+    async def _until_accepted(
+        self,
+        card: ModelCard,
+        request: SpeechRequest,
+        rest: LiveRest | None,
+        place: Place,
+        give_up_s: float,
+        terms: Terms | None,
+    ) -> AsyncGenerator[AudioChunk]:
+        """Yield the audio. While the queue of a replica is full, keep the place and call again until `give_up_s`.
+
+        A live text is not sent again, because a part of it may have been read. `terms` is None for a further stream:
+        its client is not told when to come back.
+        """
+        while True:
+            try:
+                async with aclosing(self._made(card, request, rest, place)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                return
+            except Overloaded:
+                if place.begun:
+                    raise
+                self._admission.replica_is_full(card.name)
+                if rest is not None or time.monotonic() + _ASK_AGAIN_S > give_up_s:
+                    if terms is None:
+                        raise
+                    raise self._admission.refusal(card.name, terms) from None
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _made(
+        self, card: ModelCard, request: SpeechRequest, rest: LiveRest | None, place: Place
+    ) -> AsyncGenerator[AudioChunk]:
+        """Yield the audio, and count it in its place."""
+        async with open_audio(self._decoder, card.name, request, None if rest is None else rest.text) as chunks:
+            async for chunk in chunks:
+                audio_s = len(chunk.pcm) / 2 / card.sample_rate_hz
+                place.made(audio_s, ahead_s=request.ahead_s, last=chunk.finish_reason is not None)
+                yield chunk
+
+
+def _always() -> bool:
+    return True
