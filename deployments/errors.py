@@ -112,6 +112,11 @@ REPLICA_LOST = (
 )
 
 
+def loss_cause(error: BaseException) -> Literal["hung", "stopped", "died"]:
+    """Return in which way the replica was lost that raised `error`, one of REPLICA_LOST."""
+    return "hung" if isinstance(error, Silence) else "stopped" if isinstance(error, EngineStopped) else "died"
+
+
 @dataclass(frozen=True)
 class Refusal:
     """The answer to a request that failed. `type`, `param` and `code` are the fields of OpenAI's error object."""

@@ -185,6 +185,9 @@ class CodecDecoderArgs(TorchReplicaArgs):
     """Streams that one replica decodes at the same time."""
     max_batch: PositiveInt = 16
     """Streams that are decoded together in one batch."""
+    silence_timeout_s: float = Field(5.0, ge=1)
+    """A talker that sends nothing for this long hangs, because it sends a heartbeat every half second. It is killed,
+    and its streams go on on another talker."""
     primed_cache_bytes: int = Field(64_000_000, ge=0)
     """Memory per codec for decoder states after reference recordings (5 MB per voice). 0 switches this cache off. The
     cache changes no sample."""
@@ -311,6 +314,8 @@ class IngressArgs(ReplicaArgs):
     `X-Max-Wait-Ms` replaces this time for one request."""
     max_batch_wait_s: Annotated[float, LIVE] = Field(30.0, ge=0, le=600)
     """The same for requests with the `priority` `batch`, and for the items of a batch."""
+    silence_timeout_s: float = Field(5.0, ge=1)
+    """A codec decoder that sends nothing for this long hangs. It is killed, and its streams go on on another one."""
     live_text_timeout_s: Annotated[float, LIVE] = Field(30.0, gt=0)
     """A live text may pause this long before its stream is closed."""
 

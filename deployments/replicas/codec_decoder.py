@@ -57,6 +57,7 @@ class CodecDecoderDeployment:
         report_start("loading the weights")
         self._talkers = talkers
         self._name = replica_name()
+        self._silence_s = args.silence_timeout_s
         self._start_wait_s = {model.name: model.start_wait_s for model in models if model.start_wait_s is not None}
         self._cards: list[ModelCard] = []
         self._metrics = StreamMetrics()
@@ -131,7 +132,7 @@ class CodecDecoderDeployment:
         with self._metrics.stream(model, playback) as observe:
             async with (
                 self._decoders[model].stream(playback) as stream,
-                open_frames(self._talkers[model], request, rest, frames, lost=lost) as chunks,
+                open_frames(self._talkers[model], request, rest, frames, self._silence_s, lost) as chunks,
             ):
                 first = await anext(chunks)
                 await _prime(stream, request, frames)

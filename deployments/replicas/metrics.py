@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from ray.serve import metrics
 
-from deployments.errors import Silence
+from deployments.errors import loss_cause
 from deployments.wire.messages import AudioChunk
 from qwen_tts.engine.engine import Engine
 from qwen_tts.engine.playback import Playback
-from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded
+from qwen_tts.errors import InvalidRequest, Overloaded
 
 _MS = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0, 5120.0, 10240.0]
 _RATIOS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0, 1.5, 2.0, 5.0]
@@ -43,7 +43,7 @@ class StreamMetrics:
         causes = (*_MODEL, "cause")
         self._resumed = metrics.Counter(
             "qwen_tts_streams_resumed",
-            "Streams that went on on another talker, by the loss of the one before.",
+            "Streams that went on on another replica, by the loss of the one before.",
             causes,  # type: ignore[arg-type]  # typed as one key
         )
         ends = (*_MODEL, "finish_reason")
@@ -60,8 +60,7 @@ class StreamMetrics:
 
     def resumed(self, model: str, error: BaseException) -> None:
         """Note that a stream goes on elsewhere, because `error` has told that its talker is lost."""
-        cause = "hung" if isinstance(error, Silence) else "stopped" if isinstance(error, EngineStopped) else "died"
-        self._resumed.inc(tags={"model": model, "cause": cause})
+        self._resumed.inc(tags={"model": model, "cause": loss_cause(error)})
 
     @contextmanager
     def stream(self, model: str, playback: Playback) -> Iterator[Callable[[AudioChunk], AudioChunk]]:

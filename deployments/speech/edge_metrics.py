@@ -5,6 +5,8 @@ from typing import Literal
 
 from ray.serve import metrics
 
+from deployments.errors import loss_cause
+
 _WAITS_MS = [5.0, 20.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0, 5120.0, 10240.0, 20480.0, 40960.0]
 _MODEL = ("model",)
 
@@ -29,6 +31,12 @@ class EdgeMetrics:
             _WAITS_MS,
             classes,  # type: ignore[arg-type]  # typed as one key
         )
+        causes = (*_MODEL, "cause")
+        self._resumed = metrics.Counter(
+            "qwen_tts_streams_resumed",
+            "Streams that went on on another replica, by the loss of the one before.",
+            causes,  # type: ignore[arg-type]  # typed as one key
+        )
         self._expected = metrics.Gauge(
             "qwen_tts_edge_expected_wait_ms", "Expected wait of the latest request that found no free place.", _MODEL
         )
@@ -37,6 +45,10 @@ class EdgeMetrics:
 
     def refused(self, model: str, reason: Reason) -> None:
         self._refused.inc(tags={"model": model, "reason": reason})
+
+    def resumed(self, model: str, error: BaseException) -> None:
+        """Note that a stream goes on elsewhere, because `error` has told that its codec decoder is lost."""
+        self._resumed.inc(tags={"model": model, "cause": loss_cause(error)})
 
     def waited(self, model: str, priority: str, seconds: float) -> None:
         self._waited.observe(1000 * seconds, {"model": model, "priority": priority})

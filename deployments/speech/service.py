@@ -73,7 +73,8 @@ class SpeechService:
         self._encoder = encoder
         self.models = Models(self._describe)
         self.library = VoiceLibrary(encoder, self.models, voices, reference_audio)
-        self._streams = SpeechStreams(decoder, Admission(EdgeMetrics()))
+        metrics = EdgeMetrics()
+        self._streams = SpeechStreams(decoder, Admission(metrics), args.silence_timeout_s, metrics)
         self.designer = VoiceDesigner(self._streams, self.library, self.models, voices)
         self.consents = ConsentStore(voices.url, limit=voices.max_consents)
         self._choice = VoiceChoice(self.models, self.library)

@@ -5,11 +5,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.speech.admission import Admission, Place, Terms
+from deployments.speech.edge_metrics import EdgeMetrics
+from deployments.wire.calls import answer
 from deployments.wire.messages import AudioChunk, ModelCard
 from deployments.wire.streams import open_audio
 from deployments.wire.text_inbox import InboxText
@@ -31,13 +34,22 @@ class LiveRest:
 class SpeechStreams:
     """Opens streams in their places."""
 
-    def __init__(self, decoder: DeploymentHandle[Any], admission: Admission) -> None:
+    def __init__(
+        self,
+        decoder: DeploymentHandle[Any],
+        admission: Admission,
+        silence_s: float,
+        metrics: EdgeMetrics | None = None,
+    ) -> None:
+        """A decoder that sends nothing for `silence_s` is lost. `metrics` is None outside a replica."""
         self._decoder = decoder
         self._admission = admission
+        self._silence_s = silence_s
+        self._metrics = metrics
 
     async def has_room(self, model: str) -> bool:
         """Return whether a talker of `model` is half idle."""
-        room: bool = await self._decoder.has_room.remote(model)
+        room: bool = await answer(partial(self._decoder.has_room.remote, model))
         return room
 
     @asynccontextmanager
@@ -78,8 +90,7 @@ class SpeechStreams:
     ) -> AsyncGenerator[AudioChunk]:
         """Yield the audio. While the queue of a replica is full, keep the place and call again until `give_up_s`.
 
-        A live text is not sent again, because a part of it may have been read. `terms` is None for a further stream:
-        its client is not told when to come back.
+        `terms` is None for a further stream: its client is not told when to come back.
         """
         while True:
             try:
@@ -91,7 +102,7 @@ class SpeechStreams:
                 if place.begun:
                     raise
                 self._admission.replica_is_full(card.name)
-                if rest is not None or time.monotonic() + _ASK_AGAIN_S > give_up_s:
+                if time.monotonic() + _ASK_AGAIN_S > give_up_s:
                     if terms is None:
                         raise
                     raise self._admission.refusal(card.name, terms) from None
@@ -101,11 +112,17 @@ class SpeechStreams:
         self, card: ModelCard, request: SpeechRequest, rest: LiveRest | None, place: Place
     ) -> AsyncGenerator[AudioChunk]:
         """Yield the audio, and count it in its place."""
-        async with open_audio(self._decoder, card.name, request, None if rest is None else rest.text) as chunks:
+        text = None if rest is None else rest.text
+        lost = partial(self._lost, card.name)
+        async with open_audio(self._decoder, card.name, request, text, self._silence_s, lost) as chunks:
             async for chunk in chunks:
                 audio_s = len(chunk.pcm) / 2 / card.sample_rate_hz
                 place.made(audio_s, ahead_s=request.ahead_s, last=chunk.finish_reason is not None)
                 yield chunk
+
+    def _lost(self, model: str, error: BaseException) -> None:
+        if self._metrics is not None:
+            self._metrics.resumed(model, error)
 
 
 def _always() -> bool:

@@ -18,8 +18,6 @@ from deployments.errors import Silence
 Chunk = TypeVar("Chunk")
 
 HEARTBEAT_S = 0.5
-# Ten heartbeats: a busy machine may delay some of them.
-SILENCE_S = 5.0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import REPLICA_LOST, Silence, Unavailable
-from deployments.wire.heartbeat import SILENCE_S, without_heartbeats
+from deployments.wire.heartbeat import without_heartbeats
 from deployments.wire.messages import AudioChunk, FrameChunk
 from deployments.wire.text_inbox import InboxText
 from qwen_tts.engine.pace import FRAME_S
@@ -61,8 +61,7 @@ async def open_frames(
     request: SpeechRequest,
     rest: InboxText | None,
     frames: Frames,
-    *,
-    silence_s: float = SILENCE_S,
+    silence_s: float,
     lost: Lost,
 ) -> AsyncIterator[AsyncIterator[FrameChunk]]:
     """Yield the frames of `request` behind `frames`, made by `talker`.
@@ -81,10 +80,9 @@ async def open_audio(
     decoder: DeploymentHandle[Any],
     model: str,
     request: SpeechRequest,
-    rest: InboxText | None = None,
-    *,
-    silence_s: float = SILENCE_S,
-    lost: Lost = lambda error: None,
+    rest: InboxText | None,
+    silence_s: float,
+    lost: Lost,
 ) -> AsyncIterator[AsyncIterator[AudioChunk]]:
     """Yield the audio of `request`, spoken by the talker of `model`. The arguments and errors are those of
     `open_frames`."""

@@ -67,7 +67,7 @@ def decoder(synthesize: Callable[..., Stream]) -> DeploymentHandle[Any]:
 
 def streams(handle: DeploymentHandle[Any]) -> SpeechStreams:
     """The streams of this decoder, with places of their own."""
-    return SpeechStreams(handle, Admission())
+    return SpeechStreams(handle, Admission(), 5.0)
 
 
 async def collected(chunks: AsyncIterator[AudioChunk]) -> tuple[bytes, AudioChunk]:

@@ -32,7 +32,7 @@ class Replica:
                 return Stream(audio)
             return Stream([audio[0], FULL] if late else [FULL])
 
-        self.streams = SpeechStreams(decoder(synthesize), self.admission)
+        self.streams = SpeechStreams(decoder(synthesize), self.admission, 5.0)
 
     @property
     def in_use(self) -> int:
