@@ -183,7 +183,7 @@ async def _prime(stream: Stream, request: SpeechRequest, frames: NDArray[np.int1
 
 async def _audio(stream: Stream, chunk: FrameChunk) -> AudioChunk:
     pcm = await stream.decode(chunk.codes) if len(chunk.codes) else b""
-    return AudioChunk(pcm, chunk.finish_reason, chunk.usage, codes=chunk.codes)
+    return AudioChunk(pcm, chunk.finish_reason, chunk.usage, codes=chunk.codes, resumed=chunk.resumed)
 
 
 def _digest(codec: Path) -> str:

@@ -85,13 +85,16 @@ class Place:
     def begun(self) -> bool:
         return self._playback.first_sent is not None
 
-    def made(self, audio_s: float, *, ahead_s: float = 0.0, last: bool = False) -> None:
-        """Count a chunk of audio, which may be empty. The listener hears `ahead_s` of other audio first."""
+    def made(self, audio_s: float, *, ahead_s: float = 0.0, last: bool = False, resumed: bool = False) -> None:
+        """Count a chunk of audio, which may be empty. The listener hears `ahead_s` of other audio first.
+
+        `resumed`: a replica was lost before the chunk, so its delay says nothing about the speed of the replicas.
+        """
         now, playback, limit = time.monotonic(), self._playback, self._line.limit
-        steady, self._steady = self._steady, self.counts()
+        steady, self._steady = self._steady and not resumed, self.counts()
         if not self.begun:
             playback.ahead = ahead_s
-            if self._steady and now - self.given_s > max(_FIRST_AUDIO_S, ahead_s):
+            if self._steady and not resumed and now - self.given_s > max(_FIRST_AUDIO_S, ahead_s):
                 limit.strain()
         if audio_s > 0:
             underruns = playback.underruns

@@ -117,7 +117,8 @@ class SpeechStreams:
         async with open_audio(self._decoder, card.name, request, text, self._silence_s, lost) as chunks:
             async for chunk in chunks:
                 audio_s = len(chunk.pcm) / 2 / card.sample_rate_hz
-                place.made(audio_s, ahead_s=request.ahead_s, last=chunk.finish_reason is not None)
+                last = chunk.finish_reason is not None
+                place.made(audio_s, ahead_s=request.ahead_s, last=last, resumed=chunk.resumed)
                 yield chunk
 
     def _lost(self, model: str, error: BaseException) -> None:

@@ -35,11 +35,12 @@ class Usage:
 @dataclass(frozen=True)
 class FrameChunk:
     """Talker -> codec decoder: `codes` [F, G] int16. A stream's last chunk has a finish reason and the usage (and F may
-    be 0)."""
+    be 0). `resumed` is set on the first chunk after the loss of a replica."""
 
     codes: NDArray[np.int16]
     finish_reason: FinishReason | None
     usage: Usage | None = None
+    resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class AudioChunk:
     be empty).
 
     `codes` [F, G] int16 are the frames of the audio. With them, another decoder can go on with the stream. The ingress
-    sets `timing` on the last chunk of every piece of a text.
+    sets `timing` on the last chunk of every piece of a text. `resumed` is set on the first chunk after the loss of a
+    replica: the pause before the chunk says nothing about the speed of the others.
     """
 
     pcm: bytes
@@ -70,6 +72,7 @@ class AudioChunk:
     usage: Usage | None = None
     timing: TextTiming | None = None
     codes: NDArray[np.int16] | None = field(default=None, compare=False, repr=False)
+    resumed: bool = False
 
 
 @dataclass(frozen=True)

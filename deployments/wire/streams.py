@@ -114,18 +114,21 @@ class _Resumed(Generic[Chunk]):
         self._refused_s: float | None = None  # the time of the first refusal in a row
 
     async def chunks(self) -> AsyncGenerator[Chunk]:
+        resumed = False
         while True:
             response = self._call(request=self._request_now(), frames=self._frames())
             try:
                 async with aclosing(without_heartbeats(aiter(response), self._silence_s)) as chunks:
                     async for chunk in chunks:
                         self._note(chunk)
-                        yield chunk
+                        yield replace(chunk, resumed=True) if resumed else chunk
+                        resumed = False
                         if chunk.finish_reason is not None:
                             return
                 raise EngineStopped("a stream ended without its last chunk")
             except REPLICA_LOST as error:
                 await self._after_loss(error)
+                resumed = True
             except Overloaded as full:
                 await self._after_refusal(full)
             finally:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qwen_tts.errors import EngineStopped, InvalidRequest
@@ -23,6 +23,8 @@ from qwen_tts.errors import EngineStopped, InvalidRequest
 _MOST_CALLS = 10_000  # at the same time; every stream has two calls that wait
 _RESTART_S = 30.0  # the longest restart of an inbox
 _ASK_AGAIN_S = 0.1
+# An inbox that raises one of these may hold the text again soon. ActorDiedError is final.
+_RESTARTING = (EngineStopped, ActorUnavailableError)
 
 
 @dataclass
@@ -109,7 +111,7 @@ class InboxText:
         """Yield the text as it is written, from its beginning to its end. May be read again by another talker.
 
         Raises InvalidRequest `text_timeout` when the text pauses too long, EngineStopped or RayActorError when the
-        inbox is lost and stays so.
+        inbox is lost for good.
         """
         position, lost_s = 0, None
         while True:
@@ -118,7 +120,7 @@ class InboxText:
                     piece, ended = await self.call("read", position)
             except TimeoutError:
                 raise text_timeout(self.timeout_s) from None
-            except (EngineStopped, RayActorError):
+            except _RESTARTING:
                 lost_s = time.monotonic() if lost_s is None else lost_s
                 if time.monotonic() - lost_s > _RESTART_S:
                     raise
@@ -147,7 +149,7 @@ class InboxWriter:
         self._turn = asyncio.Lock()
 
     async def write(self, text: str, *, ended: bool = False) -> None:
-        """Add text. Raises EngineStopped or RayActorError when the inbox is lost and stays so."""
+        """Add text. Raises EngineStopped or RayActorError when the inbox is lost for good."""
         assert not self._ended, "text after its end"
         self._text += text
         self._ended = ended
@@ -158,7 +160,7 @@ class InboxWriter:
         while not self._closed:
             try:
                 await self.rest.call("closed")
-            except (EngineStopped, RayActorError):
+            except _RESTARTING:
                 self._written = 0
                 await self._send()
 
@@ -174,7 +176,7 @@ class InboxWriter:
                 at, text, ended = self._written, self._text[self._written :], self._ended
                 try:
                     await self.rest.call("write", at, text, ended)
-                except (EngineStopped, RayActorError):
+                except _RESTARTING:
                     if time.monotonic() > give_up_s:
                         raise
                     self._written = 0

@@ -71,28 +71,3 @@ async def test_speech_does_not_outlive_the_inbox_of_its_text(service: Service, d
                 pass
         assert refusal_of(caught.value).code == "replica_failed"
     await asyncio.to_thread(wait_until_idle, service)
-
-
-async def test_an_inbox_that_crashes_fails_its_streams_and_serves_the_next(
-    service: Service, decoder: DeploymentHandle[Any]
-) -> None:
-    """Ray starts the actor again, without the texts it held."""
-    inbox, text = start_inbox(), LiveText(LIMITS)
-    text.append("Hello there")
-    async with await speaking(decoder, inbox, text, 30.0) as chunks:
-        assert (await anext(chunks)).pcm
-        ray.kill(inbox, no_restart=False)
-        text.append(" again")
-        with pytest.raises(Exception) as caught:  # noqa: PT011  # of a class made by Ray
-            async for _ in chunks:
-                pass
-        refusal = refusal_of(caught.value)
-        assert (refusal.status, refusal.code) == (500, "replica_failed"), "an error of the server names the client"
-    await asyncio.to_thread(wait_until_idle, service)
-    later = LiveText(LIMITS)
-    later.append("Hello once more.")
-    later.end()
-    async with await speaking(decoder, inbox, later, 30.0) as chunks:
-        *_, last = [chunk async for chunk in chunks]
-    assert last.finish_reason is not None
-    await asyncio.to_thread(wait_until_idle, service)

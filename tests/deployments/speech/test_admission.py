@@ -58,6 +58,25 @@ async def settle() -> None:
 
 
 @virtual
+async def test_a_lost_replica_is_no_slow_machine() -> None:
+    """The pause of a stream that goes on on another replica does not lower the limit; any other pause does."""
+    limits = []
+    for resumed in (True, False):
+        callers = Callers(limit=8.0)
+        await callers.request("one")
+        place = callers.places["one"]
+        for _ in range(20):
+            place.made(0.32)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(5.0)
+        place.made(0.32, resumed=resumed)
+        limits.append(callers.line.limit.limit)
+        await callers.end("one")
+    assert limits[0] == 8.0
+    assert limits[1] < 8.0
+
+
+@virtual
 async def test_places_go_by_class_then_by_deadline() -> None:
     callers = Callers()
     await callers.request("a", "b")

@@ -98,6 +98,13 @@ async def test_a_stream_goes_on_with_the_next_frame(error: Exception) -> None:
 
 
 @in_virtual_time(streams)
+async def test_the_first_chunk_after_a_loss_says_so() -> None:
+    talkers = Talkers([chunk(1), lost()], [chunk(2), chunk(3, last=True)])
+    async with open_frames(talkers.handle, REQUEST, None, None, 5.0, lambda error: None) as chunks:
+        assert [one.resumed async for one in chunks] == [False, True, False]
+
+
+@in_virtual_time(streams)
 async def test_the_audio_in_hand_travels_with_the_request() -> None:
     talkers = Talkers([chunk(*range(20)), 1.0, lost()], [chunk(last=True)])
     await codes_of(talkers)
