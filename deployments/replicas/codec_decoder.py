@@ -26,8 +26,9 @@ from deployments.replicas.metrics import StreamMetrics
 from deployments.replicas.stream_decoder import Stream, StreamDecoder
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
 from deployments.settings import CodecDecoderArgs, ModelArgs
+from deployments.wire.callers import Callers, replica_name
 from deployments.wire.calls import answer
-from deployments.wire.heartbeat import Heartbeat, replica_name, with_heartbeats
+from deployments.wire.heartbeat import Heartbeat, with_heartbeats
 from deployments.wire.load import Load
 from deployments.wire.messages import AudioChunk, FrameChunk, ModelCard
 from deployments.wire.start_states import report_start
@@ -57,6 +58,7 @@ class CodecDecoderDeployment:
         report_start("loading the weights")
         self._talkers = talkers
         self._name = replica_name()
+        self._callers = Callers()
         self._silence_s = args.silence_timeout_s
         self._start_wait_s = {model.name: model.start_wait_s for model in models if model.start_wait_s is not None}
         self._cards: list[ModelCard] = []
@@ -109,14 +111,16 @@ class CodecDecoderDeployment:
         request: SpeechRequest,
         rest: InboxText | None = None,
         frames: NDArray[np.int16] | None = None,
+        caller: str | None = None,
     ) -> AsyncIterator[AudioChunk | Heartbeat]:
         """Yield the audio of `request` while its frames are generated. The last chunk has the finish reason and usage.
 
         Heartbeats come in its pauses. The talker reads the `rest` of a live text. `frames` [F, G] exist already, and
-        the listener has their audio from another decoder. Raises Overloaded, Unavailable, or what the talker raises.
+        the listener has their audio from another decoder. The stream ends when the replica `caller` is lost. Raises
+        Overloaded, Unavailable, or what the talker raises.
         """
         chunks = self._speak(model, request, rest, frames)
-        async with aclosing(with_heartbeats(chunks, self._name)) as beating:
+        async with aclosing(with_heartbeats(chunks, self._name, self._callers, caller)) as beating:
             async for chunk in beating:
                 yield chunk
 

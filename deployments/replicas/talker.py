@@ -18,7 +18,8 @@ from deployments.replicas.health import Health
 from deployments.replicas.metrics import EngineMetrics
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
 from deployments.settings import ModelArgs, TalkerArgs, faulty_settings_logged
-from deployments.wire.heartbeat import Heartbeat, replica_name, with_heartbeats
+from deployments.wire.callers import Callers, replica_name
+from deployments.wire.heartbeat import Heartbeat, with_heartbeats
 from deployments.wire.load import Load
 from deployments.wire.messages import FrameChunk
 from deployments.wire.start_states import report_start
@@ -51,6 +52,7 @@ class TalkerDeployment:
         report_start("loading the weights")
         loaded, compiled = _load(model, args, device)
         self._name = replica_name()
+        self._callers = Callers()
         self._args = args
         _check_type(model, loaded.engine.config)
         report_start("warming up")
@@ -75,16 +77,21 @@ class TalkerDeployment:
         return self._engine.engine.half_idle
 
     async def generate(
-        self, request: SpeechRequest, rest: InboxText | None = None, frames: NDArray[np.int16] | None = None
+        self,
+        request: SpeechRequest,
+        rest: InboxText | None = None,
+        frames: NDArray[np.int16] | None = None,
+        caller: str | None = None,
     ) -> AsyncIterator[FrameChunk | Heartbeat]:
         """Yield the frames of `request` on the chunk schedule, with heartbeats. `rest` is the inbox of a live text.
 
         `frames` [F, G] exist already, because another talker has made them. The further frames are those that it would
-        have made. Raises InvalidRequest, Overloaded, RequestFailed or EngineStopped.
+        have made. The stream ends when the replica `caller` is lost. Raises InvalidRequest, Overloaded, RequestFailed
+        or EngineStopped.
         """
         made = [] if frames is None else [tuple(frame) for frame in frames.tolist()]
         chunks = self._engine.generate(request, None if rest is None else rest.pieces(), made)
-        async with aclosing(with_heartbeats(chunks, self._name)) as beating:
+        async with aclosing(with_heartbeats(chunks, self._name, self._callers, caller)) as beating:
             async for chunk in beating:
                 yield chunk
 

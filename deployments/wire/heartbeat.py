@@ -11,9 +11,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ray import serve
-
 from deployments.errors import Silence
+from deployments.wire.callers import Callers
+from qwen_tts.errors import EngineStopped
 
 Chunk = TypeVar("Chunk")
 
@@ -22,24 +22,22 @@ HEARTBEAT_S = 0.5
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Sent at the beginning of every stream and in its pauses. `replica` is the name of the replica's Ray actor."""
+    """Sent at the beginning of every stream and in its pauses. `replica` is the name of the replica's Ray actor, or
+    None outside a replica."""
 
-    replica: str
-
-
-def replica_name() -> str:
-    """Return the name of the Ray actor of the replica in this process."""
-    return serve.get_replica_context().replica_id.to_full_id_str()
+    replica: str | None
 
 
 async def with_heartbeats(
-    chunks: AsyncGenerator[Chunk], replica: str, every_s: float = HEARTBEAT_S
+    chunks: AsyncGenerator[Chunk], replica: str | None, callers: Callers, caller: str | None
 ) -> AsyncGenerator[Chunk | Heartbeat]:
-    """Yield `chunks`, and a Heartbeat at once and whenever none has come for `every_s`. Raises what `chunks` raises.
+    """Yield `chunks` for `caller`, and a Heartbeat at once and in every pause. `replica` is the name of this one.
 
-    One task iterates over `chunks` from beginning to end. Leaving this iterator ends that task.
+    One task iterates over `chunks` from beginning to end. Leaving this iterator ends that task. Raises what `chunks`
+    raises, or EngineStopped when the caller is lost.
     """
     arrived: asyncio.Queue[Chunk | None] = asyncio.Queue()
+    caller_lost = False
 
     async def forward() -> None:
         try:
@@ -49,20 +47,29 @@ async def with_heartbeats(
         finally:
             arrived.put_nowait(None)
 
+    def end() -> None:
+        nonlocal caller_lost
+        caller_lost = True
+        forwarding.cancel()
+
     forwarding = asyncio.create_task(forward())
     try:
-        yield Heartbeat(replica)
-        while True:
-            try:
-                async with asyncio.timeout(every_s):
-                    chunk = await arrived.get()
-            except TimeoutError:
-                yield Heartbeat(replica)
-                continue
-            if chunk is None:
-                await forwarding  # raises the error of `chunks`
-                return
-            yield chunk
+        with callers.watch(caller, end):
+            yield Heartbeat(replica)
+            while True:
+                try:
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        chunk = await arrived.get()
+                except TimeoutError:
+                    yield Heartbeat(replica)
+                    continue
+                if chunk is not None:
+                    yield chunk
+                elif caller_lost:
+                    raise EngineStopped("the caller of this stream is lost")
+                else:
+                    await forwarding  # raises the error of `chunks`
+                    return
     finally:
         forwarding.cancel()
         await asyncio.gather(forwarding, return_exceptions=True)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import REPLICA_LOST, Silence, Unavailable
+from deployments.wire.callers import SERVE_NAMESPACE, replica_name
 from deployments.wire.heartbeat import without_heartbeats
 from deployments.wire.messages import AudioChunk, FrameChunk
 from deployments.wire.text_inbox import InboxText
@@ -44,7 +45,6 @@ _FIRST_PAUSE_S = 0.1  # before the second attempt; each further pause is twice a
 # A stream that somebody hears waits this long for a replica that has room for it.
 _PATIENCE_S = 30.0
 _LONGEST_PAUSE_S = 0.25
-_SERVE_NAMESPACE = "serve"
 
 
 class _Response(Protocol):
@@ -174,7 +174,7 @@ class _Resumed(Generic[Chunk]):
 
 
 def _call(handle: DeploymentHandle[Any], method: str, *args: object, **named: object) -> _Response:
-    return cast("_Response", getattr(handle.options(stream=True), method).remote(*args, **named))
+    return cast("_Response", getattr(handle.options(stream=True), method).remote(*args, caller=replica_name(), **named))
 
 
 async def _kill(replica: str) -> None:
@@ -183,6 +183,6 @@ async def _kill(replica: str) -> None:
 
     def kill() -> None:
         with suppress(ValueError):  # it has left already
-            ray.kill(ray.get_actor(replica, namespace=_SERVE_NAMESPACE))
+            ray.kill(ray.get_actor(replica, namespace=SERVE_NAMESPACE))
 
     await asyncio.to_thread(kill)

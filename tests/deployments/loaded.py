@@ -60,7 +60,7 @@ class Stream:
 
 
 def decoder(synthesize: Callable[..., Stream]) -> DeploymentHandle[Any]:
-    """A handle of the codec decoder whose calls `synthesize(model, request=, rest=, frames=)` answers."""
+    """A handle of the codec decoder whose calls `synthesize(model, request=, rest=, frames=, caller=)` answers."""
     call = SimpleNamespace(synthesize=SimpleNamespace(remote=synthesize))
     return cast("DeploymentHandle[Any]", SimpleNamespace(options=lambda *, stream: call))
 
@@ -85,7 +85,7 @@ class Spoken:
         self.streams: list[Stream] = []
         self.handle = decoder(self._synthesize)
 
-    def _synthesize(self, model: str, request: SpeechRequest, rest: object, frames: object) -> Stream:
+    def _synthesize(self, model: str, request: SpeechRequest, rest: object, frames: object, caller: None) -> Stream:
         self.requests.append((model, request))
         self.streams.append(Stream(self._chunks(request)))
         return self.streams[-1]

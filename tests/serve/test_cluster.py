@@ -55,7 +55,7 @@ def settings(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFact
         talker=TalkerArgs(compile=False, autoscaling=scaling, slots=4, max_waiting=64, threads=1),
         codec_decoder=CodecDecoderArgs(threads=1, graceful_shutdown_s=1),
         codec_encoder=CodecEncoderArgs(num_replicas=2, threads=1, graceful_shutdown_s=1),
-        ingress=IngressArgs(num_replicas=2, graceful_shutdown_s=1),
+        ingress=IngressArgs(num_replicas=2, graceful_shutdown_s=1, max_wait_s=60),
         voices=VoiceStoreArgs(url=str(tmp_path_factory.mktemp("shared-voices"))),
     )
 

@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from torch import Tensor
 
 from deployments.errors import Unavailable, refusal_of
-from deployments.replicas import codec_decoder, metrics
+from deployments.replicas import metrics
 from deployments.replicas.codec_decoder import CodecDecoderDeployment
 from deployments.settings import CodecDecoderArgs, ModelArgs
 from deployments.wire.heartbeat import Heartbeat
@@ -70,7 +70,7 @@ class Talker:
         assert stream
         return self
 
-    def remote(self, request: SpeechRequest, rest: None, frames: NDArray[np.int16] | None) -> FrameStream:
+    def remote(self, request: SpeechRequest, rest: None, frames: NDArray[np.int16] | None, caller: None) -> FrameStream:
         self.frames.append(frames)
         self.streams.append(FrameStream())
         return self.streams[-1]
@@ -115,7 +115,6 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Metrics:
     """Measure a deployment outside Serve, which has no name."""
     measured = Metrics()
     monkeypatch.setattr(metrics, "metrics", measured)
-    monkeypatch.setattr(codec_decoder, "replica_name", lambda: "codec-decoder-1")
     return measured
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from deployments.errors import Silence
+from deployments.wire.callers import Callers
 from deployments.wire.heartbeat import Heartbeat, with_heartbeats, without_heartbeats
 from tests.virtual_time import in_virtual_time
 
@@ -33,14 +34,14 @@ class Source:
 @in_virtual_time()
 async def test_they_come_at_the_start_and_in_pauses() -> None:
     source = Source((0.1, 1), (1.2, 2), (0.4, 3))
-    found = [item async for item in with_heartbeats(source.stream(), "talker-1", 0.5)]
+    found = [item async for item in with_heartbeats(source.stream(), "talker-1", Callers(), None)]
     assert found == [BEAT, 1, BEAT, BEAT, 2, 3]
     assert source.closed
 
 
 @in_virtual_time()
 async def test_an_error_comes_after_the_items_before_it() -> None:
-    beating = with_heartbeats(Source((0.1, 1), (0.0, ValueError("broken"))).stream(), "talker-1", 0.5)
+    beating = with_heartbeats(Source((0.1, 1), (0.0, ValueError("broken"))).stream(), "talker-1", Callers(), None)
     assert [await anext(beating), await anext(beating)] == [BEAT, 1]
     with pytest.raises(ValueError, match="broken"):
         await anext(beating)
@@ -49,7 +50,7 @@ async def test_an_error_comes_after_the_items_before_it() -> None:
 @in_virtual_time()
 async def test_leaving_ends_the_stream() -> None:
     source = Source((0.0, 1), (1000.0, 2))
-    beating = with_heartbeats(source.stream(), "talker-1", 0.5)
+    beating = with_heartbeats(source.stream(), "talker-1", Callers(), None)
     assert [await anext(beating) for _ in range(3)] == [BEAT, 1, BEAT]
     await beating.aclose()
     assert source.closed
@@ -58,7 +59,7 @@ async def test_leaving_ends_the_stream() -> None:
 @in_virtual_time()
 async def test_they_are_removed_and_keep_a_quiet_stream_alive() -> None:
     source = Source((0.1, 1), (60.0, 2))
-    beating = with_heartbeats(source.stream(), "talker-1", 0.5)
+    beating = with_heartbeats(source.stream(), "talker-1", Callers(), None)
     assert [item async for item in without_heartbeats(beating, 5.0)] == [1, 2]
 
 

@@ -66,7 +66,7 @@ class Talkers:
         call = SimpleNamespace(generate=SimpleNamespace(remote=self._generate))
         self.handle = cast("DeploymentHandle[Any]", SimpleNamespace(options=lambda *, stream: call))
 
-    def _generate(self, request: SpeechRequest, rest: None, frames: NDArray[np.int16] | None) -> Call:
+    def _generate(self, request: SpeechRequest, rest: None, frames: NDArray[np.int16] | None, caller: None) -> Call:
         self.requests.append((request, None if frames is None else frames.tolist()))
         return self.calls[len(self.requests) - 1]
 
