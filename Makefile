@@ -75,7 +75,7 @@ demo-checkpoint: evaluation  ## Train the demo checkpoints from nothing (hours; 
 	$(BIN)/python -m demo --work demo-work
 	mkdir -p qwen_tts/checkpoints && cp -r demo-work/checkpoints/. qwen_tts/checkpoints/
 
-manifests: $(DEVELOPMENT)  ## Render the chart's schema and docs/settings.md from the settings, and k8s/ from the chart
+manifests: $(DEVELOPMENT)  ## Render the chart's schema and docs/settings.md from the settings, its dashboard, and k8s/
 	$(BIN)/python -m k8s.render
 
 lint-manifests: $(DEVELOPMENT)  ## Ask checkov, in an environment of its own, about the manifests and the Dockerfile

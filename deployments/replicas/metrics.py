@@ -1,57 +1,33 @@
-"""The service's own Prometheus metrics: names, units and buckets. Serve has others.
-
-Serve adds the labels of deployment and replica to a metric that is made within a replica.
-"""
+"""What the replicas observe in their metrics, which deployments/metrics.py declares."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ray.serve import metrics
-
+from deployments import metrics
 from deployments.errors import loss_cause
 from deployments.wire.messages import AudioChunk
 from qwen_tts.engine.engine import Engine
 from qwen_tts.engine.playback import Playback
 from qwen_tts.errors import InvalidRequest, Overloaded
 
-_MS = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0, 5120.0, 10240.0]
-_RATIOS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0, 1.5, 2.0, 5.0]
-_ROWS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
-_MODEL = ("model",)
-
 
 class StreamMetrics:
     """Metrics of the streams of audio and of the decoder's slots."""
 
     def __init__(self) -> None:
-        def histogram(name: str, description: str, boundaries: list[float]) -> metrics.Histogram:
-            return metrics.Histogram(f"qwen_tts_{name}", description, boundaries, _MODEL)
-
-        self._ttfa = histogram("ttfa_ms", "Request received by the decoder until its first audio left.", _MS)
-        self._gap = histogram("chunk_gap_ms", "Between two chunks of one stream.", _MS)
-        self._headroom = histogram("headroom_ms", "Audio in a listener's hands when the next chunk leaves.", _MS)
-        self._rtf = histogram("rtf", "Time a stream took over the audio it made.", _RATIOS)
-        self._audio = metrics.Counter("qwen_tts_audio_s", "Audio made.", _MODEL)
-        self._underruns = metrics.Counter("qwen_tts_underruns", "Chunks that came after the audio had run out.", _MODEL)
-        self._silence = metrics.Counter("qwen_tts_underrun_ms", "Silence that listeners heard for it.", _MODEL)
-        self._in_use = metrics.Gauge("qwen_tts_decoder_slots_in_use", "Streams that have a slot of the decoder.")
-        self._waiting = metrics.Gauge(
-            "qwen_tts_decoder_requests_waiting", "Streams that wait for a slot of the decoder."
-        )
-        causes = (*_MODEL, "cause")
-        self._resumed = metrics.Counter(
-            "qwen_tts_streams_resumed",
-            "Streams that went on on another replica, by the loss of the one before.",
-            causes,  # type: ignore[arg-type]  # typed as one key
-        )
-        ends = (*_MODEL, "finish_reason")
-        self._ended = metrics.Counter(
-            "qwen_tts_streams",
-            "Streams, by how they ended.",
-            ends,  # type: ignore[arg-type]  # typed as one key
-        )
+        self._ttfa = metrics.TTFA.make()
+        self._gap = metrics.CHUNK_GAP.make()
+        self._headroom = metrics.HEADROOM.make()
+        self._rtf = metrics.RTF.make()
+        self._audio = metrics.AUDIO.make()
+        self._underruns = metrics.UNDERRUNS.make()
+        self._silence = metrics.UNDERRUN_SILENCE.make()
+        self._in_use = metrics.DECODER_SLOTS_IN_USE.make()
+        self._waiting = metrics.DECODER_WAITING.make()
+        self._resumed = metrics.RESUMED.make()
+        self._ended = metrics.STREAMS.make()
 
     def slots(self, in_use: int, waiting: int) -> None:
         """Note how many streams have a slot of the decoder and how many wait for one."""
@@ -125,15 +101,13 @@ class EngineMetrics:
     def __init__(self, engine: Engine, model: str) -> None:
         self._engine = engine
         self._tags = {"model": model}
-        self._running = metrics.Gauge("qwen_tts_slots_in_use", "Running sequences.", _MODEL)
-        self._waiting = metrics.Gauge("qwen_tts_requests_waiting", "Requests waiting for a slot.", _MODEL)
-        self._step = metrics.Histogram(
-            "qwen_tts_step_ms", "One engine step: a frame for every row, rows of a prompt.", _MS, _MODEL
-        )
-        self._rows = metrics.Histogram("qwen_tts_step_rows", "Sequences that got a frame in a step.", _ROWS, _MODEL)
-        self._wait = metrics.Histogram("qwen_tts_queue_wait_ms", "Request queued until it had a slot.", _MS, _MODEL)
-        self._found = metrics.Counter("qwen_tts_prefixes_reused", "Prompts whose beginning was known.", _MODEL)
-        self._reused = metrics.Counter("qwen_tts_prefix_rows_reused", "Rows that were not computed for it.", _MODEL)
+        self._running = metrics.SLOTS_IN_USE.make()
+        self._waiting = metrics.WAITING.make()
+        self._step = metrics.STEP.make()
+        self._rows = metrics.STEP_ROWS.make()
+        self._wait = metrics.QUEUE_WAIT.make()
+        self._found = metrics.PREFIXES_REUSED.make()
+        self._reused = metrics.PREFIX_ROWS_REUSED.make()
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -163,7 +137,7 @@ class EncoderMetrics:
     """Metrics of the codec encoder."""
 
     def __init__(self) -> None:
-        self._batch = metrics.Histogram("qwen_tts_encoder_batch_size", "References encoded in one batch.", _ROWS)
+        self._batch = metrics.ENCODER_BATCH.make()
 
     def batch(self, references: int) -> None:
         """Note how many references were encoded together."""

@@ -3,12 +3,8 @@
 import math
 from typing import Literal
 
-from ray.serve import metrics
-
+from deployments import metrics
 from deployments.errors import loss_cause
-
-_WAITS_MS = [5.0, 20.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0, 5120.0, 10240.0, 20480.0, 40960.0]
-_MODEL = ("model",)
 
 # `wait`: the expected wait was too long. `expired`: the request waited as long as it may. `replica`: a replica's own
 # queue was full.
@@ -19,29 +15,12 @@ class EdgeMetrics:
     """Metrics of one ingress replica, by model."""
 
     def __init__(self) -> None:
-        reasons, classes = (*_MODEL, "reason"), (*_MODEL, "priority")
-        self._refused = metrics.Counter(
-            "qwen_tts_edge_refusals",
-            "Requests that were refused for lack of a place, by reason.",
-            reasons,  # type: ignore[arg-type]  # typed as one key
-        )
-        self._waited = metrics.Histogram(
-            "qwen_tts_edge_wait_ms",
-            "Time for which an admitted request waited for its place.",
-            _WAITS_MS,
-            classes,  # type: ignore[arg-type]  # typed as one key
-        )
-        causes = (*_MODEL, "cause")
-        self._resumed = metrics.Counter(
-            "qwen_tts_streams_resumed",
-            "Streams that went on on another replica, by the loss of the one before.",
-            causes,  # type: ignore[arg-type]  # typed as one key
-        )
-        self._expected = metrics.Gauge(
-            "qwen_tts_edge_expected_wait_ms", "Expected wait of the latest request that found no free place.", _MODEL
-        )
-        self._limit = metrics.Gauge("qwen_tts_edge_stream_limit", "Streams at the same time; 0: no limit.", _MODEL)
-        self._in_use = metrics.Gauge("qwen_tts_edge_streams_in_use", "Streams that are being made.", _MODEL)
+        self._refused = metrics.EDGE_REFUSALS.make()
+        self._waited = metrics.EDGE_WAIT.make()
+        self._resumed = metrics.RESUMED.make()
+        self._expected = metrics.EDGE_EXPECTED_WAIT.make()
+        self._limit = metrics.EDGE_LIMIT.make()
+        self._in_use = metrics.EDGE_IN_USE.make()
 
     def refused(self, model: str, reason: Reason) -> None:
         self._refused.inc(tags={"model": model, "reason": reason})

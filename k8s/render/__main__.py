@@ -1,5 +1,4 @@
-"""`make manifests`: values.schema.json, files/live-settings.yaml and docs/settings.md from the settings, and k8s/ from
-the chart.
+"""`make manifests`: what is made of the settings and the metrics for the chart and docs/, and k8s/ from the chart.
 
 `python -m k8s.render` writes and names the files that differ. With `--check` it writes nothing, and fails if a file
 differs.
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from k8s.render.binaries import find_program
+from k8s.render.dashboard import dashboard_text
 from k8s.render.live_settings import live_settings_text
 from k8s.render.schema import values_schema_text
 from k8s.render.settings_page import settings_page
@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "qwen-tts"
 SCHEMA = CHART / "values.schema.json"
 LIVE_SETTINGS = CHART / "files" / "live-settings.yaml"
+DASHBOARD = CHART / "files" / "dashboard.json"
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 CACHE = ROOT / ".cache" / "programs"
 
@@ -82,6 +83,7 @@ def _files() -> Iterator[tuple[Path, str]]:
     yield SCHEMA, values_schema_text()
     yield LIVE_SETTINGS, live_settings_text()
     yield SETTINGS_PAGE, settings_page()
+    yield DASHBOARD, dashboard_text()
     yield from plain_manifests()
 
 

@@ -41,13 +41,14 @@ NO_TORCH = (
 ROOMS: dict[str, frozenset[str]] = {
     "settings": frozenset(),
     "errors": frozenset(),
+    "metrics": frozenset(),
     "text": frozenset(),
     "audio": frozenset(),
     "wire": frozenset({"errors"}),
-    "replicas": frozenset({"errors", "settings", "wire"}),
+    "replicas": frozenset({"errors", "metrics", "settings", "wire"}),
     "access": frozenset({"errors", "settings"}),
     "voices": frozenset({"errors", "settings", "wire", "access"}),
-    "speech": frozenset({"errors", "settings", "text", "audio", "wire", "access", "voices"}),
+    "speech": frozenset({"errors", "metrics", "settings", "text", "audio", "wire", "access", "voices"}),
     "http": frozenset({"errors", "settings", "wire", "access", "speech"}),
     "protocols": frozenset({"errors", "settings", "text", "audio", "wire", "access", "voices", "speech", "http"}),
     "ingress": frozenset({"settings", "wire", "speech", "http", "protocols"}),
@@ -59,6 +60,7 @@ ONLY_IN = {
     "torch": frozenset({"replicas"}),
     "fastapi": frozenset({"http", "protocols", "ingress"}),
     "starlette": frozenset({"http", "protocols", "ingress"}),
+    "ray.serve.metrics": frozenset({"metrics"}),  # a metric that is not in the table would be in no document
 }
 NEVER = ("pickle", "cloudpickle", "torch.load")  # nothing is ever unpickled
 PROTOCOLS = ("openai", "nari", "omni", "dashscope", "elevenlabs")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 from torch import Tensor
 
+from deployments import metrics
 from deployments.errors import Unavailable, refusal_of
-from deployments.replicas import metrics
 from deployments.replicas.codec_decoder import CodecDecoderDeployment
 from deployments.settings import CodecDecoderArgs, ModelArgs
 from deployments.wire.heartbeat import Heartbeat
