@@ -24,7 +24,7 @@ RUN pip wheel --no-deps --wheel-dir /wheels .
 FROM base AS cpu
 RUN pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
-    pip install "$(echo /wheels/*.whl)[serve,cloud]"
+    pip install "$(echo /wheels/*.whl)[serve,cloud,tracing]"
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --start-period=10m CMD ["wget", "-q", "-O-", "http://127.0.0.1:8000/healthz"]
@@ -34,7 +34,7 @@ FROM base AS cuda
 # PyPI's torch brings CUDA's libraries; the driver comes from the node, and nvidia-cuda-mps-control with it.
 RUN pip install torch==2.13.0
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
-    pip install "$(echo /wheels/*.whl)[serve,cloud]"
+    pip install "$(echo /wheels/*.whl)[serve,cloud,tracing]"
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 EXPOSE 8000

@@ -27,25 +27,24 @@ _METRICS: Mapping[str, object] = {"metrics_interval_s": 1.0, "look_back_period_s
 
 def build_app(args: AppArgs) -> Application:
     """Return the Serve application. `serve run deployments.app:build_app` and Serve config files fill `args`."""
-    live = live_options(args)
     talkers = {
-        model.name: _deployment(TalkerDeployment, _talker_name(model), args.talker_of(model), live).bind(
-            model, args.talker_of(model)
+        model.name: _deployment(TalkerDeployment, _talker_name(model), args.talker_of(model), args).bind(
+            model, args.talker_of(model), args.tracing
         )
         for model in args.models
     }
-    decoder = _deployment(CodecDecoderDeployment, "codec-decoder", args.codec_decoder, live).bind(
-        args.models, talkers, args.codec_decoder
+    decoder = _deployment(CodecDecoderDeployment, "codec-decoder", args.codec_decoder, args).bind(
+        args.models, talkers, args.codec_decoder, args.tracing
     )
     encoder = (
-        _deployment(CodecEncoderDeployment, "codec-encoder", args.codec_encoder, live).bind(
+        _deployment(CodecEncoderDeployment, "codec-encoder", args.codec_encoder, args).bind(
             args.models, args.codec_encoder
         )
         if _clones(args)
         else None
     )
-    application: Application = _deployment(Ingress, "ingress", args.ingress, live).bind(
-        decoder, encoder, args.ingress, args.voices, args.reference_audio, args.api_keys
+    application: Application = _deployment(Ingress, "ingress", args.ingress, args).bind(
+        decoder, encoder, args.ingress, args.voices, args.reference_audio, args.api_keys, args.tracing
     )
     return application
 
@@ -102,17 +101,22 @@ def _clones(args: AppArgs) -> bool:
     return any(model.type in (None, "base") for model in args.models)
 
 
-def _deployment(cls: type, name: str, args: ReplicaArgs, live: Mapping[str, dict[str, object]]) -> serve.Deployment:
+def _deployment(cls: type, name: str, replicas: ReplicaArgs, args: AppArgs) -> serve.Deployment:
     decorate: Any = serve.deployment  # its stub knows only the form with keyword arguments
     with warnings.catch_warnings():
         # metrics_interval_s gives way to environment variables "in a future release"; Ray 2.60 does not read those.
         warnings.filterwarnings("ignore", ".*metrics_interval_s", DeprecationWarning)
         deployment: serve.Deployment = decorate(cls).options(
             name=name,
-            ray_actor_options={"num_cpus": args.num_cpus, "num_gpus": args.num_gpus, "resources": args.resources},
+            ray_actor_options={
+                "num_cpus": replicas.num_cpus,
+                "num_gpus": replicas.num_gpus,
+                "resources": replicas.resources,
+            },
             max_ongoing_requests=_UNBOUNDED_REQUESTS,
             graceful_shutdown_wait_loop_s=0.1,
             health_check_period_s=2.0,
-            **live[name],
+            logging_config={"encoding": args.logging.encoding.upper(), "log_level": args.logging.level.upper()},
+            **live_options(args)[name],
         )
     return deployment

@@ -26,12 +26,14 @@ from deployments.settings import (
     ApiKeyArgs,
     IngressArgs,
     ReferenceAudioArgs,
+    TracingArgs,
     VoiceStoreArgs,
     faulty_settings_logged,
 )
 from deployments.speech.service import SpeechService
 from deployments.wire.load import Load
 from deployments.wire.text_inbox import start_inbox
+from deployments.wire.tracing import start_tracing
 
 # Answers that one replica of the ingress encodes and sends at the same time. MP3 takes 6 ms of CPU time for a second of
 # audio, so these take 0.4 of a core at the speed of playback. The rest is for bodies, events and Serve.
@@ -50,7 +52,9 @@ class Ingress:
         voices: VoiceStoreArgs,
         reference_audio: ReferenceAudioArgs,
         api_keys: ApiKeyArgs,
+        tracing: TracingArgs,
     ) -> None:
+        start_tracing(tracing.endpoint, tracing.sampling_ratio, "ingress")
         hide_serves_access_log()
         self._gate = Gate(api_keys)
         self._service = SpeechService(decoder, encoder, start_inbox(), args, voices, reference_audio)

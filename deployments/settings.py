@@ -329,6 +329,26 @@ class ApiKeyArgs(Settings):
     everyone who can reach the service may use it."""
 
 
+class LoggingArgs(Settings):
+    """The logs of the replicas. Every line about a request has its id, in all deployments."""
+
+    encoding: Literal["text", "json"] = "text"
+    """`json` writes one JSON object per line to the log files of the replicas, with `request_id`, `deployment`,
+    `replica`, `levelname` and `message`. The output of the processes stays text."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lines below this level are not written. `qwen-tts serve` reads the progress of the start from lines of `info`."""
+
+
+class TracingArgs(Settings):
+    """OpenTelemetry spans of requests. See [Traces](http.md#traces)."""
+
+    endpoint: str | None = Field(None, pattern=r"^https?://")
+    """The URL to which every replica sends its spans by OTLP over HTTP, for example `http://collector:4318/v1/traces`.
+    It needs the extra `tracing`. `null` switches spans off."""
+    sampling_ratio: float = Field(1.0, ge=0, le=1)
+    """The share of requests that get spans. If a request has a `traceparent` header, its flag decides."""
+
+
 class AppArgs(Settings):
     """The whole application."""
 
@@ -351,6 +371,10 @@ class AppArgs(Settings):
     """Reference recordings that callers send."""
     api_keys: ApiKeyArgs = ApiKeyArgs()
     """Access to the service."""
+    logging: LoggingArgs = LoggingArgs()
+    """The logs of the replicas."""
+    tracing: TracingArgs = TracingArgs()
+    """OpenTelemetry spans of requests."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "AppArgs":

@@ -1,5 +1,7 @@
 """One log line per request: its id, the name of its API key, and how it ended. A line has no texts and no voices.
 
+Requests for speech also get their span here, if tracing is on. It has the same contents as the line.
+
 The id is Serve's. Serve's proxy accepts X-Request-Id or makes an id, and sends it in the answer. Every deployment on
 the way writes the id into its log lines, and so into this line.
 """
@@ -17,10 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import Refusal
 from deployments.http.gate import refuse
+from deployments.wire.tracing import describe_request, note_span, request_span
 
 log = logging.getLogger("ray.serve")
 
-_REQUEST_ID = "x-request-id"
+_REQUEST_ID, _TRACEPARENT = "x-request-id", "traceparent"
 _SANE_ID = re.compile(r"[!-~]{1,128}")
 
 
@@ -32,6 +35,7 @@ class _Answer:
     model: str = "-"
     finish_reason: str = "-"
     begun: bool = False
+    sent: bool = False  # the first byte of the body
     ended: bool = False
 
 
@@ -53,12 +57,21 @@ class RequestLogMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
+        if scope["type"] == "http" and scope["method"] != "POST":
+            return await self._log(scope, receive, send)
+        with request_span("request", Headers(scope=scope).get(_TRACEPARENT)):
+            return await self._log(scope, receive, send)
+
+    async def _log(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = Headers(scope=scope).get(_REQUEST_ID)
         answer = _Answer()
         _answer.set(answer)
         started = time.monotonic()
 
         async def watched(message: Message) -> None:
+            if message["type"] == "http.response.body" and message.get("body") and not answer.sent:
+                answer.sent = True
+                note_span("first byte", started, time.monotonic())
             _observe(message, answer)
             if message["type"] == "websocket.accept" and request_id is not None:  # Serve's proxy omits it
                 MutableHeaders(scope=message).append(_REQUEST_ID, request_id)
@@ -76,7 +89,7 @@ class RequestLogMiddleware:
             answer.status = answer.status if answer.begun else "500"
             raise
         finally:
-            _write(scope, answer, 1000 * (time.monotonic() - started))
+            _write(scope, answer, request_id, 1000 * (time.monotonic() - started))
 
 
 _INSANE_ID = Refusal(400, "X-Request-Id: send 1 to 128 printable ASCII characters", code="invalid_request_id")
@@ -107,7 +120,7 @@ def _observe(message: Message, answer: _Answer) -> None:
             answer.status = answer.status if answer.begun else "403"
 
 
-def _write(scope: Scope, answer: _Answer, ms: float) -> None:
+def _write(scope: Scope, answer: _Answer, request_id: str | None, ms: float) -> None:
     method = scope.get("method", "WS")
     # The pattern of the route, never the path, which may be any text. A request refused at the gate has no route.
     route = scope.get("root_path", "") + scope["route"].path if "route" in scope else "-"
@@ -115,6 +128,8 @@ def _write(scope: Scope, answer: _Answer, ms: float) -> None:
     key = "-" if caller is None or caller.name is None else caller.name
     cut = scope["type"] == "http" and answer.begun and not answer.ended
     finish = "cut" if cut else answer.finish_reason
+    described = {"status": answer.status, "key": key, "model": answer.model, "finish_reason": finish}
+    describe_request(f"{method} {route}", request_id=request_id or "-", **described)
     log.info(
         f"{method} {route} {answer.status} {ms:.1f}ms key={key} model={answer.model} finish={finish}",
         extra={"serve_access_log": True, "request_log": True},

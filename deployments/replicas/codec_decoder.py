@@ -25,7 +25,7 @@ from deployments.replicas.health import Health
 from deployments.replicas.metrics import StreamMetrics
 from deployments.replicas.stream_decoder import Stream, StreamDecoder
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
-from deployments.settings import CodecDecoderArgs, ModelArgs
+from deployments.settings import CodecDecoderArgs, ModelArgs, TracingArgs
 from deployments.wire.callers import Callers, replica_name
 from deployments.wire.calls import answer
 from deployments.wire.heartbeat import Heartbeat, with_heartbeats
@@ -34,6 +34,7 @@ from deployments.wire.messages import AudioChunk, FrameChunk, ModelCard
 from deployments.wire.start_states import report_start
 from deployments.wire.streams import open_frames
 from deployments.wire.text_inbox import InboxText
+from deployments.wire.tracing import request_span, start_tracing
 from qwen_tts.checkpoint import CODEC_DIRECTORY, DTYPES, resolve_checkpoint
 from qwen_tts.codec.decoder import load_codec_decoder
 from qwen_tts.engine.playback import Playback
@@ -53,7 +54,9 @@ class CodecDecoderDeployment:
         models: tuple[ModelArgs, ...],
         talkers: Mapping[str, DeploymentHandle[Any]],
         args: CodecDecoderArgs,
+        tracing: TracingArgs,
     ) -> None:
+        start_tracing(tracing.endpoint, tracing.sampling_ratio, "codec-decoder")
         device = prepare_torch(args)
         report_start("loading the weights")
         self._talkers = talkers
@@ -112,17 +115,19 @@ class CodecDecoderDeployment:
         rest: InboxText | None = None,
         frames: NDArray[np.int16] | None = None,
         caller: str | None = None,
+        trace: str | None = None,
     ) -> AsyncIterator[AudioChunk | Heartbeat]:
         """Yield the audio of `request` while its frames are generated. The last chunk has the finish reason and usage.
 
         Heartbeats come in its pauses. The talker reads the `rest` of a live text. `frames` [F, G] exist already, and
-        the listener has their audio from another decoder. The stream ends when the replica `caller` is lost. Raises
-        Overloaded, Unavailable, or what the talker raises.
+        the listener has their audio from another decoder. The stream ends when the replica `caller` is lost. `trace` is
+        the caller's `traceparent`. Raises Overloaded, Unavailable, or what the talker raises.
         """
         chunks = self._speak(model, request, rest, frames)
-        async with aclosing(with_heartbeats(chunks, self._name, self._callers, caller)) as beating:
-            async for chunk in beating:
-                yield chunk
+        with request_span("decode", trace):
+            async with aclosing(with_heartbeats(chunks, self._name, self._callers, caller)) as beating:
+                async for chunk in beating:
+                    yield chunk
 
     async def _speak(
         self, model: str, request: SpeechRequest, rest: InboxText | None, frames: NDArray[np.int16] | None

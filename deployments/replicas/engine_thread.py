@@ -12,6 +12,7 @@ from deployments.replicas.health import Health
 from deployments.replicas.metrics import EngineMetrics
 from deployments.replicas.torch_process import adopt_threads
 from deployments.wire.messages import FrameChunk, Usage
+from deployments.wire.tracing import note_span
 from qwen_tts.engine.engine import Engine
 from qwen_tts.engine.live_text import LiveText
 from qwen_tts.engine.pace import FRAME_S
@@ -110,9 +111,8 @@ class EngineThread:
                 last = sequence.finished and sent == len(sequence.frames)
                 assert frames or last, "a chunk without frames in the middle of a stream"
                 yield self._chunk(sequence, frames, last=last)
-                if first and self._metrics is not None and sequence.started_s is not None:
-                    self._metrics.waited(sequence.started_s - sequence.queued_s)
-                    self._metrics.reused(sequence.rows_reused)
+                if first:
+                    self._note_start(sequence)
                 if last:
                     return
         finally:
@@ -121,6 +121,18 @@ class EngineThread:
             self.engine.cancel(sequence)
             self._work.set()  # so that the engine frees the slot of a paused sequence, too
             del self._wakers[sequence]
+
+    def _note_start(self, sequence: Sequence) -> None:
+        """Measure a sequence whose first frames have been sent."""
+        if sequence.started_s is None:  # all its frames existed already
+            return
+        now = self._clock()
+        note_span("wait for a slot", sequence.queued_s, sequence.started_s)
+        note_span("prefill", sequence.started_s, now)
+        note_span("first frame", sequence.queued_s, now)
+        if self._metrics is not None:
+            self._metrics.waited(sequence.started_s - sequence.queued_s)
+            self._metrics.reused(sequence.rows_reused)
 
     async def _frames_due(
         self,

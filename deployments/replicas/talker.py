@@ -17,13 +17,14 @@ from deployments.replicas.engine_thread import EngineThread
 from deployments.replicas.health import Health
 from deployments.replicas.metrics import EngineMetrics
 from deployments.replicas.torch_process import in_own_thread, prepare_torch
-from deployments.settings import ModelArgs, TalkerArgs, faulty_settings_logged
+from deployments.settings import ModelArgs, TalkerArgs, TracingArgs, faulty_settings_logged
 from deployments.wire.callers import Callers, replica_name
 from deployments.wire.heartbeat import Heartbeat, with_heartbeats
 from deployments.wire.load import Load
 from deployments.wire.messages import FrameChunk
 from deployments.wire.start_states import report_start
 from deployments.wire.text_inbox import InboxText
+from deployments.wire.tracing import request_span, start_tracing
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.config import ModelConfig
 from qwen_tts.engine.choose_passes import can_compile
@@ -43,7 +44,8 @@ _NICENESS = 5  # on top of the niceness of other processes
 class TalkerDeployment:
     """Generates codes. The constructor returns when the model is loaded and warm."""
 
-    def __init__(self, model: ModelArgs, args: TalkerArgs) -> None:
+    def __init__(self, model: ModelArgs, args: TalkerArgs, tracing: TracingArgs) -> None:
+        start_tracing(tracing.endpoint, tracing.sampling_ratio, "talker")
         device = prepare_torch(args)
         if device.type == "cpu":
             # Frames are made ahead of playback. Decoding and sending them must be on time, so they come first.
@@ -82,18 +84,20 @@ class TalkerDeployment:
         rest: InboxText | None = None,
         frames: NDArray[np.int16] | None = None,
         caller: str | None = None,
+        trace: str | None = None,
     ) -> AsyncIterator[FrameChunk | Heartbeat]:
         """Yield the frames of `request` on the chunk schedule, with heartbeats. `rest` is the inbox of a live text.
 
         `frames` [F, G] exist already, because another talker has made them. The further frames are those that it would
-        have made. The stream ends when the replica `caller` is lost. Raises InvalidRequest, Overloaded, RequestFailed
-        or EngineStopped.
+        have made. The stream ends when the replica `caller` is lost. `trace` is the caller's `traceparent`. Raises
+        InvalidRequest, Overloaded, RequestFailed or EngineStopped.
         """
         made = [] if frames is None else [tuple(frame) for frame in frames.tolist()]
         chunks = self._engine.generate(request, None if rest is None else rest.pieces(), made)
-        async with aclosing(with_heartbeats(chunks, self._name, self._callers, caller)) as beating:
-            async for chunk in beating:
-                yield chunk
+        with request_span("generate", trace):
+            async with aclosing(with_heartbeats(chunks, self._name, self._callers, caller)) as beating:
+                async for chunk in beating:
+                    yield chunk
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load of this replica. Serve calls this periodically if the deployment scales with its load."""

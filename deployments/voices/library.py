@@ -18,6 +18,7 @@ from deployments.voices.store import VoiceStore
 from deployments.voices.threads import StorageThreads
 from deployments.wire.calls import answer
 from deployments.wire.models import Models
+from deployments.wire.tracing import span
 from qwen_tts.audio import audio_type, decode_base64
 from qwen_tts.errors import InvalidRequest, Overloaded
 from qwen_tts.fetch import FetchLimits, fetch
@@ -176,7 +177,9 @@ class VoiceLibrary:
         """
         audio = await self._reference_bytes(ref_audio)
         key = (model, await asyncio.to_thread(_digest, audio))
-        return _prompt(await self._encoded.get(key, lambda: self._encode(model, audio, check=True)), ref_text)
+        with span("encode"):  # the work itself belongs to no request, because several may wait for it
+            encoded = await self._encoded.get(key, lambda: self._encode(model, audio, check=True))
+        return _prompt(encoded, ref_text)
 
     async def prompt_of(self, audio: bytes, ref_text: str, model: str) -> VoicePrompt:
         """Return the prompt of speech that this service made. Raises InvalidRequest if it is unfit to clone from."""
@@ -210,7 +213,8 @@ class VoiceLibrary:
 
     async def _encode(self, model: str, audio: bytes, *, check: bool) -> EncodedReference:
         assert self._encoder is not None, "an application with a Base model has an encoder"
-        return await answer(partial(self._encoder.encode.remote, model, audio, check=check))
+        with span("encode"):
+            return await answer(partial(self._encoder.encode.remote, model, audio, check=check))
 
     async def _fingerprint(self, model: str) -> str:
         if not self._fingerprints:

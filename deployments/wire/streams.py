@@ -27,6 +27,7 @@ from deployments.wire.callers import SERVE_NAMESPACE, replica_name
 from deployments.wire.heartbeat import without_heartbeats
 from deployments.wire.messages import AudioChunk, FrameChunk
 from deployments.wire.text_inbox import InboxText
+from deployments.wire.tracing import note_event, traceparent
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.engine.playback import Playback
 from qwen_tts.errors import EngineStopped, Overloaded
@@ -160,6 +161,7 @@ class _Resumed(Generic[Chunk]):
             raise Unavailable(message, "replica_failed", 1.0) from error
         made = sum(len(frames) for frames in self._made)
         log.warning("a replica was lost (%s); the stream goes on with frame %d on another one", error, made)
+        note_event("resumed", frame=made, cause=type(error).__name__)
         self._lost(error)
         if self._losses > 1:
             await asyncio.sleep(_FIRST_PAUSE_S * 2 ** (self._losses - 2))
@@ -174,6 +176,8 @@ class _Resumed(Generic[Chunk]):
 
 
 def _call(handle: DeploymentHandle[Any], method: str, *args: object, **named: object) -> _Response:
+    if (trace := traceparent()) is not None:
+        named["trace"] = trace
     return cast("_Response", getattr(handle.options(stream=True), method).remote(*args, caller=replica_name(), **named))
 
 

@@ -10,12 +10,14 @@ from deployments.settings import (
     CodecDecoderArgs,
     CodecEncoderArgs,
     IngressArgs,
+    LoggingArgs,
     LongTextArgs,
     ModelArgs,
     ReferenceAudioArgs,
     ReplicaArgs,
     Settings,
     TalkerArgs,
+    TracingArgs,
     VoiceStoreArgs,
 )
 
@@ -53,6 +55,8 @@ _SECTIONS: Mapping[str, type[Settings]] = {
     "voices": VoiceStoreArgs,
     "reference_audio": ReferenceAudioArgs,
     "api_keys": ApiKeyArgs,
+    "logging": LoggingArgs,
+    "tracing": TracingArgs,
     "Replicas": ReplicaArgs,
     "autoscaling": AutoscalingArgs,
 }

@@ -114,3 +114,10 @@ def test_live_settings_are_the_user_config_of_their_deployment() -> None:
     assert found["codec-decoder"] is None
     assert found["ingress"]["voices"]["aliases"] == {"alloy": "ryan"}
     assert found["ingress"].keys() == {"ingress", "voices", "reference_audio"}
+
+
+def test_every_deployment_logs_as_the_settings_say() -> None:
+    for deployment in deployments({"logging": {"encoding": "json", "level": "warning"}}).values():
+        config = deployment._deployment_config.logging_config
+        assert config is not None
+        assert (config["encoding"], config["log_level"]) == ("JSON", "WARNING"), deployment.name

@@ -2,8 +2,10 @@
 
 import asyncio
 import concurrent.futures
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -21,6 +23,7 @@ from deployments.settings import (
     CodecDecoderArgs,
     CodecEncoderArgs,
     IngressArgs,
+    LoggingArgs,
     ModelArgs,
     TalkerArgs,
     VoiceStoreArgs,
@@ -72,6 +75,7 @@ def keyed(
         ingress=IngressArgs(graceful_shutdown_s=1, live_text_timeout_s=600),
         voices=VoiceStoreArgs(url=str(tmp_path_factory.mktemp("owned-voices"))),
         api_keys=ApiKeyArgs(file=key_file),
+        logging=LoggingArgs(encoding="json"),
     )
     serve.run(build_app(args), name=APP, route_prefix="/keyed")
     yield Service(f"http://127.0.0.1:{ray_port}/keyed", APP)
@@ -212,19 +216,32 @@ def test_a_key_is_revoked_and_another_given_without_a_restart(keyed: Service, ke
             wait_until(lambda: bob.get("/v1/models").status_code == 200, "a key that was added again is not known")
 
 
-def lines_with(word: str, deployment: str, ray_session: Path) -> list[str]:
-    logs = (ray_session / "logs" / "serve").glob(f"replica_{APP}_{deployment}_*.log")
-    return [line for log in logs for line in log.read_text().splitlines() if word in line]
+@dataclass(frozen=True)
+class Logs:
+    """The logs of the service's replicas, in which every line is a JSON object."""
+
+    ray_session: Path
+
+    def lines(self, deployment: str) -> list[dict[str, object]]:
+        logs = (self.ray_session / "logs" / "serve").glob(f"replica_{APP}_{deployment}_*.log")
+        return [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+
+    def of(self, request_id: str, deployment: str, *, least: int = 1) -> list[str]:
+        """Wait for the `least` lines of a request, and return their messages. A line may come after the answer."""
+
+        def messages() -> list[str]:
+            return [str(line["message"]) for line in self.lines(deployment) if line.get("request_id") == request_id]
+
+        wait_until(lambda: len(messages()) >= least, f"{deployment} logs too little of {request_id}")
+        return messages()
 
 
-def line_with(word: str, deployment: str, ray_session: Path) -> str:
-    """Wait for the only line with `word`. A client may have its answer before the line is written."""
-    wait_until(lambda: len(lines_with(word, deployment, ray_session)) > 0, f"{deployment} logs no {word}")
-    (line,) = lines_with(word, deployment, ray_session)
-    return line
+@pytest.fixture
+def logs(ray_session: Path) -> Logs:
+    return Logs(ray_session)
 
 
-def test_one_id_finds_a_request_in_every_log(keyed: Service, ray_session: Path) -> None:
+def test_one_id_finds_a_request_in_every_log(keyed: Service, logs: Logs) -> None:
     body = {"input": "Hello, a secret", "speaker_embedding": EMBEDDING, "max_new_tokens": 3}
     with client(keyed, "bob") as bob:
         answer = bob.post("/v1/audio/speech", json=body, headers={"X-Request-Id": "find-me-1"})
@@ -236,18 +253,27 @@ def test_one_id_finds_a_request_in_every_log(keyed: Service, ray_session: Path) 
         assert len(set(made)) == 2
         long = bob.get("/v1/models", headers={"X-Request-Id": "a" * 129})
         assert fault(long, 400)["code"] == "invalid_request_id"
-    line = line_with("find-me-1 -- POST", "ingress", ray_session)
-    assert " -- POST /keyed/v1/audio/speech 200 " in line
-    assert line.endswith(f"ms key=bob model={BASE} finish=length")
-    for deployment in ("codec-decoder", f"talker-{BASE}"):
-        assert line_with("find-me-1", deployment, ray_session)
-    for id_, status in zip(made, ("GET /keyed/v1/models 200", "GET - 404"), strict=True):
-        assert f" -- {status} " in line_with(id_, "ingress", ray_session)
-    for way in ways:
-        line = line_with(f"{way} -- POST", "ingress", ray_session)
+    for id_ in ("find-me-1", *ways):
+        (line,) = logs.of(id_, "ingress")
+        assert line.startswith("POST /keyed/v1/audio/speech 200 ")
         assert line.endswith(f"ms key=bob model={BASE} finish=length")
+        for deployment in ("codec-decoder", f"talker-{BASE}"):
+            assert logs.of(id_, deployment)
+    for id_, status in zip(made, ("GET /keyed/v1/models 200", "GET - 404"), strict=True):
+        (line,) = logs.of(id_, "ingress")
+        assert line.startswith(f"{status} ")
     for deployment in ("ingress", "codec-decoder", f"talker-{BASE}"):
-        assert lines_with("secret", deployment, ray_session) == []
+        assert not any("secret" in str(line) for line in logs.lines(deployment))
+
+
+def test_streams_that_tasks_open_have_the_id_of_their_request(keyed: Service, logs: Logs) -> None:
+    """The pieces of a long text are spoken at the same time, each by a task of its own."""
+    body = {"input": 3 * ("Hello there. " * 20 + "\n\n"), "speaker_embedding": EMBEDDING, "max_new_tokens": 2}
+    with client(keyed, "bob") as bob:
+        bob.post("/v1/audio/speech", json=body, headers={"X-Request-Id": "pieces-1"}).raise_for_status()
+    assert len(logs.of("pieces-1", "ingress")) == 1
+    for deployment in ("codec-decoder", f"talker-{BASE}"):
+        logs.of("pieces-1", deployment, least=3)
 
 
 def test_a_websocket_needs_a_key_too(keyed: Service) -> None:

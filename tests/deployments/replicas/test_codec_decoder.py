@@ -17,7 +17,7 @@ from torch import Tensor
 from deployments import metrics
 from deployments.errors import Unavailable, refusal_of
 from deployments.replicas.codec_decoder import CodecDecoderDeployment
-from deployments.settings import CodecDecoderArgs, ModelArgs
+from deployments.settings import CodecDecoderArgs, ModelArgs, TracingArgs
 from deployments.wire.heartbeat import Heartbeat
 from deployments.wire.messages import AudioChunk, FrameChunk, Usage
 from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded
@@ -144,6 +144,7 @@ def deployment(base: Path, talker: Talker, measured: Metrics) -> CodecDecoderDep
         (ModelArgs(name=MODEL, checkpoint=str(base), type="base"),),
         {MODEL: cast("DeploymentHandle[Any]", talker)},
         CodecDecoderArgs(slots=1, threads=1),
+        TracingArgs(),
     )
 
 
@@ -365,7 +366,7 @@ def on_demand(base: Path, talker: Talker, starting: Starting, *, start_wait_s: f
     handle: Any = talker
     handle.ready = SimpleNamespace(remote=lambda: starting)
     model = ModelArgs(name=MODEL, checkpoint=str(base), type="base", start_wait_s=start_wait_s)
-    return CodecDecoderDeployment((model,), {MODEL: handle}, CodecDecoderArgs(slots=1, threads=1))
+    return CodecDecoderDeployment((model,), {MODEL: handle}, CodecDecoderArgs(slots=1, threads=1), TracingArgs())
 
 
 async def test_the_load_counts_streams_and_those_that_wait(
