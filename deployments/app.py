@@ -44,7 +44,7 @@ def build_app(args: AppArgs) -> Application:
         else None
     )
     application: Application = _deployment(Ingress, "ingress", args.ingress, args).bind(
-        decoder, encoder, args.ingress, args.voices, args.reference_audio, args.api_keys, args.tracing
+        decoder, talkers, encoder, args.ingress, args.voices, args.reference_audio, args.api_keys, args.tracing
     )
     return application
 

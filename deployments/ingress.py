@@ -21,7 +21,7 @@ from deployments.protocols.dashscope import socket as dashscope
 from deployments.protocols.elevenlabs import routes as elevenlabs
 from deployments.protocols.nari import socket as nari
 from deployments.protocols.omni import socket as omni
-from deployments.protocols.openai import batch, consents, designs, models, speech, voices
+from deployments.protocols.openai import batch, consents, designs, models, speech, status, voices
 from deployments.settings import (
     ApiKeyArgs,
     IngressArgs,
@@ -31,6 +31,7 @@ from deployments.settings import (
     faulty_settings_logged,
 )
 from deployments.speech.service import SpeechService
+from deployments.wire.deployment_states import DeploymentStates
 from deployments.wire.load import Load
 from deployments.wire.text_inbox import start_inbox
 from deployments.wire.tracing import start_tracing
@@ -47,6 +48,7 @@ class Ingress:
     def __init__(
         self,
         decoder: DeploymentHandle[Any],
+        talkers: Mapping[str, DeploymentHandle[Any]],
         encoder: DeploymentHandle[Any] | None,
         args: IngressArgs,
         voices: VoiceStoreArgs,
@@ -57,6 +59,8 @@ class Ingress:
         start_tracing(tracing.endpoint, tracing.sampling_ratio, "ingress")
         hide_serves_access_log()
         self._gate = Gate(api_keys)
+        encoders = {} if encoder is None else {status.CODEC_ENCODER: encoder}
+        self._states = DeploymentStates({**talkers, status.CODEC_DECODER: decoder, **encoders})
         self._service = SpeechService(decoder, encoder, start_inbox(), args, voices, reference_audio)
 
     def reconfigure(self, settings: Mapping[str, Mapping[str, object]]) -> None:
@@ -70,10 +74,10 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the application. Serve calls this after the constructor (ray.serve.ingress without an application)."""
-        return build_api(self._service, self._gate)
+        return build_api(self._service, self._gate, self._states)
 
 
-def build_api(service: SpeechService, gate: Gate) -> DocumentedAPI:
+def build_api(service: SpeechService, gate: Gate, states: DeploymentStates) -> DocumentedAPI:
     """Return the application with all routes."""
     api = DocumentedAPI(
         title="qwen-tts",
@@ -86,6 +90,7 @@ def build_api(service: SpeechService, gate: Gate) -> DocumentedAPI:
     bodies, limits = BodyReader(lambda: service.args), gate.limits
     for router in (
         models.routes(service),
+        status.routes(service, states),
         speech.routes(service, bodies),
         batch.routes(service, bodies, limits),
         voices.routes(service, bodies),

@@ -1,4 +1,4 @@
-"""The command `qwen-tts`: serve, api-key, say, make-checkpoint, evaluate, cluster.
+"""The command `qwen-tts`: serve, status, api-key, say, make-checkpoint, evaluate, cluster.
 
 Each command imports what it needs when it runs, so that `qwen-tts --help` answers at once.
 """
@@ -10,6 +10,7 @@ from deployments.commands.evaluate import evaluate
 from deployments.commands.make_checkpoint import make_checkpoint
 from deployments.commands.say import say
 from deployments.commands.serve import serve
+from deployments.commands.status import status
 
 
 @click.group()
@@ -44,5 +45,5 @@ def cluster_commands() -> None:
     """
 
 
-for _command in (serve, api_key, say, make_checkpoint, evaluate):
+for _command in (serve, status, api_key, say, make_checkpoint, evaluate):
     main.add_command(_command)

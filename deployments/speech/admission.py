@@ -7,15 +7,16 @@ made. The number of places is learned (`stream_limit.py`). Refused requests are 
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
 from itertools import count
-from typing import Literal
+from typing import Literal, get_args
 
-from deployments.speech.edge_metrics import EdgeMetrics, Reason
+from deployments.speech.edge_metrics import EdgeMetrics, LineState, Reason
 from deployments.speech.promises import LONGEST_S, Promises
 from deployments.speech.stream_limit import StreamLimit
 from qwen_tts.engine.playback import Playback
@@ -31,6 +32,7 @@ _URGENT_S = 5.0
 _FIRST_AUDIO_S = 1.0
 # The share of the places that is promised to refused requests. The rest is for the randomness of arrivals.
 _PROMISED = 0.8
+_USUAL_WAIT_S = 2.0  # the longest wait of a request whose expected wait is shown
 _USUAL_HOLD_S = 3.0  # until it is measured
 _WEIGHT = 0.1  # of the newest stream in the average of holding times
 
@@ -120,6 +122,7 @@ class _Line:
         self._waiting: set[_Waiting] = set()
         self._numbers = count()
         self._hold_s = _USUAL_HOLD_S
+        self._refusals = Counter[Reason]()
 
     @property
     def in_use(self) -> int:
@@ -155,7 +158,7 @@ class _Line:
 
         While the limit grows fast, nobody knows how long the wait is.
         """
-        expected_s = self._expected_s(waiting, now)
+        expected_s = self._expected_s(waiting.rank, waiting.deadline, waiting.number, now)
         if self._metrics is not None:
             self._metrics.expected(self._model, expected_s)
         reason: Reason = "wait"
@@ -199,6 +202,7 @@ class _Line:
 
     def refusal(self, terms: Terms, reason: Reason) -> Overloaded:
         """Return the refusal of a request, with the seconds after which it may come back."""
+        self._refusals[reason] += 1
         if self._metrics is not None:
             self._metrics.refused(self._model, reason)
         each_s = 1 / (_PROMISED * self._per_s)
@@ -233,12 +237,19 @@ class _Line:
             self._held.remove(waiting.admitted.result())
         self.admit()
 
-    def _expected_s(self, mine: _Waiting, now: float) -> float:
+    def state(self) -> LineState:
+        now, limit = time.monotonic(), self.limit.limit
+        expected_s = self._expected_s(_Rank.INTERACTIVE, now + _USUAL_WAIT_S, math.inf, now)
+        wait_s = 0.0 if self.in_use + 1 <= limit else expected_s
+        refusals = {reason: self._refusals[reason] for reason in get_args(Reason)}
+        return LineState(None if math.isinf(limit) else limit, self.in_use, len(self._waiting), wait_s, refusals)
+
+    def _expected_s(self, rank: _Rank, deadline: float, number: float, now: float) -> float:
         """Return the time within which a request that waits is likely to get its place: in five of six cases."""
-        before = float(sum(waiting.order < mine.order for waiting in self._waiting))
+        before = float(sum(waiting.order < (rank, deadline, number) for waiting in self._waiting))
         before += max(0.0, self.in_use - self.limit.limit)
-        if mine.rank is not _Rank.RETURNING:
-            before += self._promises.expected(now, mine.deadline)
+        if rank is not _Rank.RETURNING:
+            before += self._promises.expected(now, deadline)
         # The next place becomes free after half of the usual time on average. The times of n places vary by the square
         # root of n.
         return (before + 0.5 + math.sqrt(before)) / self._per_s
@@ -278,6 +289,9 @@ class Admission:
     def refusal(self, model: str, terms: Terms) -> Overloaded:
         """Return the refusal of a request that a replica did not accept in time."""
         return self._line(model).refusal(terms, "replica")
+
+    def state(self, model: str) -> LineState:
+        return self._line(model).state()
 
     def _line(self, model: str) -> _Line:
         if model not in self._lines:

@@ -1,6 +1,8 @@
-"""Metrics of the admission at the edge."""
+"""What operators see of the admission at the edge: metrics, and the state of a line."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from deployments import metrics
@@ -9,6 +11,20 @@ from deployments.errors import loss_cause
 # `wait`: the expected wait was too long. `expired`: the request waited as long as it may. `replica`: a replica's own
 # queue was full.
 Reason = Literal["wait", "expired", "replica"]
+
+
+@dataclass(frozen=True)
+class LineState:
+    """The places of one model in one ingress replica. `limit` is None without a limit.
+
+    `expected_wait_s` is that of a new interactive request. `refusals` are counted since the replica started.
+    """
+
+    limit: float | None
+    in_use: int
+    waiting: int
+    expected_wait_s: float
+    refusals: Mapping[Reason, int]
 
 
 class EdgeMetrics:

@@ -16,6 +16,7 @@ from deployments.wire.calls import answer
 from deployments.wire.messages import AudioChunk, ModelCard
 from deployments.wire.streams import open_audio
 from deployments.wire.text_inbox import InboxText
+from deployments.wire.tracing import note_span
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.errors import Overloaded
 from qwen_tts.request import SpeechRequest
@@ -72,6 +73,7 @@ class SpeechStreams:
         give_up_s = began_s + (terms.max_wait_s if due_s is None else due_s)
         counts = _always if rest is None else rest.written
         async with self._admission.place(card.name, terms, due_s=due_s, counts=counts) as place:
+            note_span("queue", began_s, time.monotonic())
             if request.ahead_s:  # replicas order by this time, so it must not include the time that has passed
                 left_s = request.ahead_s - (time.monotonic() - began_s)
                 request = replace(request, ahead_s=max(FRAME_S, left_s))

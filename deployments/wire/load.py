@@ -4,6 +4,7 @@ Serve's controller receives this module by value, so it imports only the standar
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,12 @@ class Load:
             "waiting": self.waiting,
             "headroom_s": headroom_s,
         }
+
+
+def load_of(stats: Mapping[str, float]) -> Load:
+    """Return the load that `Load.stats` describes."""
+    headroom_s = None if stats["headroom_s"] >= _ENOUGH_S else stats["headroom_s"]
+    return Load(int(stats["capacity"]), int(stats["running"]), int(stats["waiting"]), headroom_s)
 
 
 def replicas_needed(context: "AutoscalingContext") -> tuple[int, dict[str, object]]:

@@ -30,6 +30,7 @@ from deployments.settings import (
     VoiceStoreArgs,
 )
 from deployments.speech.service import SpeechService
+from deployments.wire.deployment_states import DeploymentStates
 
 MODEL = "tiny"
 
@@ -114,6 +115,6 @@ def application(
         ReferenceAudioArgs(),
     )
     try:
-        yield build_api(service, Gate(ApiKeyArgs())), decoders, talkers
+        yield build_api(service, Gate(ApiKeyArgs()), DeploymentStates({})), decoders, talkers
     finally:
         speaker._engine.close()

@@ -80,7 +80,12 @@ async def test_one_request_is_one_trace(app: Application, exported: InMemorySpan
     assert parent(decode) == id_of(request)
     assert parent(generate) == id_of(decode)
     below = {name: parent(span) for name, span in spans.items()}
-    assert {name for name, above in below.items() if above == id_of(request)} == {"encode", "decode", "first byte"}
+    assert {name for name, above in below.items() if above == id_of(request)} == {
+        "encode",
+        "queue",
+        "decode",
+        "first byte",
+    }
     assert {name for name, above in below.items() if above == id_of(generate)} == {
         "wait for a slot",
         "prefill",

@@ -12,6 +12,7 @@ from deployments.http.gate import OPEN_PATHS, Gate
 from deployments.ingress import build_api
 from deployments.settings import ApiKeyArgs, AppArgs
 from deployments.speech.service import SpeechService
+from deployments.wire.deployment_states import DeploymentStates
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_the_application_has_the_page_and_its_document_does_not_list_it() -> Non
     args = AppArgs()
     handle: Any = None  # no request reaches an actor
     service = SpeechService(handle, handle, handle, args.ingress, args.voices, args.reference_audio)
-    api = build_api(service, Gate(ApiKeyArgs()))
+    api = build_api(service, Gate(ApiKeyArgs()), DeploymentStates({}))
     assert not DOCS_PATHS & api.openapi()["paths"].keys()
     client = TestClient(api)
     assert {path for path in DOCS_PATHS if client.get(path).status_code == 200} == DOCS_PATHS

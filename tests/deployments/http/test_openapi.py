@@ -14,6 +14,7 @@ from deployments.protocols.openai.batch import BatchBody
 from deployments.protocols.openai.bodies import SpeechBody
 from deployments.settings import ApiKeyArgs, IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
 from deployments.speech.service import SpeechService
+from deployments.wire.deployment_states import DeploymentStates
 
 ELEVENLABS = {
     "GET /v1/voices",
@@ -27,7 +28,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     nothing: Any = None  # no route is called
     voices = VoiceStoreArgs(url=str(tmp_path_factory.mktemp("voices")))
     service = SpeechService(nothing, nothing, nothing, IngressArgs(), voices, ReferenceAudioArgs())
-    return build_api(service, Gate(ApiKeyArgs())).openapi()
+    return build_api(service, Gate(ApiKeyArgs()), DeploymentStates({})).openapi()
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -38,6 +39,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 def test_every_route_is_documented(document: dict[str, Any]) -> None:
     assert {name for name, _ in operations(document)} == {
+        "GET /status",
         "GET /healthz",
         "GET /readyz",
         "GET /v1/models",

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 
 from deployments.speech import admission as admission_module
 from deployments.speech.admission import Admission, Place, Priority, Terms
+from deployments.speech.edge_metrics import LineState
 from qwen_tts.errors import Overloaded
 from tests.deployments.speech.simulated import MODEL, Load, Machine, Service, simulated
 from tests.virtual_time import in_virtual_time
@@ -268,3 +269,21 @@ async def test_the_limit_follows_a_machine_that_becomes_slower_and_faster() -> N
     machine.step_s = small
     await Load(service).run(6.0, 20.0, name="d")
     assert service.limit > 0.8 * fast
+
+
+@virtual
+async def test_operators_see_the_line() -> None:
+    callers = Callers()
+    assert callers.admission.state(MODEL) == LineState(
+        limit=2.0, in_use=0, waiting=0, expected_wait_s=0.0, refusals={"wait": 0, "expired": 0, "replica": 0}
+    )
+    await callers.request("a", "b", "c")
+    await callers.request("hurried", wait_s=0.0)
+    state = callers.admission.state(MODEL)
+    assert (state.in_use, state.waiting, state.refusals["wait"]) == (2, 1, 1)
+    await callers.request("d", wait_s=1.0)
+    assert callers.admission.state(MODEL).expected_wait_s > state.expected_wait_s > 0
+    await callers.end("a", "b", "c", "d")
+    assert callers.admission.state(MODEL).in_use == 0
+    callers.line.limit.limit = float("inf")
+    assert callers.admission.state(MODEL).limit is None
