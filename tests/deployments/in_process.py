@@ -14,7 +14,6 @@ import pytest
 from deployments.http.gate import Gate
 from deployments.http.openapi import DocumentedAPI
 from deployments.ingress import build_api
-from deployments.replicas import codec_decoder, talker
 from deployments.replicas.codec_decoder import CodecDecoderDeployment
 from deployments.replicas.codec_encoder import CodecEncoderDeployment
 from deployments.replicas.talker import TalkerDeployment
@@ -97,8 +96,6 @@ def application(
     made = SimpleNamespace(**dict.fromkeys(("Counter", "Gauge", "Histogram"), lambda *_: nothing))
     monkeypatch.setattr("deployments.metrics.metrics", made)
     monkeypatch.setattr(os, "nice", lambda _: None)  # the talker would slow the tests down
-    for module in (codec_decoder, talker):
-        monkeypatch.setattr(module, "replica_name", lambda: "replica")
     model, tracing = ModelArgs(name=MODEL, checkpoint=str(checkpoint), type="base"), TracingArgs()
     speaker = TalkerDeployment(model, TalkerArgs(slots=2, threads=1, compile=False, keep_pace=False), tracing)
     talkers = Handle(speaker)
