@@ -25,7 +25,7 @@ class Replica:
         self.requests: list[SpeechRequest] = []
         self.admission = Admission()
 
-        def synthesize(model: str, request: SpeechRequest, rest: object, frames: object) -> Stream:
+        def synthesize(model: str, request: SpeechRequest, **_: object) -> Stream:
             self.requests.append(request)
             audio = [AudioChunk(b"\0" * 3840, None), AudioChunk(b"", "stop")]
             if len(self.requests) > refusals:
