@@ -10,7 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from qwen_tts.errors import EngineStopped, InvalidRequest, Overloaded, QwenTTSError, RequestFailed
@@ -109,6 +116,7 @@ REPLICA_LOST = (
     ObjectLostError,
     WorkerCrashedError,
     NodeDiedError,
+    OutOfMemoryError,  # Ray's memory monitor has killed it
 )
 
 

@@ -24,6 +24,7 @@ from qwen_tts.request import FinishReason
 
 _PAUSES_MS: dict[Ending, int] = {"paragraph": 400, "sentence": 250, "clause": 120, "word": 0}
 _ASK_AGAIN_S = 0.5
+_ANSWER_S = 2.0
 _PATIENCE_S = 60.0  # with a full queue, once the speech has begun
 
 OpenPiece = Callable[[int, float], AbstractAsyncContextManager[AsyncIterator[AudioChunk]]]
@@ -121,12 +122,20 @@ class LongSpeech:
         for index in range(1, len(self._parts)):
             await self._places.acquire()
             try:
-                while self._ahead_s(index) > self._args.ahead_s and not await self._has_room():  # noqa: ASYNC110  # of other processes
+                while self._ahead_s(index) > self._args.ahead_s and not await self._room():  # noqa: ASYNC110  # of other processes
                     await asyncio.sleep(_ASK_AGAIN_S)
             except Exception as error:  # raised to the listener when this part comes
                 self._parts[index].fail(error)
                 return
             self._begin(index)
+
+    async def _room(self) -> bool:
+        """Return whether a replica is half idle. One that does not answer in time is not."""
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await self._has_room()
+        except TimeoutError:
+            return False
 
     def _begin(self, index: int) -> None:
         assert not self._parts[index].begun, "a piece is begun once"
@@ -154,7 +163,7 @@ class LongSpeech:
                         part.put(chunk)
                 return
             except Overloaded as full:
-                if index == 0 or time.monotonic() > give_up:
+                if index == 0 or part.made_s or time.monotonic() > give_up:
                     raise
                 await asyncio.sleep(full.retry_after_s)
 

@@ -7,7 +7,7 @@ is lost, even if its process still exists (stopped by a signal, or on a node wit
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +18,9 @@ from qwen_tts.errors import EngineStopped
 Chunk = TypeVar("Chunk")
 
 HEARTBEAT_S = 0.5
+# Silence is counted in ticks instead of seconds. So a caller that was itself held up reads what has come meanwhile, and
+# does not take it for the silence of the replica.
+_TICKS = 5
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,36 @@ async def without_heartbeats(chunks: AsyncIterator[Chunk | Heartbeat], patience_
     replica = None
     while True:
         try:
-            async with asyncio.timeout(patience_s):
+            async with _ticking(patience_s) as limit:
                 chunk = await anext(chunks)
         except StopAsyncIteration:
             return
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise Silence(replica, patience_s) from None
         if isinstance(chunk, Heartbeat):
             replica = chunk.replica
         else:
             yield chunk
+
+
+@asynccontextmanager
+async def _ticking(seconds: float) -> AsyncIterator[asyncio.Timeout]:
+    """Time out after the ticks of `seconds`. While the loop stands still, at most one of them passes."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def tick(left: int) -> None:
+        nonlocal timer
+        if left:
+            timer = loop.call_later(seconds / _TICKS, tick, left - 1)
+        else:
+            limit.reschedule(loop.time())
+
+    timer = loop.call_later(seconds / _TICKS, tick, _TICKS - 1)
+    try:
+        async with asyncio.timeout(None) as limit:
+            yield limit
+    finally:
+        timer.cancel()

@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import REPLICA_LOST, Silence, Unavailable
@@ -39,9 +40,10 @@ Chunk = TypeVar("Chunk", FrameChunk, AudioChunk)
 Frames = NDArray[np.int16] | None  # [F, G]: the frames that exist already
 Lost = Callable[[BaseException], None]  # called when a replica was lost and the stream will be opened again
 
-# A stream is given up after this many losses in a row without a new frame between them. The request itself may be what
-# kills replicas.
+# A stream is given up after this many losses in a row without this many new frames between two of them. The request
+# itself may be what kills replicas, and the prompt alone gives one frame.
 _MOST_LOSSES = 5
+_PROGRESS = 12
 _FIRST_PAUSE_S = 0.1  # before the second attempt; each further pause is twice as long
 # A stream that somebody hears waits this long for a replica that has room for it.
 _PATIENCE_S = 30.0
@@ -112,6 +114,7 @@ class _Resumed(Generic[Chunk]):
         self._lost = lost
         self._playback = Playback(requested=time.monotonic(), ahead=request.ahead_s)
         self._losses = 0  # in a row
+        self._new = 0  # frames since the latest loss
         self._refused_s: float | None = None  # the time of the first refusal in a row
 
     async def chunks(self) -> AsyncGenerator[Chunk]:
@@ -133,7 +136,8 @@ class _Resumed(Generic[Chunk]):
             except Overloaded as full:
                 await self._after_refusal(full)
             finally:
-                response.cancel()
+                with suppress(*REPLICA_LOST):  # of a call that has reached no replica
+                    response.cancel()
 
     def _request_now(self) -> SpeechRequest:
         """Return the request with the audio that the listener has in hand now."""
@@ -149,11 +153,15 @@ class _Resumed(Generic[Chunk]):
             return
         self._made.append(chunk.codes)
         self._playback.send(len(chunk.codes) * FRAME_S, time.monotonic())
-        self._losses, self._refused_s = 0, None
+        self._refused_s = None
+        self._new += len(chunk.codes)
+        if self._new >= _PROGRESS:
+            self._losses = 0
 
     async def _after_loss(self, error: BaseException) -> None:
         """Prepare for the next attempt. Raises Unavailable if there were too many."""
         self._losses += 1
+        self._new = 0
         if isinstance(error, Silence) and error.replica is not None:
             await _kill(error.replica)
         if self._losses > _MOST_LOSSES:
@@ -186,7 +194,7 @@ async def _kill(replica: str) -> None:
     log.error("%s hangs and is killed", replica)
 
     def kill() -> None:
-        with suppress(ValueError):  # it has left already
+        with suppress(ValueError, RayError):  # it has left already, or the head node does not answer
             ray.kill(ray.get_actor(replica, namespace=SERVE_NAMESPACE))
 
     await asyncio.to_thread(kill)

@@ -129,7 +129,8 @@ class Engine:
         text: LiveText | None = None,
     ) -> Sequence:
         prefix = shared_prefix(layout, self._scheduler.prefill_rows)
-        return Sequence(request, layout, max_frames, prefix, text, frames=list(frames))
+        made = list(frames)  # more than `max_frames` if the other engine had other settings
+        return Sequence(request, layout, max(max_frames, len(made)), prefix, text, frames=made)
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a prepared sequence. Raises Overloaded or EngineStopped before anything is computed."""

@@ -231,3 +231,19 @@ async def test_leaving_without_listening_any_further_stops_every_piece() -> None
         await settle()
     assert [stream.cancelled for stream in speaking.streams] == [True] * 4
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_piece_of_which_some_was_made_is_not_begun_again() -> None:
+    """Its decoder was lost, and no other one had room."""
+
+    def streams(index: int, attempt: int) -> Stream:
+        if index == 0:
+            return Stream(spoken(1000))
+        return Stream([AudioChunk(sound(2000, 1), None), Overloaded("all slots are in use", 0.01)])
+
+    speaking = Speaking(2, streams)
+    async with speaking.speech as speech:
+        with pytest.raises(Overloaded):
+            async with asyncio.timeout(1.0):
+                await collected(speech)
+    assert speaking.opened == [0, 1]

@@ -8,7 +8,7 @@ import pytest
 from deployments.errors import Silence
 from deployments.wire.callers import Callers
 from deployments.wire.heartbeat import Heartbeat, with_heartbeats, without_heartbeats
-from tests.virtual_time import in_virtual_time
+from tests.virtual_time import VirtualTimeLoop, in_virtual_time
 
 BEAT = Heartbeat("talker-1")
 
@@ -72,3 +72,33 @@ async def test_silence_names_the_replica() -> None:
 
     with pytest.raises(Silence, match="talker-1 has sent nothing for 5 s"):
         await anext(without_heartbeats(stopped(), 5.0))
+
+
+@in_virtual_time()
+async def test_a_caller_that_was_held_up_blames_nobody() -> None:
+    """The heartbeats of the time in which its loop stood still are there, but have not been read yet."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    arrived: asyncio.Queue[int | Heartbeat] = asyncio.Queue()
+
+    async def received() -> AsyncGenerator[int | Heartbeat]:
+        while True:
+            yield await arrived.get()
+
+    def held_up() -> None:
+        loop.pass_s(60.0)
+        for item in (BEAT, BEAT, 1):
+            loop.call_soon(arrived.put_nowait, item)  # as another thread does that receives messages
+
+    loop.call_later(1.0, held_up)
+    assert await anext(without_heartbeats(received(), 5.0)) == 1
+
+
+@in_virtual_time()
+async def test_a_timeout_of_the_replica_itself_is_no_silence() -> None:
+    async def slow_storage() -> AsyncGenerator[int | Heartbeat]:
+        yield BEAT
+        raise TimeoutError("the storage is slow")
+
+    with pytest.raises(TimeoutError, match="storage"):
+        await anext(without_heartbeats(slow_storage(), 5.0))

@@ -1,14 +1,15 @@
 """Streams that survive their replicas: what the reader gets, and when a stream is given up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import ray
 from numpy.typing import NDArray
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RpcError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import Silence, Unavailable, refusal_of
@@ -149,9 +150,9 @@ async def test_a_request_that_kills_every_replica_is_given_up() -> None:
 
 @in_virtual_time(streams)
 async def test_new_frames_between_losses_count() -> None:
-    answers: list[list[Item]] = [[chunk(code), lost()] for code in range(20)]
+    answers: list[list[Item]] = [[chunk(*range(12 * n, 12 * n + 12)), lost()] for n in range(20)]
     talkers = Talkers(*answers, [chunk(last=True)])
-    assert await codes_of(talkers) == list(range(20))
+    assert await codes_of(talkers) == list(range(240))
 
 
 @in_virtual_time(streams)
@@ -171,3 +172,43 @@ async def test_other_errors_are_raised() -> None:
         await codes_of(talkers)
     assert len(talkers.requests) == 1
     assert talkers.calls[0].cancelled
+
+
+@in_virtual_time(streams)
+async def test_a_request_that_kills_every_replica_after_a_frame_is_given_up() -> None:
+    """Prefill gives one frame, and the first decode step kills the process."""
+    dies: list[list[Item]] = [[Heartbeat(NAME), chunk(n), lost()] for n in range(250)]
+    talkers = Talkers(*dies, [chunk(last=True)])
+    with pytest.raises(Unavailable):
+        await codes_of(talkers)
+    assert len(talkers.requests) < 50
+
+
+@in_virtual_time(streams)
+async def test_a_replica_that_the_node_has_killed_for_its_memory_is_lost() -> None:
+    assert await codes_of(Talkers([chunk(1), OutOfMemoryError("killed")], [chunk(2, last=True)])) == [1, 2]  # type: ignore[no-untyped-call]
+
+
+@in_virtual_time(streams)
+async def test_a_call_that_reached_no_replica_is_made_again() -> None:
+    """Serve's response raises the error of its assignment again when it is cancelled."""
+    talkers = Talkers([lost()], [chunk(1, last=True)])
+
+    def cancel() -> None:
+        raise lost()
+
+    talkers.calls[0].cancel = cancel  # type: ignore[method-assign]
+    assert await codes_of(talkers) == [1]
+
+
+@in_virtual_time(streams)
+async def test_a_stream_goes_on_when_its_replica_cannot_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(name: str, namespace: str) -> None:
+        raise RpcError("the head node does not answer")  # type: ignore[no-untyped-call]
+
+    async def at_once(work: Callable[[], None]) -> None:
+        work()
+
+    monkeypatch.setattr(ray, "get_actor", unreachable)
+    monkeypatch.setattr(asyncio, "to_thread", at_once)
+    assert await codes_of(Talkers([Heartbeat(NAME), chunk(1), 6.0], [chunk(2, last=True)])) == [1, 2]

@@ -105,3 +105,11 @@ def test_one_that_has_all_its_frames_ends_at_once(custom_voice: Path) -> None:
     engine = full_engine(custom_voice)
     resumed = engine.add(custom(seed=3), frames)
     assert (resumed.frames, resumed.finish_reason, engine.waiting) == (frames, "length", 1)
+
+
+def test_one_with_more_frames_than_this_engine_allows_ends_at_once(custom_voice: Path) -> None:
+    """Its former talker had other settings."""
+    request = custom(seed=3, max_frames=None)
+    frames, _ = undisturbed(custom_voice, custom(seed=3, max_frames=12), NEVER)
+    resumed = tiny_engine(custom_voice, max_frames=10).add(request, frames)
+    assert (resumed.frames, resumed.finish_reason) == (frames, "length")
