@@ -49,7 +49,9 @@ def main(checkpoint: str, dtype: str, reference_frames: int, reference_text: str
         assert voice.ref_codes is not None
         marks = [time.perf_counter()]
         for _ in range(2):
-            streams._prime(0, voice.ref_codes, True)
+            priming = streams._priming(0, voice.ref_codes, keep=True)
+            while not streams._next_piece(priming):
+                pass
             marks.append(time.perf_counter())
         times.append((marks[1] - marks[0], marks[2] - marks[1]))
     click.echo(f"| decoder primed | | | {_medians(times)} |")

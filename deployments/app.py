@@ -116,6 +116,7 @@ def _deployment(cls: type, name: str, replicas: ReplicaArgs, args: AppArgs) -> s
             max_ongoing_requests=_UNBOUNDED_REQUESTS,
             graceful_shutdown_wait_loop_s=0.1,
             health_check_period_s=2.0,
+            health_check_timeout_s=10.0,  # Serve replaces a replica after three checks without an answer
             logging_config={"encoding": args.logging.encoding.upper(), "log_level": args.logging.level.upper()},
             **live_options(args)[name],
         )

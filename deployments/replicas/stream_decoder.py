@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -173,11 +173,19 @@ class StreamDecoder:
         return alike[: min(self._max_batch, max(1, self._size.frames // frames))]
 
     async def _prime_on_thread(self, slot: int, codes: NDArray[np.int16], keep: bool) -> None:
+        """Prime a slot. Between the pieces of a long stream, the thread decodes for other listeners."""
         loop = asyncio.get_running_loop()
+        priming = self._priming(slot, codes, keep)
         try:
-            await loop.run_in_executor(self._thread, self._prime, slot, codes, keep)
+            while not await loop.run_in_executor(self._thread, self._next_piece, priming):
+                pass
         except Exception as error:  # of torch or of the device
             raise await loop.run_in_executor(self._thread, self._health.judge, error, self._probe) from error
+
+    def _next_piece(self, priming: Iterator[bool]) -> bool:
+        """Compute the next piece of `priming`. Return whether it was the last one."""
+        with self._health.watchdog.computing(), torch.inference_mode():
+            return next(priming, True)
 
     @torch.inference_mode()
     def _probe(self) -> None:
@@ -186,18 +194,19 @@ class StreamDecoder:
             codes = torch.zeros((1, 1, self._decoder.config.num_quantizers), dtype=torch.int64, device=self._device)
             _check_finite(self._decoder(codes, Carry()))
 
-    @torch.inference_mode()
-    def _prime(self, slot: int, codes: NDArray[np.int16], keep: bool) -> None:
-        with self._health.watchdog.computing():
-            key = content_key(codes)
-            if (carry := self._primed.get(key)) is None:
-                carry = Carry()
-                self._decoder.prime(torch.tensor(codes, dtype=torch.int64, device=self._device)[None], carry)
-                # A layer often keeps a view of a larger tensor. Copies let go of the rest of its memory.
-                carry.kept = [tensor.clone() for tensor in carry.kept]
-                if keep:
-                    self._primed.put(key, carry, sum(tensor.nbytes for tensor in carry.kept))
-            self._state.scatter([slot], carry)
+    def _priming(self, slot: int, codes: NDArray[np.int16], keep: bool) -> Iterator[bool]:
+        """Yield False after each piece but the last one."""
+        key = content_key(codes)
+        if (carry := self._primed.get(key)) is None:
+            carry = Carry()
+            frames = torch.tensor(codes, dtype=torch.int64, device=self._device)[None]
+            for _ in self._decoder.priming(frames, carry):
+                yield False
+            # A layer often keeps a view of a larger tensor. Copies let go of the rest of its memory.
+            carry.kept = [tensor.clone() for tensor in carry.kept]
+            if keep:
+                self._primed.put(key, carry, sum(tensor.nbytes for tensor in carry.kept))
+        self._state.scatter([slot], carry)
 
     def _release(self, lease: "Future[int | None]") -> None:
         """Release the slot of `lease`. The decoder's thread calls this after all work that the stream submitted."""

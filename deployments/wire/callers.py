@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import ray
 from ray import serve
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorDiedError, RayError
 from ray.serve.exceptions import RayServeException
 
 log = logging.getLogger("ray.serve")
@@ -42,11 +42,11 @@ class Liveness:
                 self._handles[caller] = await asyncio.to_thread(ray.get_actor, caller, SERVE_NAMESPACE)
             async with asyncio.timeout(_EVERY_S):
                 await self._handles[caller].__ray_ready__.remote()
-        except TimeoutError:
-            return True
-        except (ValueError, RayActorError):  # no actor has this name any more, or the actor does not answer any more
+        except (ValueError, ActorDiedError):  # no actor has this name any more
             self._handles.pop(caller, None)
             return False
+        except (TimeoutError, RayError):  # it is busy, or the connection is broken and may come back
+            return True
         return True
 
 

@@ -48,6 +48,7 @@ _FIRST_PAUSE_S = 0.1  # before the second attempt; each further pause is twice a
 # A stream that somebody hears waits this long for a replica that has room for it.
 _PATIENCE_S = 30.0
 _LONGEST_PAUSE_S = 0.25
+_KILL_S = 1.0
 
 
 class _Response(Protocol):
@@ -116,6 +117,7 @@ class _Resumed(Generic[Chunk]):
         self._losses = 0  # in a row
         self._new = 0  # frames since the latest loss
         self._refused_s: float | None = None  # the time of the first refusal in a row
+        self._unheard_s: float | None = None  # the time of the first call in a row that no replica has heard
 
     async def chunks(self) -> AsyncGenerator[Chunk]:
         resumed = False
@@ -130,6 +132,9 @@ class _Resumed(Generic[Chunk]):
                         if chunk.finish_reason is not None:
                             return
                 raise EngineStopped("a stream ended without its last chunk")
+            except Silence as error:
+                await self._after_silence(error)
+                resumed = True
             except REPLICA_LOST as error:
                 await self._after_loss(error)
                 resumed = True
@@ -153,7 +158,7 @@ class _Resumed(Generic[Chunk]):
             return
         self._made.append(chunk.codes)
         self._playback.send(len(chunk.codes) * FRAME_S, time.monotonic())
-        self._refused_s = None
+        self._refused_s = self._unheard_s = None
         self._new += len(chunk.codes)
         if self._new >= _PROGRESS:
             self._losses = 0
@@ -162,8 +167,6 @@ class _Resumed(Generic[Chunk]):
         """Prepare for the next attempt. Raises Unavailable if there were too many."""
         self._losses += 1
         self._new = 0
-        if isinstance(error, Silence) and error.replica is not None:
-            await _kill(error.replica)
         if self._losses > _MOST_LOSSES:
             message = f"{self._losses} model replicas failed one after the other; send the request again later"
             raise Unavailable(message, "replica_failed", 1.0) from error
@@ -173,6 +176,18 @@ class _Resumed(Generic[Chunk]):
         self._lost(error)
         if self._losses > 1:
             await asyncio.sleep(_FIRST_PAUSE_S * 2 ** (self._losses - 2))
+
+    async def _after_silence(self, error: Silence) -> None:
+        """Kill a replica that hangs. If no replica has ever answered, wait for one, for at most `_PATIENCE_S`."""
+        if error.replica is not None:
+            await _kill(error.replica)
+            await self._after_loss(error)
+            return
+        now = time.monotonic()
+        self._unheard_s = now - error.seconds if self._unheard_s is None else self._unheard_s
+        if now - self._unheard_s >= _PATIENCE_S:
+            message = f"no replica has answered for {_PATIENCE_S:g} s; send the request again later"
+            raise Unavailable(message, "not_ready", 2.0) from error
 
     async def _after_refusal(self, full: Overloaded) -> None:
         """Wait for room if somebody hears the stream already. Raises `full` otherwise, and after `_PATIENCE_S`."""
@@ -197,4 +212,5 @@ async def _kill(replica: str) -> None:
         with suppress(ValueError, RayError):  # it has left already, or the head node does not answer
             ray.kill(ray.get_actor(replica, namespace=SERVE_NAMESPACE))
 
-    await asyncio.to_thread(kill)
+    with suppress(TimeoutError):  # the thread goes on, and the stream need not wait
+        await asyncio.wait_for(asyncio.to_thread(kill), _KILL_S)

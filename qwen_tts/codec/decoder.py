@@ -4,6 +4,7 @@ Any split of a stream into pieces gives the samples of the whole. (The reference
 frames of left context. Its samples are equal up to frame 300 and have seams after it.)
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ _CONVOLUTION_FRAMES = 12
 # The activations of 16 frames are small enough for malloc to reuse memory (glibc: 32 MB per block). With 64 frames the
 # time per frame doubles.
 _FRAMES_AT_ONCE = 16
+# The transformer's time grows faster than the number of frames that it reads at once.
+_PRIMED_AT_ONCE = 64
 
 
 class CodecDecoder(nn.Module):
@@ -82,8 +85,22 @@ class CodecDecoder(nn.Module):
 
         The convolutions are nearly all of the cost, and their state depends on the last frames only.
         """
-        latents = self.contextual(self.quantizer(codes), carry)
-        self.waveform(self.upsampled(latents[:, :, -_CONVOLUTION_FRAMES:], carry), carry)
+        for _ in self.priming(codes, carry):
+            pass
+
+    def priming(self, codes: Tensor, carry: Carry) -> Iterator[None]:
+        """Do the same in pieces, and yield between them. `carry` is complete at the end."""
+        context = Carry()
+        first, *others = torch.split(codes, _PRIMED_AT_ONCE, dim=1)
+        latents = self.contextual(self.quantizer(first), context)
+        for piece in others:
+            yield
+            context = Carry(context.kept)
+            later = self.contextual(self.quantizer(piece), context)
+            latents = torch.cat((latents, later), dim=2)[:, :, -_CONVOLUTION_FRAMES:]
+        convolutions = Carry()
+        self.waveform(self.upsampled(latents[:, :, -_CONVOLUTION_FRAMES:], convolutions), convolutions)
+        carry.kept = context.kept + convolutions.kept
 
 
 def load_codec_decoder(directory: Path, device: torch.device, dtype: torch.dtype) -> CodecDecoder:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -249,14 +249,14 @@ async def test_a_known_reference_is_not_read_again_and_sounds_the_same(
     streams: StreamDecoder, decoder: CodecDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Tensor] = []
-    prime = decoder.prime
+    priming = decoder.priming
 
-    def counted(codes: Tensor, carry: Carry) -> None:
+    def counted(codes: Tensor, carry: Carry) -> Iterator[None]:
         read.append(codes)
-        prime(codes, carry)
+        return priming(codes, carry)
 
-    monkeypatch.setattr(decoder, "prime", counted)
-    references, codes = random_codes(30, streams=2), random_codes(7, seed=1)[0]
+    monkeypatch.setattr(decoder, "priming", counted)
+    references, codes = random_codes(150, streams=2), random_codes(7, seed=1)[0]
     references[1] = references[0]
     references[1, 11, 2] += 1 if references[0, 11, 2] == 0 else -1
     heard = [await cloned(streams, reference, codes) for reference in references]
@@ -335,7 +335,7 @@ async def test_a_decoder_that_always_fails_is_beyond_repair(
     def fail(codes: Tensor, carry: Carry) -> Tensor:
         raise RuntimeError("device lost")
 
-    for method in ("prime", "forward"):
+    for method in ("priming", "forward"):
         monkeypatch.setattr(decoder, method, fail)
     codes = random_codes(2)[0]
     streams._health.check()

@@ -212,3 +212,14 @@ async def test_a_stream_goes_on_when_its_replica_cannot_be_killed(monkeypatch: p
     monkeypatch.setattr(ray, "get_actor", unreachable)
     monkeypatch.setattr(asyncio, "to_thread", at_once)
     assert await codes_of(Talkers([Heartbeat(NAME), chunk(1), 6.0], [chunk(2, last=True)])) == [1, 2]
+
+
+@in_virtual_time(streams)
+async def test_a_replica_that_is_still_starting_is_waited_for_and_not_counted_as_lost() -> None:
+    losses: list[BaseException] = []
+    unheard: list[list[Item]] = [[6.0, chunk(9)] for _ in range(5)]
+    assert await codes_of(Talkers(*unheard, [chunk(1, last=True)]), losses) == [1]
+    assert losses == []
+    with pytest.raises(Unavailable, match="no replica has answered for 30 s") as caught:
+        await codes_of(Talkers(*unheard, *unheard))
+    assert caught.value.code == "not_ready"
