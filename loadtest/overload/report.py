@@ -155,9 +155,9 @@ def _draw_counts(
 
 def _draw_times(axes: Axes, firsts: Sequence[Try], endings: dict[int, Ending]) -> None:
     """Draw the Retry-After of each refused request, by the ending of its second try."""
-    refused = [one for one in firsts if one.retry_after_s is not None]
     for ending in (*ENDINGS, None):
-        told = [(one.end_s, one.retry_after_s) for one in refused if endings.get(one.request) == ending]
+        these = [one for one in firsts if endings.get(one.request) == ending]
+        told = [(one.end_s, one.retry_after_s) for one in these if one.retry_after_s is not None]
         if told:
             name, colour = ("not sent again", "C7") if ending is None else (f"then {ending}", _COLOURS[ending])
             axes.scatter([at for at, _ in told], [after for _, after in told], 14, color=colour, label=name)
