@@ -35,20 +35,27 @@ def processes_of(url: str) -> list[psutil.Process]:
     address = urlsplit(url)
     if address.hostname not in _LOCAL_HOSTS:
         return []
-    listening = {
-        connection.pid
-        for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-        and connection.laddr
-        and connection.laddr.port == (address.port or 80)
-    }
     found = dict[int, psutil.Process]()
-    for pid in listening - {None}:  # None: it belongs to another user
+    for pid in _listening(address.port or 80):
         with contextlib.suppress(psutil.NoSuchProcess):
             listener = psutil.Process(pid)
-            family = _workers(listener.ppid()) if _title(listener).startswith(_RAY) else listener.children(True)
+            is_worker = _title(listener).startswith(_RAY)
+            family = _workers(listener.ppid()) if is_worker else listener.children(recursive=True)
             found |= {process.pid: process for process in [listener, *family]}
     return [found[pid] for pid in sorted(found)]
+
+
+def _listening(port: int) -> set[int]:
+    """Return the processes that listen on a port. Those of other users are not known; on macOS no process is."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return set()
+    return {
+        one.pid
+        for one in connections
+        if one.pid is not None and one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port
+    }
 
 
 def _workers(raylet: int) -> list[psutil.Process]:
