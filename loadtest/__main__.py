@@ -16,6 +16,7 @@ from loadtest.faults.command import faults
 from loadtest.kept_audio import write_audio
 from loadtest.merge import Samples, merge, read_samples, write_samples
 from loadtest.options import OUT, URL, LoadOptions, at, bench_of, load_options, promise_of
+from loadtest.overload.command import overload
 from loadtest.readme import PAGES, rewritten
 from loadtest.record import Record
 from loadtest.report import write_report
@@ -175,6 +176,7 @@ def serve_peer(checkpoint: Path, python: Path, dtype: str) -> None:
 
 main.add_command(side_by_side)
 main.add_command(faults)
+main.add_command(overload)
 
 
 @main.command("readme")

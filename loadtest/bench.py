@@ -1,9 +1,9 @@
 """One load on one server: its options, its plan, sending it and the summary."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import click
@@ -15,7 +15,7 @@ from loadtest.client import Target, connected
 from loadtest.generate import Generated, Planned, generate
 from loadtest.knee import Judge, Promise, Trial
 from loadtest.record import Record
-from loadtest.scenarios import Maker, RequestOptions, Scenario, ServerRefused, staged
+from loadtest.scenarios import Maker, Request, RequestOptions, Scenario, ServerRefused, staged
 from loadtest.summary import Run, summarise
 
 
@@ -79,6 +79,20 @@ def plan(bench: Bench, make: Maker, rate: float | None, seed: int) -> list[Plann
     share, shares = bench.shard
     assert 0 <= share < shares, f"shard {share} of {shares} would send nothing, or what another shard sends"
     return planned[share::shares]
+
+
+def repeatable(bench: Bench, requests: Sequence[Request]) -> list[Request]:
+    """Return the requests, each with a seed of its own, so that it has the same answer whenever it is sent.
+
+    Raises click.ClickException.
+    """
+    if any(request.live or request.before for request in requests):
+        raise click.ClickException(
+            f"--scenario {bench.scenario} does not send the same bytes twice; use one with a single HTTP request, such "
+            "as custom_voice"
+        )
+    rng = np.random.default_rng([bench.seed, 4])
+    return [replace(one, fields={"seed": int(rng.integers(2**31)), **one.fields}) for one in requests]
 
 
 def measure(

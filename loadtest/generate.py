@@ -193,16 +193,17 @@ async def send(
         client = Client(http, target, origin)
         async with asyncio.TaskGroup() as group:
             if users is None:
-                await _open_loop(client, planned, group, put)
+                await open_loop(client, planned, group, put)
             else:
                 waiting = iter(planned)
                 for _ in range(users):
                     group.create_task(_user(client, waiting, put))
 
 
-async def _open_loop(
+async def open_loop(
     client: Client, planned: Sequence[Planned], group: asyncio.TaskGroup, put: Callable[[Record], None]
 ) -> None:
+    """Send each request at its time, as a task of `group`. `put` receives every record within its task."""
     for plan in planned:
         assert plan.scheduled_s is not None, "a request of an open loop has no scheduled time"
         await asyncio.sleep(plan.scheduled_s - client.now())

@@ -1,7 +1,7 @@
 """Results as rows of text, for the terminal, the report, the README and the CSV file."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from loadtest.knee import Knee
@@ -33,11 +33,10 @@ def group_rows(run: Run) -> list[Row]:
 
 
 def _group_row(name: str, group: Group) -> Row:
-    errors = ", ".join(f"{kind}: {count}" for kind, count in sorted(group.errors.items()))
     return [
         name,
         str(group.requests),
-        f"{group.failed}" + (f" ({errors})" if errors else ""),
+        by_kind(group.errors),
         f"{group.underran} ({group.silence_ms:.0f} ms)" if group.underran else "0",
         quantiles(group.heard_ms, "p50", "p95", "p99"),
         quantiles(group.ttfa_ms, "p50", "p95"),
@@ -78,6 +77,12 @@ def knee_said(knee: Knee) -> str:
         return f"{promise}: not kept at {knee.broken_at:.3g} requests a second, the lowest rate that was tried"
     beyond = "the highest rate that was tried" if knee.broken_at is None else f"broken at {knee.broken_at:.3g}"
     return f"{promise}: kept up to {knee.rate:.3g} requests a second ({beyond})"
+
+
+def by_kind(counts: Mapping[str, int]) -> str:
+    """Return the sum of the counts, and each of them if there are any."""
+    said = ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items()))
+    return f"{sum(counts.values())} ({said})" if said else "0"
 
 
 def quantiles(distribution: Distribution, *names: str, digits: int = 0) -> str:

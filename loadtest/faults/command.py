@@ -6,11 +6,11 @@ from typing import Unpack
 
 import click
 
-from loadtest.bench import requests_for
+from loadtest.bench import plan, repeatable, requests_for
 from loadtest.faults.hands import CommandHand, LocalHand
 from loadtest.faults.report import HEADS, rows, write_report
 from loadtest.faults.result import FaultResult
-from loadtest.faults.run import Disturbances, repeatable, run
+from loadtest.faults.run import Disturbances, run
 from loadtest.faults.schedule import ACTIONS, KINDS, Action, Kind, schedule
 from loadtest.options import OUT, URL, LoadOptions, StreamOptions, at, bench_of, stream_options
 from loadtest.tables import markdown
@@ -77,7 +77,8 @@ def faults(
         load = LoadOptions(**options, load="closed", requests=requests, processes=1)
         bench = bench_of(address, load, users=streams)
         with requests_for(bench) as make:
-            result = asyncio.run(run(bench, repeatable(bench, make), disturbances, tolerance_steps))
+            speeches = repeatable(bench, [one.request for one in plan(bench, make, None, bench.seed)])
+            result = asyncio.run(run(bench, speeches, disturbances, tolerance_steps))
             _write(result, out)
 
 

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from loadtest.faults.outcomes import ENDINGS, Counts, Outcome
 from loadtest.faults.result import FaultResult, Struck
-from loadtest.tables import Row, markdown, quantiles
+from loadtest.summary import kept_up
+from loadtest.tables import Row, by_kind, markdown, quantiles
 
 HEADS = [
     "", "streams", "whole and equal", "of these identical", "different", "cut", "refused", "HTTP errors", "failed",
@@ -42,18 +43,13 @@ def _row(name: str, counts: Counts) -> Row:
     return [
         name,
         *map(str, plain),
-        _by_kind(counts.errors),
-        _by_kind(counts.failed),
+        by_kind(counts.errors),
+        by_kind(counts.failed),
         str(counts.underran),
         f"{counts.worst_silence_ms:.0f}",
         quantiles(counts.first_audio_ms, "p50", "p95"),
         str(counts.largest_steps),
     ]
-
-
-def _by_kind(counts: dict[str, int]) -> str:
-    said = ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items()))
-    return f"{sum(counts.values())} ({said})" if said else "0"
 
 
 def write_report(result: FaultResult, page: Path) -> None:
@@ -70,7 +66,7 @@ def write_report(result: FaultResult, page: Path) -> None:
         parts += ["## Faults", markdown(_FAULT_HEADS, [_fault_row(fault, result.streams) for fault in result.faults])]
     for name, endings in (("leavers", result.leavers), ("slow readers", result.slow_readers)):
         if endings:
-            parts.append(f"Other clients, {name}: {_by_kind(endings)}. They are in no row above.")
+            parts.append(f"Other clients, {name}: {by_kind(endings)}. They are in no row above.")
     parts += _listed([stream for stream in result.streams if stream.ending != "equal"])
     parts += ["## Conditions", _conditions(result)]
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -112,8 +108,8 @@ def _listed(streams: Sequence[Outcome]) -> list[str]:
 
 def _conditions(result: FaultResult) -> str:
     conditions = result.conditions
-    kept_up = (result.lag_ms.get("p99") or 0.0) <= result.allowed_lag_ms
-    late = "" if kept_up else ": the callers did NOT keep up, so latencies and silences tell nothing"
+    in_time = kept_up(result.allowed_lag_ms, result.lag_ms)
+    late = "" if in_time else ": the callers did NOT keep up, so latencies and silences tell nothing"
     lines = [
         f"`{conditions.command}`",
         f"{conditions.machine}, {conditions.date}, load average before the run {conditions.load_average:g}",

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import click
-import numpy as np
 from tqdm import tqdm
 
-from loadtest.bench import Bench, plan
+from loadtest.bench import Bench
 from loadtest.client import Client, connected
 from loadtest.faults.callers import speak
 from loadtest.faults.disturbances import leave, leavers, read_slowly
@@ -22,7 +21,7 @@ from loadtest.faults.schedule import Fault
 from loadtest.generate import watch
 from loadtest.record import Record
 from loadtest.result import conditions_of
-from loadtest.scenarios import Maker, Request
+from loadtest.scenarios import Request
 from loadtest.summary import distribution
 
 
@@ -49,18 +48,6 @@ class _Disturbed:
     left: Counter[str]
     slow: Counter[str]
     lags_ms: list[float]
-
-
-def repeatable(bench: Bench, make: Maker) -> list[Request]:
-    """Return the requests of the load, each with a seed of its own. Raises click.ClickException."""
-    rng = np.random.default_rng([bench.seed, 4])
-    requests = [planned.request for planned in plan(bench, make, None, bench.seed)]
-    if any(request.live or request.before for request in requests):
-        raise click.ClickException(
-            f"--scenario {bench.scenario} does not send the same bytes twice; use one with a single HTTP request, such "
-            "as custom_voice"
-        )
-    return [replace(one, fields={"seed": int(rng.integers(2**31)), **one.fields}) for one in requests]
 
 
 async def run(

@@ -5,7 +5,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -37,6 +37,12 @@ class Step:
 # Returns the steps for the request of this number.
 Script = Callable[[int], Sequence[Step]]
 Fault = str | int | Refusal
+# Returns the refusal of a request by its number and body, or None; it may wait.
+Rule = Callable[[int, Mapping[str, object]], Awaitable[Refusal | None]]
+
+
+async def _accepted(_: int, __: Mapping[str, object]) -> None:
+    return None
 
 
 @dataclass
@@ -45,12 +51,13 @@ class FakeServer:
 
     sent: when the pieces of each request were sent. came: when the requests arrived. fault: replaces the end of a body:
     "reset", "short", or an HTTP status or refusal, which is sent at once. faults: instead of `fault`, for requests of
-    these numbers.
+    these numbers. refuses: decides first of all.
     """
 
     script: Script = lambda _: [Step(0.0, tone(0.1))]
     fault: Fault | None = None
     faults: Mapping[int, Fault] = field(default_factory=dict)
+    refuses: Rule = _accepted
     content_type: str = "audio/pcm"
     stall: tuple[float, float] | None = None  # (from, until): between these moments no answer begins
     url: str = ""
@@ -63,7 +70,7 @@ class FakeServer:
         number = len(self.came)
         self.came.append(time.perf_counter())
         self.bodies.append(body)
-        fault = self.faults.get(number, self.fault)
+        fault = await self.refuses(number, body) or self.faults.get(number, self.fault)
         if isinstance(fault, int):
             return web.Response(status=fault)
         if isinstance(fault, Refusal):
