@@ -125,6 +125,7 @@ def test_a_full_house_refuses_beyond_the_queue() -> None:
 
 def test_a_listener_who_ran_out_goes_on_with_what_comes() -> None:
     stream = sequence()
+    stream.playback.requested = 10.0
     stream.append((1,), 10.0)
     assert stream.playback.headroom(10.0) == pytest.approx(FRAME_S)
     assert stream.playback.headroom(10.5) == pytest.approx(FRAME_S - 0.5)
