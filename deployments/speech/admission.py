@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from hashlib import blake2b
 from itertools import count
@@ -30,6 +30,10 @@ _URGENT_S = 5.0
 # The first audio should come within this time after the place, or when other audio has been heard. Later audio shows
 # that a replica has a queue.
 _FIRST_AUDIO_S = 1.0
+# A longer time between two chunks is a stall, and does not count as time of the place.
+_LONGEST_GAP_S = 1.0
+# The factor on expected waits: how it grows when a request has waited in vain, up to how much, and how it falls.
+_MORE_CAUTION, _MOST_CAUTION, _LESS_CAUTION = 1.5, 8.0, 0.98
 # The share of the places that is promised to refused requests. The rest is for the randomness of arrivals.
 _PROMISED = 0.8
 _USUAL_WAIT_S = 2.0  # the longest wait of a request whose expected wait is shown
@@ -39,24 +43,36 @@ _WEIGHT = 0.1  # of the newest stream in the average of holding times
 
 @dataclass(frozen=True)
 class Terms:
-    """The class of a request, its longest wait, and a digest by which it is recognised when it comes back."""
+    """The class of a request, its longest wait, and a digest by which it is recognised when it comes back.
+
+    `caller` is the name of the API key, or None on a service without keys.
+    """
 
     priority: Priority
     max_wait_s: float
     key: bytes
+    caller: str | None = None
 
     def of_text(self, text: str) -> "Terms":
         """Return the terms of a request with this text."""
-        return Terms(self.priority, self.max_wait_s, blake2b(self.key + text.encode(), digest_size=16).digest())
+        return replace(self, key=blake2b(self.key + text.encode(), digest_size=16).digest())
 
 
 class _Rank(IntEnum):
-    """The order of requests that wait. Within a rank they are ordered by deadline."""
+    """The order of requests that wait. Within a rank they are ordered by arrival."""
 
     RETURNING = 0  # at the promised time
     INTERACTIVE = 1
     FURTHER = 2  # a further stream of a request that has begun, while its audio is not due soon
-    BATCH = 3
+    RETURNING_BATCH = 3
+    BATCH = 4
+
+
+# The ranks of requests that come back at the promised time, and of new ones.
+_RANKS: dict[Priority, tuple[_Rank, _Rank]] = {
+    "interactive": (_Rank.RETURNING, _Rank.INTERACTIVE),
+    "batch": (_Rank.RETURNING_BATCH, _Rank.BATCH),
+}
 
 
 @dataclass(eq=False)
@@ -68,8 +84,8 @@ class _Waiting:
     admitted: "asyncio.Future[Place]"
 
     @property
-    def order(self) -> tuple[_Rank, float, int]:
-        return self.rank, self.deadline, self.number
+    def order(self) -> tuple[_Rank, int]:
+        return self.rank, self.number
 
 
 class Place:
@@ -78,43 +94,58 @@ class Place:
     def __init__(self, line: "_Line", counts: Callable[[], bool], now: float) -> None:
         """`counts` returns whether the stream needs the machine: one whose writer may pause does not."""
         self.counts = counts
-        self.given_s = now
+        self.counted_s = 0.0  # the time in which the stream needed the machine
         self._line = line
+        self._given_s = self._latest_s = now
+        # Without other audio of the model, the first audio may come late because a replica starts.
+        self._may_be_late = line.making == 0
         self._playback = Playback(requested=now)
-        self._steady = False  # the stream counted when its latest chunk came
+        self._steady = counts()  # the stream counted when its latest chunk came
 
     @property
     def begun(self) -> bool:
         return self._playback.first_sent is not None
 
-    def made(self, audio_s: float, *, ahead_s: float = 0.0, last: bool = False, resumed: bool = False) -> None:
+    def made(self, audio_s: float, *, ahead_s: float = 0.0, last: bool = False, steady: bool = True) -> None:
         """Count a chunk of audio, which may be empty. The listener hears `ahead_s` of other audio first.
 
-        `resumed`: a replica was lost before the chunk, so its delay says nothing about the speed of the replicas.
+        Not `steady`: the delay of the chunk says nothing about the speed of the replicas.
         """
         now, playback, limit = time.monotonic(), self._playback, self._line.limit
-        steady, self._steady = self._steady and not resumed, self.counts()
+        steady = self._pass(now) and steady
         if not self.begun:
             playback.ahead = ahead_s
-            if self._steady and not resumed and now - self.given_s > max(_FIRST_AUDIO_S, ahead_s):
-                limit.strain()
+            if steady and not self._may_be_late and now - self._given_s > max(_FIRST_AUDIO_S, ahead_s):
+                limit.late()
         if audio_s > 0:
             underruns = playback.underruns
             gap_s = playback.send(audio_s, now)
-            if gap_s is not None and steady and self._steady:
+            if gap_s is not None and steady:
                 if playback.underruns > underruns:
-                    limit.strain()
-                limit.observe(audio_s, gap_s, self._line.in_use, now)
+                    limit.late()
+                limit.observe(audio_s, gap_s, self._line.in_use, self._line.making)
         if last:
             self._line.release(self)
         self._line.admit()
+
+    def end(self) -> None:
+        self._pass(time.monotonic())
+
+    def _pass(self, now: float) -> bool:
+        """Count the time since the latest chunk, and return whether the stream needed the machine all the time."""
+        steady, self._steady = self._steady, self.counts()
+        steady = steady and self._steady
+        if steady:
+            self.counted_s += min(now - self._latest_s, _LONGEST_GAP_S)
+        self._latest_s = now
+        return steady
 
 
 class _Line:
     """The places of one model, and the requests that wait for one."""
 
     def __init__(self, model: str, metrics: EdgeMetrics | None) -> None:
-        self.limit = StreamLimit(time.monotonic())
+        self.limit = StreamLimit()
         self._model = model
         self._metrics = metrics
         self._promises = Promises()
@@ -123,10 +154,16 @@ class _Line:
         self._numbers = count()
         self._hold_s = _USUAL_HOLD_S
         self._refusals = Counter[Reason]()
+        self._caution = 1.0
 
     @property
     def in_use(self) -> int:
         return sum(place.counts() for place in self._held)
+
+    @property
+    def making(self) -> int:
+        """The streams in use that have audio already."""
+        return sum(place.begun and place.counts() for place in self._held)
 
     @property
     def _per_s(self) -> float:
@@ -137,14 +174,12 @@ class _Line:
     async def enter(self, terms: Terms, counts: Callable[[], bool]) -> Place:
         """Wait for a place for a new request. Raises Overloaded."""
         now = time.monotonic()
-        rank = _Rank.BATCH if terms.priority == "batch" else _Rank.INTERACTIVE
-        if self._promises.returns(terms.key, now):
-            rank = _Rank.RETURNING if rank is _Rank.INTERACTIVE else rank
+        returning, new = _RANKS[terms.priority]
+        rank = returning if self._promises.returns(terms.key, now) else new
         waiting = self._queue(rank, now + terms.max_wait_s, counts)
         try:
             if not waiting.admitted.done():
                 await self._wait(waiting, terms, now)
-            self._promises.drop(terms.key)
             place = waiting.admitted.result()
         except BaseException:
             self._leave(waiting)
@@ -165,17 +200,25 @@ class _Line:
         if expected_s <= terms.max_wait_s or self.limit.growing_fast:
             await asyncio.wait([waiting.admitted], timeout=terms.max_wait_s)
             if waiting.admitted.done():
+                self._caution = max(1.0, _LESS_CAUTION * self._caution)
                 return
+            if not self.limit.growing_fast:
+                self._caution = min(_MOST_CAUTION, _MORE_CAUTION * self._caution)
             reason = "expired"
         self._waiting.remove(waiting)
         raise self.refusal(terms, reason)
 
     async def enter_further(self, due_s: float, counts: Callable[[], bool]) -> Place:
-        """Wait for a place for a further stream, whose audio is due in `due_s`. It is over the limit if need be."""
+        """Wait for a place for a further stream, whose audio is due in `due_s`. It is over the limit if need be.
+
+        A stream that nobody waits for (`math.inf`) is never over the limit.
+        """
         now = time.monotonic()
-        waiting = self._queue(_Rank.FURTHER, now + due_s, counts)
+        waiting = self._queue(_Rank.BATCH if math.isinf(due_s) else _Rank.FURTHER, now + due_s, counts)
         try:
-            if due_s > _URGENT_S:
+            if math.isinf(due_s):
+                await asyncio.wait([waiting.admitted])
+            elif due_s > _URGENT_S:
                 await asyncio.wait([waiting.admitted], timeout=due_s - _URGENT_S)
             if not waiting.admitted.done():
                 self._give(waiting)
@@ -187,7 +230,8 @@ class _Line:
     def release(self, place: Place) -> None:
         if place in self._held:
             self._held.remove(place)
-            self._hold_s += _WEIGHT * (time.monotonic() - place.given_s - self._hold_s)
+            place.end()
+            self._hold_s += _WEIGHT * (place.counted_s - self._hold_s)
             self.admit()
 
     def admit(self) -> None:
@@ -207,13 +251,14 @@ class _Line:
             self._metrics.refused(self._model, reason)
         each_s = 1 / (_PROMISED * self._per_s)
         line = len(self._waiting) + max(0.0, self.in_use - self.limit.limit) + 1
-        wait_s = self._promises.promise(terms.key, time.monotonic(), min(line * each_s, LONGEST_S), each_s)
+        wait_s = min(line * each_s, LONGEST_S)
+        wait_s = self._promises.promise(terms.key, terms.caller, time.monotonic(), wait_s, each_s)
         seconds = max(1, math.ceil(wait_s))
         message = f"the service has as many streams of {self._model} as it can make in time; try again in {seconds} s"
         return Overloaded(message, float(seconds))
 
     def replica_is_full(self) -> None:
-        self.limit.refused(len(self._held), time.monotonic())
+        self.limit.refused()
 
     def _queue(self, rank: _Rank, deadline: float, counts: Callable[[], bool]) -> _Waiting:
         waiting = _Waiting(rank, deadline, next(self._numbers), counts, asyncio.get_running_loop().create_future())
@@ -246,13 +291,13 @@ class _Line:
 
     def _expected_s(self, rank: _Rank, deadline: float, number: float, now: float) -> float:
         """Return the time within which a request that waits is likely to get its place: in five of six cases."""
-        before = float(sum(waiting.order < (rank, deadline, number) for waiting in self._waiting))
+        before = float(sum(waiting.order < (rank, number) for waiting in self._waiting))
         before += max(0.0, self.in_use - self.limit.limit)
         if rank is not _Rank.RETURNING:
             before += self._promises.expected(now, deadline)
         # The next place becomes free after half of the usual time on average. The times of n places vary by the square
         # root of n.
-        return (before + 0.5 + math.sqrt(before)) / self._per_s
+        return self._caution * (before + 0.5 + math.sqrt(before)) / self._per_s
 
 
 class Admission:

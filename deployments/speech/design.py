@@ -1,7 +1,8 @@
 """Voices made from a description: candidates to listen to, and a Base voice made of the one that is kept."""
 
 import asyncio
-from collections.abc import Mapping
+import math
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from deployments.speech.speech_streams import SpeechStreams
 from deployments.voices.library import VoiceLibrary
 from deployments.voices.previews import PreviewStore
 from deployments.voices.record import VoiceRecord
-from deployments.wire.messages import ModelCard
+from deployments.wire.messages import AudioChunk, ModelCard
 from deployments.wire.models import Models
 from qwen_tts.audio import decode_audio, wav_header
 from qwen_tts.errors import InvalidRequest
@@ -31,8 +32,6 @@ from qwen_tts.request import (
 # A voice cannot be cloned from a longer recording.
 _MOST_FRAMES = int(LONGEST_S * 12.5)
 _CUT_OFF = "the speech was cut off at the longest length"
-# The first candidate waits like any new request. Further ones may wait this long, so that admitted work is completed.
-_FURTHER_DUE_S = 10.0
 # The `consent` in the record of a voice that belongs to no person.
 _CONSENT = "designed"
 
@@ -129,22 +128,32 @@ class VoiceDesigner:
             for index in range(wanted.candidates)
         ]
         requests = [replace(request, max_frames=frame_limit(request, _MOST_FRAMES)) for request in requests]
+        begun = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:  # unlike gather, it stops the others when one fails
-                tasks = [
-                    group.create_task(self._speak(card, request, terms, _FURTHER_DUE_S if index else None))
-                    for index, request in enumerate(requests)
-                ]
+                tasks = [group.create_task(self._first(card, requests[0], terms, begun))]
+                tasks += [group.create_task(self._further(card, request, terms, begun)) for request in requests[1:]]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _speak(self, card: ModelCard, request: SpeechRequest, terms: Terms, due_s: float | None) -> Candidate:
+    async def _first(self, card: ModelCard, request: SpeechRequest, terms: Terms, begun: asyncio.Event) -> Candidate:
+        """Speak the first candidate. It waits like any new request, and the others begin when it has its place."""
+        async with self._streams.open(card, request, terms) as chunks:
+            begun.set()
+            return await self._candidate(card, request, chunks)
+
+    async def _further(self, card: ModelCard, request: SpeechRequest, terms: Terms, begun: asyncio.Event) -> Candidate:
+        """Speak a further candidate. It waits until a place is free, so that work that has begun is completed."""
+        await begun.wait()
+        async with self._streams.open(card, request, terms, due_s=math.inf) as chunks:
+            return await self._candidate(card, request, chunks)
+
+    async def _candidate(self, card: ModelCard, request: SpeechRequest, chunks: AsyncIterator[AudioChunk]) -> Candidate:
         pcm, reason = bytearray(), None
-        async with self._streams.open(card, request, terms, due_s=due_s) as chunks:
-            async for chunk in chunks:
-                pcm += chunk.pcm
-                reason = chunk.finish_reason
+        async for chunk in chunks:
+            pcm += chunk.pcm
+            reason = chunk.finish_reason
         assert reason is not None, "the last chunk of a stream has a finish reason"
         wav = wav_header(card.sample_rate_hz, len(pcm)) + pcm
         flaw = _CUT_OFF if reason != "stop" else await asyncio.to_thread(_unfit, wav)

@@ -131,7 +131,7 @@ class SpeechService:
         """Return how long a request of `caller` may wait, and the digest by which it is recognised."""
         usual_s = self.args.max_wait_s if priority == "interactive" else self.args.max_batch_wait_s
         key = blake2b(repr((caller.name, voice)).encode(), digest_size=16).digest()
-        return Terms(priority, usual_s if max_wait_s is None else max_wait_s, key)
+        return Terms(priority, usual_s if max_wait_s is None else max_wait_s, key, caller.name)
 
     async def request(self, speech: ResolvedSpeech, text: str) -> SpeechRequest:
         """Return the request to speak a complete text. Raises InvalidRequest."""

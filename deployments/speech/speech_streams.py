@@ -22,6 +22,8 @@ from qwen_tts.errors import Overloaded
 from qwen_tts.request import SpeechRequest
 
 _ASK_AGAIN_S = 0.25
+# A reader that reads the next chunk later than this holds the stream back, as the budget of audio does.
+_HELD_BACK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,15 @@ class SpeechStreams:
         text = None if rest is None else rest.text
         lost = partial(self._lost, card.name)
         async with open_audio(self._decoder, card.name, request, text, self._silence_s, lost) as chunks:
+            held_back = False
             async for chunk in chunks:
                 audio_s = len(chunk.pcm) / 2 / card.sample_rate_hz
                 last = chunk.finish_reason is not None
-                place.made(audio_s, ahead_s=request.ahead_s, last=last, resumed=chunk.resumed)
+                steady = not (chunk.resumed or held_back)
+                place.made(audio_s, ahead_s=request.ahead_s, last=last, steady=steady)
+                made_s = time.monotonic()
                 yield chunk
+                held_back = time.monotonic() - made_s > _HELD_BACK_S
 
     def _lost(self, model: str, error: BaseException) -> None:
         if self._metrics is not None:

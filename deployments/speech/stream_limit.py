@@ -11,28 +11,46 @@ from dataclasses import dataclass
 # Streams should be made at this pace. The rest of the time is for the prompts of newcomers and for other work of the
 # machine.
 _GOOD_PACE = 1.5
-# Below this pace the limit shrinks. Between the two it stays, so a steady load has a steady limit.
+# Below this pace the limit shrinks.
 _LEAST_PACE = 1.2
 _FIRST_LIMIT = 4.0
-_FAST = 1.5  # the factor from round to round while the machine's size is not known
+# No round multiplies the limit by more: at first, while the machine's size is not known, and later.
+_FAST, _STEADY = 2.0, 1.1
 # A round is judged when each stream in use has given this much evidence on average, in seconds of audio or of time.
 _EVIDENCE_S = 1.0
+# The time between two chunks counts up to this. Then a stall of the machine is one bad round, however long it lasts.
+_LONGEST_GAP_S = 1.0
 # One round may be a hiccup of the machine, so no round takes more than half of the limit.
 _MOST_SHRINKING = 0.5
-# For a listener who ran out of audio, or who waited long for the first audio, although the pace was good.
+# For listeners who ran out of audio, or who waited long for the first audio, although the pace was good; and for a
+# replica whose queue was full.
 _CAUTION = 0.9
+# The share of the chunks of a round that may come too late. One late chunk is never enough.
+_LATE = 0.05
+# After an attempt with one stream more that failed, the next one waits for twice as many rounds, up to this number.
+_LONGEST_PAUSE = 64
+# The weight of the newest round in the average pace of a stream that is alone, and the highest pace in it.
+_ALONE_WEIGHT, _ALONE_MOST = 0.3, 1.6
 _SHORTEST_S = 1e-6
 
 
 @dataclass
 class _Round:
-    """What was observed since `began_s`."""
+    """What was observed in one round."""
 
-    began_s: float
     audio_s: float = 0.0
     stream_s: float = 0.0  # the time in which the audio was made, summed over the streams
+    chunks: int = 0
+    in_use: int = 0  # the streams in use, summed over the chunks
+    making: int = 0  # those of them that had audio already, summed over the chunks
+    most: int = 0  # streams in use
+    late: int = 0  # chunks that came when the listener had no audio, and first chunks that came late
     full: bool = False  # a request found no place, or took the last one
-    strained: bool = False  # a listener ran out of audio, or waited long for the first audio
+    refused: bool = False  # by the queue of a replica
+
+    @property
+    def pace(self) -> float:
+        return self.audio_s / max(self.stream_s, _SHORTEST_S)
 
 
 class StreamLimit:
@@ -41,62 +59,96 @@ class StreamLimit:
     There a limit would not help any listener. It would only cost throughput, because streams share batches.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self) -> None:
         self.limit = _FIRST_LIMIT
         self.growing_fast = True
         self._kept_up = False  # a latch: a machine that kept up once is slow later because of other work
-        self._round = _Round(now)
+        self._alone_pace = _ALONE_MOST  # an average
+        self._round = _Round()
+        self._attempt = False  # the limit has grown, and no round has shown the result
+        self._pause = 1  # full rounds from one attempt to the next
+        self._rested = 0  # full rounds since the last change
 
     def full(self) -> None:
         """Note that the limit is in use. Otherwise a good pace says nothing about one stream more."""
         self._round.full = True
 
-    def strain(self) -> None:
+    def late(self) -> None:
         """Note a listener who ran out of audio, or who waited long for the first audio."""
-        self._round.strained = True
+        self._round.late += 1
 
-    def refused(self, held: int, now: float) -> None:
-        """Note that a replica refused the newest of `held` streams."""
-        assert held > 0, "a stream without a place was refused"
-        self.growing_fast = False
-        self.limit = min(self.limit, max(1.0, held - 1.0))
-        self._round = _Round(now)
+    def refused(self) -> None:
+        """Note that the queue of a replica was full."""
+        if not self._round.refused:
+            self._shrink(_CAUTION)
+        self._round.refused = True
 
-    def observe(self, audio_s: float, gap_s: float, in_use: int, now: float) -> None:
-        """Count a chunk of `audio_s` that comes now, `gap_s` after the one before it in its stream."""
+    def observe(self, audio_s: float, gap_s: float, in_use: int, making: int) -> None:
+        """Count a chunk of `audio_s`, which comes `gap_s` after the one before it in its stream.
+
+        Of the streams in use, `making` have audio already. The others may wait at a replica.
+        """
         assert audio_s > 0, "a chunk without audio says nothing about the pace"
+        assert 0 <= making <= in_use, f"{making} of {in_use} streams have audio"
         round_ = self._round
         round_.audio_s += audio_s
-        round_.stream_s += gap_s
+        round_.stream_s += min(gap_s, _LONGEST_GAP_S)
+        round_.chunks += 1
+        round_.in_use += in_use
+        round_.making += making
+        round_.most = max(round_.most, in_use)
         if max(round_.audio_s, round_.stream_s) >= _EVIDENCE_S * max(1, in_use):
-            self._judge(round_, in_use, max(now - round_.began_s, _SHORTEST_S))
-            self._round = _Round(now)
+            self._round = _Round()
+            self._judge(round_)
         assert self.limit >= 1, f"a limit of {self.limit}"
 
-    def _judge(self, done: _Round, in_use: int, took_s: float) -> None:
-        pace = done.audio_s / max(done.stream_s, _SHORTEST_S)
-        self._kept_up = self._kept_up or pace >= _LEAST_PACE
+    def _judge(self, done: _Round) -> None:
+        pace = done.pace
+        if done.most <= 1 or pace > self._alone_pace:  # a stream that is alone is as fast as one of many at least
+            self._alone_pace += _ALONE_WEIGHT * (min(pace, _ALONE_MOST) - self._alone_pace)
+        self._kept_up = self._kept_up or min(pace, self._alone_pace) >= _LEAST_PACE
         if math.isinf(self.limit):
             if self._kept_up:
-                self.limit = max(_FIRST_LIMIT, in_use)
-        elif pace < 1 and in_use <= 1 and not self._kept_up:
+                self.limit = max(_FIRST_LIMIT, done.most)
+        elif self._alone_pace < 1 and not self._kept_up:
             self.limit = math.inf
         elif pace < _LEAST_PACE:
-            self._shrink(max(_MOST_SHRINKING, in_use * pace / _GOOD_PACE / self.limit))
-        elif done.strained:
+            streams = done.in_use / done.chunks * pace / _GOOD_PACE
+            self._shrink(max(_MOST_SHRINKING, streams / self.limit))
+        elif done.late > max(1.0, _LATE * done.chunks):
             self._shrink(_CAUTION)
         elif done.full:
-            self._grow(done.audio_s / took_s / _GOOD_PACE)
+            self._grow(pace, done.making / done.chunks)
 
     def _shrink(self, factor: float) -> None:
         self.growing_fast = False
+        if self._attempt:
+            self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
+        self._attempt, self._rested = False, 0
         self.limit = max(1.0, self.limit * min(1.0, factor))
 
-    def _grow(self, streams: float) -> None:
-        """Grow towards the number of `streams` that could be made at the good pace from all audio of the round."""
-        if self.growing_fast:
-            most = _FAST * self.limit
-            self.growing_fast = streams >= most
-            self.limit = min(most, max(self.limit, streams))
-        elif streams >= self.limit + 1:
-            self.limit += 1
+    def _grow(self, pace: float, making: float) -> None:
+        """Judge a full round that was good. `making` streams were made at this pace.
+
+        If all streams share the machine, `making * pace / p` of them would have the pace `p`. So this many are certain.
+        One stream more is an attempt: maybe it shares the batches of the others and costs them nothing.
+        """
+        self.growing_fast = self.growing_fast and pace >= _GOOD_PACE
+        if self._attempt:
+            self._attempt, self._pause = False, 1
+        self._rested += 1
+        most = (_FAST if self.growing_fast else _STEADY) * self.limit
+        certain = min(most, making * pace / (1.0 if self.growing_fast else _GOOD_PACE))
+        good = making * pace >= _GOOD_PACE * self.limit
+        pause = self._pause if good else _LONGEST_PAUSE
+        if certain >= self.limit + 1:
+            self._change(certain)
+        elif self._rested >= pause:
+            self._change(self.limit + 1)
+            self._attempt = True
+        elif self.growing_fast:
+            self.growing_fast = good
+
+    def _change(self, limit: float) -> None:
+        self.limit = limit
+        self._rested = 0

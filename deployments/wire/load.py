@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # More replicas are needed above the first share of the capacity, and fewer are enough below the second. Between them
 # the number stays, so that replicas do not come and go with every request.
-_FULL, _EASY = 0.8, 0.5
+_FULL, _EASY = 0.6, 0.5
 # A listener with less audio than this will soon hear silence. One frame lasts 80 ms.
 _LEAST_HEADROOM_S = 0.08
 # Reported by a replica without listeners. It stands for "enough".

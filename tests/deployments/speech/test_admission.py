@@ -3,6 +3,8 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
+
 from deployments.speech import admission as admission_module
 from deployments.speech.admission import Admission, Place, Priority, Terms
 from deployments.speech.edge_metrics import LineState
@@ -70,7 +72,7 @@ async def test_a_lost_replica_is_no_slow_machine() -> None:
             place.made(0.32)
             await asyncio.sleep(0.1)
         await asyncio.sleep(5.0)
-        place.made(0.32, resumed=resumed)
+        place.made(0.32, steady=not resumed)
         limits.append(callers.line.limit.limit)
         await callers.end("one")
     assert limits[0] == 8.0
@@ -78,14 +80,14 @@ async def test_a_lost_replica_is_no_slow_machine() -> None:
 
 
 @virtual
-async def test_places_go_by_class_then_by_deadline() -> None:
+async def test_places_go_by_class_then_by_arrival() -> None:
     callers = Callers()
     await callers.request("a", "b")
     await callers.request("batch", priority="batch", wait_s=50.0)
     await callers.request("patient", wait_s=90.0)
     await callers.request("hurried", wait_s=60.0)
     await callers.end("a", "b")
-    assert callers.admitted == ["a", "b", "hurried", "patient"]
+    assert callers.admitted == ["a", "b", "patient", "hurried"]
     await callers.end("patient")
     assert callers.admitted[-1] == "batch"
 
@@ -128,16 +130,13 @@ async def test_a_request_that_would_wait_too_long_is_refused_at_once() -> None:
 
 
 @virtual
-async def test_refused_requests_get_different_times_and_a_hasty_one_gets_its_own_again() -> None:
+async def test_refused_requests_get_different_times() -> None:
     callers = Callers(limit=1.0)
     await callers.request("a")
     await callers.request("b", "c", "d", wait_s=0.0)
     times = [callers.refused[name] for name in "bcd"]
     assert times[0] + 3 <= times[1]
     assert times[1] + 3 <= times[2], "places of 3 s were promised at the same time"
-    await asyncio.sleep(1.0)
-    await callers.request("d", wait_s=0.0)
-    assert callers.refused["d"] == times[2] - 1
 
 
 @virtual
@@ -197,11 +196,12 @@ async def test_a_text_that_is_being_written_does_not_count() -> None:
 
 
 @virtual
-async def test_a_full_replica_lowers_the_limit_to_what_replicas_hold() -> None:
+async def test_a_full_replica_lowers_the_limit_once_in_a_round() -> None:
     callers = Callers(limit=8.0)
     await callers.request(*"abcde")
-    callers.admission.replica_is_full(MODEL)
-    assert callers.line.limit.limit == 4.0
+    for _ in range(9):
+        callers.admission.replica_is_full(MODEL)
+    assert callers.line.limit.limit == pytest.approx(7.2)
 
 
 @simulated

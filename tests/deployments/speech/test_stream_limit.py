@@ -7,56 +7,83 @@ import pytest
 from deployments.speech.stream_limit import StreamLimit
 
 
-def rounds(limit: StreamLimit, count: int, pace: float, in_use: int, *, full: bool = True) -> None:
-    """Let `in_use` streams be made at this pace, for a number of rounds."""
-    now = 0.0
-    limit._round.began_s = 0.0
+def rounds(
+    limit: StreamLimit, count: int, pace: float, in_use: int, *, making: int | None = None, full: bool = True
+) -> None:
+    """Let `making` of the streams in use (usually all) be made at this pace, for a number of rounds."""
     for _ in range(count):
         before = limit._round
         while limit._round is before:
             if full:
                 limit.full()
-            now += 0.1 / pace
-            for _ in range(in_use):
-                if limit._round is before:
-                    limit.observe(0.1, 0.1 / pace, in_use, now)
+            limit.observe(0.1, 0.1 / pace, in_use, in_use if making is None else making)
 
 
 def learned(value: float) -> StreamLimit:
-    limit = StreamLimit(0.0)
-    rounds(limit, 1, 1.5, 4)
+    limit = StreamLimit()
+    rounds(limit, 1, 1.4, 4)
     assert not limit.growing_fast
     limit.limit = value
     return limit
 
 
-def test_a_new_limit_grows_by_half_while_the_pace_allows_it() -> None:
-    limit = StreamLimit(0.0)
+def test_a_new_limit_doubles_while_the_pace_is_good() -> None:
+    limit = StreamLimit()
     rounds(limit, 1, 10.0, 4)
-    rounds(limit, 1, 5.0, 6)
-    assert limit.limit == 9.0
-    rounds(limit, 1, 1.75, 9)
+    rounds(limit, 1, 2.1, 8)
+    assert limit.limit == 16.0
+    rounds(limit, 1, 1.75, 16)
+    assert limit.limit == pytest.approx(28.0), "28 streams would be just in time if all share the machine"
+    rounds(limit, 1, 1.4, 28)
     assert not limit.growing_fast
-    assert limit.limit == pytest.approx(10.0, abs=0.6), "9 streams at 1.75 are 10.5 at 1.5"
+    assert limit.limit == pytest.approx(28.0)
 
 
-def test_a_learned_limit_grows_by_one_if_one_stream_more_leaves_a_good_pace() -> None:
-    limit = learned(4.0)
-    rounds(limit, 3, 2.5, 4)  # all audio would be enough for 6.7 streams
-    assert limit.limit == 6.0
-    rounds(limit, 3, 1.6, 6)
-    assert limit.limit == 6.0
+def test_a_size_that_is_not_known_stays_unknown_while_the_limit_is_not_in_use() -> None:
+    limit = StreamLimit()
+    rounds(limit, 9, 5.0, 1, full=False)
+    assert (limit.limit, limit.growing_fast) == (4.0, True)
+
+
+def test_a_learned_limit_grows_by_a_tenth_at_most_to_what_is_certain() -> None:
+    limit = learned(40.0)
+    rounds(limit, 2, 3.0, 40)
+    assert limit.limit == pytest.approx(48.4)
+    rounds(limit, 1, 1.55, 48)
+    assert limit.limit == pytest.approx(48 * 1.55 / 1.5, abs=0.1)
+
+
+def test_one_stream_more_is_an_attempt_that_waits_longer_after_each_failure() -> None:
+    """One stream has a pace of 2, and two have a pace of 1."""
+    limit, attempts = learned(1.0), []
+    for number in range(300):
+        in_use = int(limit.limit)
+        before = limit.limit
+        rounds(limit, 1, 2.0 / in_use, in_use)
+        if limit.limit > before:
+            attempts.append(number)
+    pauses = [later - earlier for earlier, later in zip(attempts, attempts[1:], strict=False)]
+    assert pauses[:4] == [3, 5, 9, 17]
+    assert max(pauses) == 65
+
+
+def test_an_attempt_that_succeeds_is_repeated_at_once() -> None:
+    """The streams share batches, so the pace hardly depends on their number."""
+    limit = learned(1.0)
+    rounds(limit, 1, 1.6, 1)
+    assert limit.limit == 2.0
+    rounds(limit, 5, 1.6, 2)
+    assert limit.limit >= 2.0
+    limit = learned(1.0)
+    for _ in range(10):
+        rounds(limit, 1, 1.6, int(limit.limit))
+    assert limit.limit == 11.0
 
 
 def test_streams_that_wait_at_a_replica_do_not_make_the_limit_grow() -> None:
     """Four streams are fast because four others have not begun."""
     limit = learned(8.0)
-    now = limit._round.began_s
-    for _ in range(400):
-        limit.full()
-        now += 0.05
-        for _ in range(4):
-            limit.observe(0.1, 0.05, 8, now)
+    rounds(limit, 60, 2.0, 8, making=4)
     assert limit.limit == 8.0
 
 
@@ -74,35 +101,74 @@ def test_a_bad_pace_shrinks_the_limit_to_what_would_be_in_time() -> None:
     assert limit.limit == pytest.approx(4.0, abs=0.1), "one round takes at most half"
 
 
-def test_a_strained_round_shrinks_a_little_and_never_below_one() -> None:
-    limit = learned(2.0)
-    for _ in range(40):
-        limit.strain()
-        rounds(limit, 1, 1.5, 2)
-    assert limit.limit == 1.0
+def test_a_stall_of_all_streams_is_one_bad_round() -> None:
+    limit = learned(80.0)
+    for _ in range(80):
+        limit.observe(0.16, 5.0, 80, 80)
+    for _ in range(200):  # audio that was made meanwhile
+        limit.observe(0.64, 0.001, 80, 80)
+    assert limit.limit == pytest.approx(40.0)
 
 
-def test_a_pace_between_good_and_bad_leaves_the_limit() -> None:
+@pytest.mark.parametrize(("late", "expected"), [(1, 16.0), (4, 16.0), (17, 14.4)])
+def test_late_chunks_count_by_their_share(late: int, expected: float) -> None:
+    limit = learned(16.0)
+    for _ in range(late):  # of 160 chunks
+        limit.late()
+    rounds(limit, 1, 1.3, 16)
+    assert limit.limit == pytest.approx(expected)
+
+
+def test_one_late_chunk_of_few_does_not_count() -> None:
+    limit = learned(1.0)
+    limit.late()
+    rounds(limit, 1, 1.6, 1)
+    assert limit.limit == 2.0
+
+
+def test_a_pace_between_good_and_bad_leaves_the_limit_for_a_minute() -> None:
     limit = learned(6.0)
-    rounds(limit, 10, 1.3, 6)
+    rounds(limit, 60, 1.3, 6)
     assert limit.limit == 6.0
 
 
-def test_a_machine_that_never_kept_up_has_no_limit_until_it_keeps_up() -> None:
-    limit = StreamLimit(0.0)
-    rounds(limit, 1, 0.9, 1)
+def test_a_machine_that_is_too_slow_for_one_stream_has_no_limit_until_it_keeps_up() -> None:
+    limit = StreamLimit()
+    rounds(limit, 9, 0.9, 1)
     assert math.isinf(limit.limit)
     rounds(limit, 1, 0.3, 9)
+    limit.refused()
     assert math.isinf(limit.limit)
-    rounds(limit, 1, 1.5, 6)
+    rounds(limit, 5, 1.5, 6)
     assert limit.limit == 6.0
-    rounds(limit, 9, 0.9, 1)
+    rounds(limit, 20, 0.9, 1)
     assert limit.limit == 1.0, "a machine that kept up once is slow because it is loaded"
 
 
-def test_a_refusal_of_a_replica_bounds_the_limit() -> None:
-    limit = StreamLimit(0.0)
-    limit.refused(3, 0.0)
-    assert (limit.limit, limit.growing_fast) == (2.0, False)
-    limit.refused(1, 0.0)
+def test_only_streams_that_are_alone_show_a_machine_that_is_too_slow() -> None:
+    """Two streams at 0.7 each; the second one ends before the round does."""
+    limit = StreamLimit()
+    for _ in range(20):
+        for _ in range(9):
+            limit.observe(0.1, 0.1 / 0.7, 2, 2)
+        limit.observe(0.1, 0.1 / 0.7, 1, 1)
     assert limit.limit == 1.0
+
+
+def test_a_pause_of_the_reader_does_not_make_a_slow_machine_fast() -> None:
+    limit = StreamLimit()
+    rounds(limit, 20, 0.4, 1)
+    limit.observe(0.64, 5.0, 1, 1)
+    for _ in range(2):
+        limit.observe(0.64, 0.001, 1, 1)
+    assert math.isinf(limit.limit)
+
+
+def test_a_full_replica_lowers_the_limit_by_a_tenth_once_in_a_round() -> None:
+    limit = learned(20.0)
+    for _ in range(5):
+        limit.refused()
+    assert limit.limit == pytest.approx(18.0)
+    rounds(limit, 1, 1.3, 18)
+    limit.refused()
+    assert limit.limit == pytest.approx(16.2)
