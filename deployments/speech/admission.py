@@ -32,7 +32,8 @@ _URGENT_S = 5.0
 _FIRST_AUDIO_S = 1.0
 # A longer time between two chunks is a stall, and does not count as time of the place.
 _LONGEST_GAP_S = 1.0
-# The factor on expected waits: how it grows when a request has waited in vain, up to how much, and how it falls.
+# The factor on expected waits: how it grows when a request has waited in vain, up to how much, and how it falls with
+# each place that is given.
 _MORE_CAUTION, _MOST_CAUTION, _LESS_CAUTION = 1.5, 8.0, 0.98
 # The share of the places that is promised to refused requests. The rest is for the randomness of arrivals.
 _PROMISED = 0.8
@@ -200,7 +201,6 @@ class _Line:
         if expected_s <= terms.max_wait_s or self.limit.growing_fast:
             await asyncio.wait([waiting.admitted], timeout=terms.max_wait_s)
             if waiting.admitted.done():
-                self._caution = max(1.0, _LESS_CAUTION * self._caution)
                 return
             if not self.limit.growing_fast:
                 self._caution = min(_MOST_CAUTION, _MORE_CAUTION * self._caution)
@@ -271,6 +271,7 @@ class _Line:
         self._waiting.remove(waiting)
         place = Place(self, waiting.counts, time.monotonic())
         self._held.add(place)
+        self._caution = max(1.0, _LESS_CAUTION * self._caution)
         waiting.admitted.set_result(place)
         if self.in_use + 1 > self.limit.limit:
             self.limit.full()
@@ -293,11 +294,13 @@ class _Line:
         """Return the time within which a request that waits is likely to get its place: in five of six cases."""
         before = float(sum(waiting.order < (rank, number) for waiting in self._waiting))
         before += max(0.0, self.in_use - self.limit.limit)
+        caution = 1.0
         if rank is not _Rank.RETURNING:
             before += self._promises.expected(now, deadline)
+            caution = self._caution
         # The next place becomes free after half of the usual time on average. The times of n places vary by the square
         # root of n.
-        return self._caution * (before + 0.5 + math.sqrt(before)) / self._per_s
+        return caution * (before + 0.5 + math.sqrt(before)) / self._per_s
 
 
 class Admission:
