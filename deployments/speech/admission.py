@@ -10,19 +10,16 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from enum import IntEnum
-from hashlib import blake2b
+from dataclasses import dataclass
 from itertools import count
-from typing import Literal, get_args
+from typing import get_args
 
 from deployments.speech.edge_metrics import EdgeMetrics, LineState, Reason
 from deployments.speech.promises import LONGEST_S, Promises
 from deployments.speech.stream_limit import StreamLimit
+from deployments.speech.terms import RANKS, Rank, Terms
 from qwen_tts.engine.playback import Playback
 from qwen_tts.errors import Overloaded
-
-Priority = Literal["interactive", "batch"]
 
 # A further stream of a request gets a place over the limit when its audio is due within this time. It must then be made
 # in time for sure, and the time at which it is due is an estimate.
@@ -42,50 +39,16 @@ _USUAL_HOLD_S = 3.0  # until it is measured
 _WEIGHT = 0.1  # of the newest stream in the average of holding times
 
 
-@dataclass(frozen=True)
-class Terms:
-    """The class of a request, its longest wait, and a digest by which it is recognised when it comes back.
-
-    `caller` is the name of the API key, or None on a service without keys.
-    """
-
-    priority: Priority
-    max_wait_s: float
-    key: bytes
-    caller: str | None = None
-
-    def of_text(self, text: str) -> "Terms":
-        """Return the terms of a request with this text."""
-        return replace(self, key=blake2b(self.key + text.encode(), digest_size=16).digest())
-
-
-class _Rank(IntEnum):
-    """The order of requests that wait. Within a rank they are ordered by arrival."""
-
-    RETURNING = 0  # at the promised time
-    INTERACTIVE = 1
-    FURTHER = 2  # a further stream of a request that has begun, while its audio is not due soon
-    RETURNING_BATCH = 3
-    BATCH = 4
-
-
-# The ranks of requests that come back at the promised time, and of new ones.
-_RANKS: dict[Priority, tuple[_Rank, _Rank]] = {
-    "interactive": (_Rank.RETURNING, _Rank.INTERACTIVE),
-    "batch": (_Rank.RETURNING_BATCH, _Rank.BATCH),
-}
-
-
 @dataclass(eq=False)
 class _Waiting:
-    rank: _Rank
+    rank: Rank
     deadline: float
     number: int  # of all requests, in the order in which they came
     counts: Callable[[], bool]
     admitted: "asyncio.Future[Place]"
 
     @property
-    def order(self) -> tuple[_Rank, int]:
+    def order(self) -> tuple[Rank, int]:
         return self.rank, self.number
 
 
@@ -175,7 +138,7 @@ class _Line:
     async def enter(self, terms: Terms, counts: Callable[[], bool]) -> Place:
         """Wait for a place for a new request. Raises Overloaded."""
         now = time.monotonic()
-        returning, new = _RANKS[terms.priority]
+        returning, new = RANKS[terms.priority]
         rank = returning if self._promises.returns(terms.key, now) else new
         waiting = self._queue(rank, now + terms.max_wait_s, counts)
         try:
@@ -214,7 +177,7 @@ class _Line:
         A stream that nobody waits for (`math.inf`) is never over the limit.
         """
         now = time.monotonic()
-        waiting = self._queue(_Rank.BATCH if math.isinf(due_s) else _Rank.FURTHER, now + due_s, counts)
+        waiting = self._queue(Rank.BATCH if math.isinf(due_s) else Rank.FURTHER, now + due_s, counts)
         try:
             if math.isinf(due_s):
                 await asyncio.wait([waiting.admitted])
@@ -260,7 +223,7 @@ class _Line:
     def replica_is_full(self) -> None:
         self.limit.refused()
 
-    def _queue(self, rank: _Rank, deadline: float, counts: Callable[[], bool]) -> _Waiting:
+    def _queue(self, rank: Rank, deadline: float, counts: Callable[[], bool]) -> _Waiting:
         waiting = _Waiting(rank, deadline, next(self._numbers), counts, asyncio.get_running_loop().create_future())
         self._waiting.add(waiting)
         self.admit()
@@ -285,17 +248,17 @@ class _Line:
 
     def state(self) -> LineState:
         now, limit = time.monotonic(), self.limit.limit
-        expected_s = self._expected_s(_Rank.INTERACTIVE, now + _USUAL_WAIT_S, math.inf, now)
+        expected_s = self._expected_s(Rank.INTERACTIVE, now + _USUAL_WAIT_S, math.inf, now)
         wait_s = 0.0 if self.in_use + 1 <= limit else expected_s
         refusals = {reason: self._refusals[reason] for reason in get_args(Reason)}
         return LineState(None if math.isinf(limit) else limit, self.in_use, len(self._waiting), wait_s, refusals)
 
-    def _expected_s(self, rank: _Rank, deadline: float, number: float, now: float) -> float:
+    def _expected_s(self, rank: Rank, deadline: float, number: float, now: float) -> float:
         """Return the time within which a request that waits is likely to get its place: in five of six cases."""
         before = float(sum(waiting.order < (rank, number) for waiting in self._waiting))
         before += max(0.0, self.in_use - self.limit.limit)
         caution = 1.0
-        if rank is not _Rank.RETURNING:
+        if rank is not Rank.RETURNING:
             before += self._promises.expected(now, deadline)
             caution = self._caution
         # The next place becomes free after half of the usual time on average. The times of n places vary by the square

@@ -9,8 +9,8 @@ from typing import Any
 from deployments.access.caller import Caller
 from deployments.errors import NotFound
 from deployments.settings import VoiceStoreArgs
-from deployments.speech.admission import Terms
 from deployments.speech.speech_streams import SpeechStreams
+from deployments.speech.terms import Terms
 from deployments.voices.library import VoiceLibrary
 from deployments.voices.previews import PreviewStore
 from deployments.voices.record import VoiceRecord

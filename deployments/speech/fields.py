@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from deployments.audio.encoder import DEFAULT_FORMAT, AudioFormat
-from deployments.speech.admission import Priority
+from deployments.speech.terms import Priority
 from deployments.wire.messages import ModelCard
 from qwen_tts.config import LANGUAGE_AUTO, GenerationDefaults
 from qwen_tts.request import SpeechOptions, Voice, default_sampling, draw_seed

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from ray.actor import ActorHandle
 
-from deployments.speech.admission import Terms
 from deployments.speech.limits import TextLimits
 from deployments.speech.speech_streams import LiveRest, SpeechStreams
+from deployments.speech.terms import Terms
 from deployments.wire.messages import AudioChunk, ModelCard
 from deployments.wire.text_inbox import InboxWriter, TextInbox, text_timeout
 from qwen_tts.errors import InvalidRequest

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from deployments.settings import LongTextArgs
-from deployments.speech.admission import Terms
 from deployments.speech.long_speech import LongSpeech
 from deployments.speech.speech_streams import SpeechStreams
+from deployments.speech.terms import Terms
 from deployments.text.sentences import Piece, split
 from deployments.voices.library import VoiceLibrary
 from deployments.wire.messages import AudioChunk, ModelCard, TextTiming

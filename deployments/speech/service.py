@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.access.caller import Caller
 from deployments.errors import renamed_fields
 from deployments.settings import IngressArgs, ReferenceAudioArgs, VoiceStoreArgs
-from deployments.speech.admission import Admission, Priority, Terms
+from deployments.speech.admission import Admission
 from deployments.speech.design import VoiceDesigner
 from deployments.speech.edge_metrics import EdgeMetrics
 from deployments.speech.encoding import AudioOutput, BatchRoom, EncodedSpeech, SpeechEncoding
@@ -23,6 +23,7 @@ from deployments.speech.limits import TextLimits
 from deployments.speech.live_speech import LiveText, speak_live_text
 from deployments.speech.opener import SpeechOpener
 from deployments.speech.speech_streams import SpeechStreams
+from deployments.speech.terms import Priority, Terms
 from deployments.speech.voice_choice import VoiceChoice
 from deployments.text.numbers import numbers_in_words
 from deployments.voices.consents import ConsentStore

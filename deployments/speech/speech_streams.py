@@ -10,8 +10,9 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from deployments.speech.admission import Admission, Place, Terms
+from deployments.speech.admission import Admission, Place
 from deployments.speech.edge_metrics import EdgeMetrics
+from deployments.speech.terms import Terms
 from deployments.wire.calls import answer
 from deployments.wire.messages import AudioChunk, ModelCard
 from deployments.wire.streams import open_audio

@@ -7,8 +7,9 @@ from typing import Any, cast
 
 from ray.serve.handle import DeploymentHandle
 
-from deployments.speech.admission import Admission, Terms
+from deployments.speech.admission import Admission
 from deployments.speech.speech_streams import SpeechStreams
+from deployments.speech.terms import Terms
 from deployments.wire.messages import AudioChunk, ModelCard
 from deployments.wire.models import Models
 from qwen_tts.config import GenerationDefaults

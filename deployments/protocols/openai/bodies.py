@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from deployments.protocols.fields import UtteranceFields
-from deployments.speech.admission import Priority
 from deployments.speech.design import VoiceDescription
 from deployments.speech.fields import Name
+from deployments.speech.terms import Priority
 from qwen_tts.config import LANGUAGE_AUTO
 
 

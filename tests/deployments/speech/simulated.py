@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from deployments.speech import admission as admission_module
-from deployments.speech.admission import Admission, Priority, Terms
+from deployments.speech.admission import Admission
+from deployments.speech.terms import Priority, Terms
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.engine.playback import Playback
 from qwen_tts.errors import Overloaded

@@ -6,8 +6,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from deployments.speech import admission as admission_module
-from deployments.speech.admission import Admission, Place, Priority, Terms
+from deployments.speech.admission import Admission, Place
 from deployments.speech.edge_metrics import LineState
+from deployments.speech.terms import Priority, Terms
 from qwen_tts.errors import Overloaded
 from tests.deployments.speech.simulated import MODEL, Load, Machine, Service, simulated
 from tests.virtual_time import in_virtual_time

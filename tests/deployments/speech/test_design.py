@@ -9,13 +9,15 @@ import pytest
 from deployments.access.caller import EVERYONE, Caller
 from deployments.errors import NotFound, refusal_of
 from deployments.settings import ReferenceAudioArgs, VoiceStoreArgs
+from deployments.speech.admission import Admission
 from deployments.speech.design import VoiceDescription, VoiceDesigner
+from deployments.speech.speech_streams import SpeechStreams
 from deployments.voices.library import VoiceLibrary
 from deployments.wire.messages import AudioChunk, ModelCard
 from qwen_tts.audio import to_pcm16
 from qwen_tts.config import GenerationDefaults
 from qwen_tts.errors import InvalidRequest
-from qwen_tts.request import FinishReason
+from qwen_tts.request import FinishReason, SpeechRequest
 from tests.deployments.loaded import TERMS, Spoken, loaded, streams
 from tests.recordings import recording
 
@@ -109,3 +111,26 @@ async def test_when_one_is_refused_the_others_are_stopped(tmp_path: Path) -> Non
     with pytest.raises(InvalidRequest, match="no room"):
         await asyncio.wait_for(designing.preview(EVERYONE, wanted(candidates=4), TERMS), 60)
     assert [stream.cancelled for stream in spoken.streams] == [True] * 4
+
+
+async def test_further_candidates_wait_until_a_place_is_free(tmp_path: Path) -> None:
+    """They begin after the first one, and never go over the limit."""
+    under_way: list[int] = []
+
+    def spoken(request: SpeechRequest) -> list[AudioChunk]:
+        under_way.append(line.in_use)
+        return [AudioChunk(GOOD, "stop")]
+
+    voices, models, admission = VoiceStoreArgs(url=str(tmp_path)), await loaded(CARD), Admission()
+    line = admission._line(CARD.name)
+    line.limit.limit, line.limit.growing_fast = 1.0, False
+    library = VoiceLibrary(None, models, voices, ReferenceAudioArgs())
+    designing = VoiceDesigner(SpeechStreams(Spoken(spoken).handle, admission, 5.0), library, models, voices)
+    async with admission.place(CARD.name, TERMS):
+        design = asyncio.create_task(designing.preview(EVERYONE, wanted(candidates=4), TERMS))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(line._waiting) == 1, "further candidates wait beside the first one"
+        assert not under_way
+    assert len(await design) == 4
+    assert under_way == [1, 1, 1, 1]

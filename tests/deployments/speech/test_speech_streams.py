@@ -1,11 +1,14 @@
 """Streams in their places: what happens when a replica is full, and when a place is free again."""
 
+import asyncio
+
 import pytest
 
 from deployments.speech import admission as admission_module
 from deployments.speech import speech_streams as streams_module
-from deployments.speech.admission import Admission, Terms
+from deployments.speech.admission import Admission
 from deployments.speech.speech_streams import SpeechStreams
+from deployments.speech.terms import Terms
 from deployments.wire.messages import AudioChunk
 from qwen_tts.errors import Overloaded
 from qwen_tts.request import CustomVoice, SpeechRequest
@@ -89,3 +92,18 @@ async def test_a_piece_that_waited_for_its_place_is_due_sooner() -> None:
     ):
         await collected(chunks)
     assert replica.requests[-1].ahead_s == pytest.approx(5.0, abs=0.1)
+
+
+@virtual
+async def test_a_stream_that_is_read_slowly_does_not_look_slow() -> None:
+    """The budget of audio holds streams back in this way."""
+
+    def synthesize(*_: object, **__: object) -> Stream:
+        return Stream([*[AudioChunk(b"\0" * 3840, None)] * 30, AudioChunk(b"", "stop")])
+
+    admission = Admission()
+    limit = admission._line(ANY.name).limit
+    async with SpeechStreams(decoder(synthesize), admission, 5.0).open(ANY, REQUEST, TERMS) as chunks:
+        async for _ in chunks:
+            await asyncio.sleep(1.0)
+    assert (limit.limit, limit.growing_fast) == (4.0, True)

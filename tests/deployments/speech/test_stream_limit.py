@@ -1,6 +1,7 @@
 """The limit that is learned from the pace of streams."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_one_stream_more_is_an_attempt_that_waits_longer_after_each_failure() ->
         rounds(limit, 1, 2.0 / in_use, in_use)
         if limit.limit > before:
             attempts.append(number)
-    pauses = [later - earlier for earlier, later in zip(attempts, attempts[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(attempts)]
     assert pauses[:4] == [3, 5, 9, 17]
     assert max(pauses) == 65
 
