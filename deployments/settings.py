@@ -66,7 +66,7 @@ def faulty_settings_logged() -> Iterator[None]:
 
 
 class AutoscalingArgs(Settings):
-    """Autoscaling of one deployment. Replicas report their load, and Serve keeps it between 50 and 80 %.
+    """Autoscaling of one deployment. Replicas report their load, and Serve keeps it between 50 and 60 %.
 
     The load is the number of running and waiting requests, as a share of those that the replicas can serve in time.
     Serve also adds a replica while listeners of running streams have almost no audio left.
