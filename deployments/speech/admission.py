@@ -16,7 +16,7 @@ from typing import get_args
 
 from deployments.speech.edge_metrics import EdgeMetrics, LineState, Reason
 from deployments.speech.promises import LONGEST_S, Promises
-from deployments.speech.stream_limit import StreamLimit
+from deployments.speech.stream_limit import LONGEST_GAP_S, StreamLimit
 from deployments.speech.terms import RANKS, Rank, Terms
 from qwen_tts.engine.playback import Playback
 from qwen_tts.errors import Overloaded
@@ -27,8 +27,6 @@ _URGENT_S = 5.0
 # The first audio should come within this time after the place, or when other audio has been heard. Later audio shows
 # that a replica has a queue.
 _FIRST_AUDIO_S = 1.0
-# A longer time between two chunks is a stall, and does not count as time of the place.
-_LONGEST_GAP_S = 1.0
 # The factor on expected waits: how it grows when a request has waited in vain, up to how much, and how it falls with
 # each place that is given.
 _MORE_CAUTION, _MOST_CAUTION, _LESS_CAUTION = 1.5, 8.0, 0.98
@@ -76,7 +74,7 @@ class Place:
         Not `steady`: the delay of the chunk says nothing about the speed of the replicas.
         """
         now, playback, limit = time.monotonic(), self._playback, self._line.limit
-        steady = self._pass(now) and steady
+        steady = self.count(now) and steady
         if not self.begun:
             playback.ahead = ahead_s
             if steady and not self._may_be_late and now - self._given_s > max(_FIRST_AUDIO_S, ahead_s):
@@ -92,15 +90,12 @@ class Place:
             self._line.release(self)
         self._line.admit()
 
-    def end(self) -> None:
-        self._pass(time.monotonic())
-
-    def _pass(self, now: float) -> bool:
+    def count(self, now: float) -> bool:
         """Count the time since the latest chunk, and return whether the stream needed the machine all the time."""
         steady, self._steady = self._steady, self.counts()
         steady = steady and self._steady
         if steady:
-            self.counted_s += min(now - self._latest_s, _LONGEST_GAP_S)
+            self.counted_s += min(now - self._latest_s, LONGEST_GAP_S)
         self._latest_s = now
         return steady
 
@@ -179,10 +174,8 @@ class _Line:
         now = time.monotonic()
         waiting = self._queue(Rank.BATCH if math.isinf(due_s) else Rank.FURTHER, now + due_s, counts)
         try:
-            if math.isinf(due_s):
-                await asyncio.wait([waiting.admitted])
-            elif due_s > _URGENT_S:
-                await asyncio.wait([waiting.admitted], timeout=due_s - _URGENT_S)
+            if due_s > _URGENT_S:
+                await asyncio.wait([waiting.admitted], timeout=None if math.isinf(due_s) else due_s - _URGENT_S)
             if not waiting.admitted.done():
                 self._give(waiting)
             return waiting.admitted.result()
@@ -193,7 +186,7 @@ class _Line:
     def release(self, place: Place) -> None:
         if place in self._held:
             self._held.remove(place)
-            place.end()
+            place.count(time.monotonic())
             self._hold_s += _WEIGHT * (place.counted_s - self._hold_s)
             self.admit()
 
@@ -219,9 +212,6 @@ class _Line:
         seconds = max(1, math.ceil(wait_s))
         message = f"the service has as many streams of {self._model} as it can make in time; try again in {seconds} s"
         return Overloaded(message, float(seconds))
-
-    def replica_is_full(self) -> None:
-        self.limit.refused()
 
     def _queue(self, rank: Rank, deadline: float, counts: Callable[[], bool]) -> _Waiting:
         waiting = _Waiting(rank, deadline, next(self._numbers), counts, asyncio.get_running_loop().create_future())
@@ -257,10 +247,9 @@ class _Line:
         """Return the time within which a request that waits is likely to get its place: in five of six cases."""
         before = float(sum(waiting.order < (rank, number) for waiting in self._waiting))
         before += max(0.0, self.in_use - self.limit.limit)
-        caution = 1.0
+        caution = 1.0 if rank is Rank.RETURNING else self._caution
         if rank is not Rank.RETURNING:
             before += self._promises.expected(now, deadline)
-            caution = self._caution
         # The next place becomes free after half of the usual time on average. The times of n places vary by the square
         # root of n.
         return caution * (before + 0.5 + math.sqrt(before)) / self._per_s
@@ -295,7 +284,7 @@ class Admission:
 
     def replica_is_full(self, model: str) -> None:
         """Note that a replica's own queue was full, while the refused stream still has its place."""
-        self._line(model).replica_is_full()
+        self._line(model).limit.refused()
 
     def refusal(self, model: str, terms: Terms) -> Overloaded:
         """Return the refusal of a request that a replica did not accept in time."""

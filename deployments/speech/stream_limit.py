@@ -19,7 +19,7 @@ _FAST, _STEADY = 2.0, 1.1
 # A round is judged when each stream in use has given this much evidence on average, in seconds of audio or of time.
 _EVIDENCE_S = 1.0
 # The time between two chunks counts up to this. Then a stall of the machine is one bad round, however long it lasts.
-_LONGEST_GAP_S = 1.0
+LONGEST_GAP_S = 1.0
 # One round may be a hiccup of the machine, so no round takes more than half of the limit.
 _MOST_SHRINKING = 0.5
 # For listeners who ran out of audio, or who waited long for the first audio, although the pace was good; and for a
@@ -92,7 +92,7 @@ class StreamLimit:
         assert 0 <= making <= in_use, f"{making} of {in_use} streams have audio"
         round_ = self._round
         round_.audio_s += audio_s
-        round_.stream_s += min(gap_s, _LONGEST_GAP_S)
+        round_.stream_s += min(gap_s, LONGEST_GAP_S)
         round_.chunks += 1
         round_.in_use += in_use
         round_.making += making

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ray.serve.config import AutoscalingContext
 
 # More replicas are needed above the first share of the capacity, and fewer are enough below the second. Between them
-# the number stays, so that replicas do not come and go with every request. The ingress refuses requests when the load is
-# 70 to 85 % of the capacity, so the first share must be lower.
+# the number stays, so that replicas do not come and go with every request. The ingress refuses requests when the load
+# is 70 to 85 % of the capacity, so the first share must be lower.
 _FULL, _EASY = 0.6, 0.5
 # A listener with less audio than this will soon hear silence. One frame lasts 80 ms.
 _LEAST_HEADROOM_S = 0.08

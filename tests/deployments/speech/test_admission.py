@@ -282,7 +282,7 @@ async def test_operators_see_the_line() -> None:
     await callers.request("hurried", wait_s=0.0)
     state = callers.admission.state(MODEL)
     assert (state.in_use, state.waiting, state.refusals["wait"]) == (2, 1, 1)
-    await callers.request("d", wait_s=1.0)
+    await callers.request("d")
     assert callers.admission.state(MODEL).expected_wait_s > state.expected_wait_s > 0
     await callers.end("a", "b", "c", "d")
     assert callers.admission.state(MODEL).in_use == 0
