@@ -18,6 +18,7 @@ _FIRST_LIMIT = 4.0
 _FAST, _STEADY = 2.0, 1.1
 # A round is judged when each stream in use has given this much evidence on average, in seconds of audio or of time.
 _EVIDENCE_S = 1.0
+_EARLY_EVIDENCE_S = 0.5  # for fast growth
 # The time between two chunks counts up to this. Then a stall of the machine is one bad round, however long it lasts.
 LONGEST_GAP_S = 1.0
 # One round may be a hiccup of the machine, so no round takes more than half of the limit.
@@ -97,7 +98,9 @@ class StreamLimit:
         round_.in_use += in_use
         round_.making += making
         round_.most = max(round_.most, in_use)
-        if max(round_.audio_s, round_.stream_s) >= _EVIDENCE_S * max(1, in_use):
+        early = self.growing_fast and round_.full and round_.pace >= _GOOD_PACE
+        evidence_s = _EARLY_EVIDENCE_S if early else _EVIDENCE_S
+        if max(round_.audio_s, round_.stream_s) >= evidence_s * max(1, in_use):
             self._round = _Round()
             self._judge(round_)
         assert self.limit >= 1, f"a limit of {self.limit}"

@@ -26,6 +26,7 @@ def simulated(test: Callable[..., object]) -> Callable[..., None]:
     def quick() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(virtual_time, "_DELIVERY_S", 0)
+            random.seed(7)
             run()
 
     quick.__name__ = getattr(test, "__name__", "quick")

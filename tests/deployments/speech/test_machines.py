@@ -42,7 +42,7 @@ async def hold(service: Service, terms: Terms, audio_s: float = 3.0, before_s: f
     return None
 
 
-@pytest.mark.parametrize(("step_ms", "least"), [(16, 60), (25, 30), (35, 18)])
+@pytest.mark.parametrize(("step_ms", "least"), [(16, 60), (25, 55), (35, 45)])
 def test_a_new_service_admits_a_burst_for_which_the_machine_is_big_enough(step_ms: int, least: int) -> None:
     @simulated
     async def run() -> None:
