@@ -29,7 +29,7 @@ _URGENT_S = 5.0
 _FIRST_AUDIO_S = 1.0
 # The factor on expected waits: how it grows when a request has waited in vain, up to how much, and how it falls with
 # each place that is given.
-_MORE_CAUTION, _MOST_CAUTION, _LESS_CAUTION = 1.5, 8.0, 0.98
+_MORE_CAUTION, _MOST_CAUTION, _LESS_CAUTION = 1.5, 4.0, 0.98
 # The share of the places that is promised to refused requests. The rest is for the randomness of arrivals.
 _PROMISED = 0.8
 _USUAL_WAIT_S = 2.0  # the longest wait of a request whose expected wait is shown

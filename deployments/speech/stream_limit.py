@@ -30,6 +30,8 @@ _CAUTION = 0.9
 _LATE = 0.05
 # After an attempt with one stream more that failed, the next one waits for twice as many rounds, up to this number.
 _LONGEST_PAUSE = 64
+# The rounds before an attempt at a pace that is neither good nor bad.
+_REST = 16
 # The weight of the newest round in the average pace of a stream that is alone, and the highest pace in it.
 _ALONE_WEIGHT, _ALONE_MOST = 0.3, 1.6
 _SHORTEST_S = 1e-6
@@ -143,10 +145,11 @@ class StreamLimit:
         most = (_FAST if self.growing_fast else _STEADY) * self.limit
         certain = min(most, making * pace / (1.0 if self.growing_fast else _GOOD_PACE))
         good = making * pace >= _GOOD_PACE * self.limit
-        pause = self._pause if good else _LONGEST_PAUSE
+        waiting = pace >= _GOOD_PACE and not good  # some streams wait at a replica
+        pause = self._pause if good else _REST
         if certain >= self.limit + 1:
             self._change(certain)
-        elif self._rested >= pause:
+        elif self._rested >= pause and not waiting:
             self._change(self.limit + 1)
             self._attempt = True
         elif self.growing_fast:

@@ -127,9 +127,9 @@ def test_one_late_chunk_of_few_does_not_count() -> None:
     assert limit.limit == 2.0
 
 
-def test_a_pace_between_good_and_bad_leaves_the_limit_for_a_minute() -> None:
+def test_a_pace_between_good_and_bad_leaves_the_limit_for_many_rounds() -> None:
     limit = learned(6.0)
-    rounds(limit, 60, 1.3, 6)
+    rounds(limit, 14, 1.3, 6)
     assert limit.limit == 6.0
 
 
