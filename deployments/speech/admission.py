@@ -30,8 +30,9 @@ _FIRST_AUDIO_S = 1.0
 # The factor on expected waits: how it grows when a request has waited in vain, up to how much, and how it falls with
 # each place that is given.
 _MORE_CAUTION, _MOST_CAUTION, _LESS_CAUTION = 1.5, 4.0, 0.98
-# The share of the places that is promised to refused requests. The rest is for the randomness of arrivals.
-_PROMISED = 0.8
+# The share of the places that is promised to refused requests. The rest is for the randomness of arrivals, and for a
+# limit that shrinks before they come back.
+_PROMISED = 0.5
 _USUAL_WAIT_S = 2.0  # the longest wait of a request whose expected wait is shown
 _USUAL_HOLD_S = 3.0  # until it is measured
 _WEIGHT = 0.1  # of the newest stream in the average of holding times
