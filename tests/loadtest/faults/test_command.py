@@ -1,5 +1,6 @@
 """The command, against a server on a real socket, with commands as its hand."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_a_run_whose_faults_all_failed_is_none(tmp_path: Path) -> None:
         ([], "nothing disturbs the streams: give --kind, --leavers or --slow-readers"),
         (["--kind", "talker", "--every", "4"], "--lasts may be at most half of --every"),
         (["--kind", "talker", "--action", "drain"], "a replica cannot be drained by a signal"),
-        (["--kind", "talker", "--raylet", "1"], "no replica of the kind talker runs on this machine"),
+        (["--kind", "talker", "--raylet", str(os.getpid())], "no replica of the kind talker runs on this machine"),
         (["--kind", "talker", "--hand", "true"], f"{_NOWHERE}: Cannot connect"),
     ],
 )
