@@ -17,6 +17,15 @@ from deployments.commands.start_checks import OBJECT_STORE_BYTES, StartFailed, d
 from deployments.settings import AppArgs
 
 _POLL_S = 0.5
+# Settings of Ray, unless the environment has others. Ray runs its workers at niceness 15, and any other program of the
+# machine would then take their CPU time. At the end of a stream, a replica's event loop stands still until the caller
+# has confirmed the last item. For each stream of a dead caller, that would be a second: Ray looks once a second
+# whether the caller is dead, when it has not been reached for a second.
+_RAY = {
+    "RAY_worker_niceness": "0",
+    "RAY_core_worker_rpc_server_reconnect_timeout_base_s": "0",
+    "RAY_grpc_client_check_connection_status_interval_milliseconds": "50",
+}
 # Deployments request shares of a CPU as scheduling weights; a small machine must still place them all.
 _MIN_CPUS = 4
 # The beginning of a deployment's message after an exception in a replica's constructor, in Ray 2.60.
@@ -28,8 +37,8 @@ _KILLED = "killed due to memory pressure"
 @contextmanager
 def local_service(args: AppArgs, host: str, port: int) -> Iterator[None]:
     """Start Ray and the application, and stop both at the end. Raises StartFailed."""
-    # Ray runs its workers at niceness 15. Any other program of the machine would then take their CPU time.
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    for name, value in _RAY.items():
+        os.environ.setdefault(name, value)
     try:
         try:
             # "local" always starts a new Ray, even if this machine is configured for another cluster.

@@ -27,12 +27,13 @@ _URGENT_S = 5.0
 # The first audio should come within this time after the place, or when other audio has been heard. Later audio shows
 # that a replica has a queue.
 _FIRST_AUDIO_S = 1.0
-# The factor on expected waits: how it grows when a request has waited in vain, up to how much, and how it falls with
-# each place that is given.
-_MORE_CAUTION, _MOST_CAUTION, _LESS_CAUTION = 1.5, 4.0, 0.98
+# The factor on the expected waits of a rank: how it grows when a request has waited in vain, up to how much, and how it
+# falls with each place that is given. So about one request waits in vain for 70 that are admitted.
+_MORE_CAUTION, _MOST_CAUTION, _LESS_CAUTION = 2.0, 4.0, 0.99
 # The share of the places that is promised to refused requests. The rest is for the randomness of arrivals, and for a
 # limit that shrinks before they come back.
 _PROMISED = 0.5
+_JUDGE_AGAIN_S = 0.1  # while the limit grows fast
 _USUAL_WAIT_S = 2.0  # the longest wait of a request whose expected wait is shown
 _USUAL_HOLD_S = 3.0  # until it is measured
 _WEIGHT = 0.1  # of the newest stream in the average of holding times
@@ -62,6 +63,8 @@ class Place:
         self._given_s = self._latest_s = now
         # Without other audio of the model, the first audio may come late because a replica starts.
         self._may_be_late = line.making == 0
+        # The stream is one of as many as the machine makes in time.
+        self.last = line.in_use + 1 >= line.limit.limit
         self._playback = Playback(requested=now)
         self._steady = counts()  # the stream counted when its latest chunk came
 
@@ -114,7 +117,7 @@ class _Line:
         self._numbers = count()
         self._hold_s = _USUAL_HOLD_S
         self._refusals = Counter[Reason]()
-        self._caution = 1.0
+        self._caution = dict.fromkeys(Rank, 1.0)
 
     @property
     def in_use(self) -> int:
@@ -139,7 +142,7 @@ class _Line:
         waiting = self._queue(rank, now + terms.max_wait_s, counts)
         try:
             if not waiting.admitted.done():
-                await self._wait(waiting, terms, now)
+                await self._wait(waiting, terms)
             place = waiting.admitted.result()
         except BaseException:
             self._leave(waiting)
@@ -148,21 +151,27 @@ class _Line:
             self._metrics.waited(self._model, terms.priority, time.monotonic() - now)
         return place
 
-    async def _wait(self, waiting: _Waiting, terms: Terms, now: float) -> None:
+    async def _wait(self, waiting: _Waiting, terms: Terms) -> None:
         """Wait for the place. Raises Overloaded when the time is up, or at once if the wait is likely to be longer.
 
-        While the limit grows fast, nobody knows how long the wait is.
+        While the limit grows fast, nobody knows how long the wait is. So it is judged when the growth has ended.
         """
+        now = time.monotonic()
+        while self.limit.growing_fast and now < waiting.deadline:
+            await asyncio.wait([waiting.admitted], timeout=min(_JUDGE_AGAIN_S, waiting.deadline - now))
+            if waiting.admitted.done():
+                return
+            now = time.monotonic()
         expected_s = self._expected_s(waiting.rank, waiting.deadline, waiting.number, now)
         if self._metrics is not None:
             self._metrics.expected(self._model, expected_s)
         reason: Reason = "wait"
-        if expected_s <= terms.max_wait_s or self.limit.growing_fast:
-            await asyncio.wait([waiting.admitted], timeout=terms.max_wait_s)
+        left_s = max(0.0, waiting.deadline - now)
+        if expected_s <= left_s:
+            await asyncio.wait([waiting.admitted], timeout=left_s)
             if waiting.admitted.done():
                 return
-            if not self.limit.growing_fast:
-                self._caution = min(_MOST_CAUTION, _MORE_CAUTION * self._caution)
+            self._caution[waiting.rank] = min(_MOST_CAUTION, _MORE_CAUTION * self._caution[waiting.rank])
             reason = "expired"
         self._waiting.remove(waiting)
         raise self.refusal(terms, reason)
@@ -225,7 +234,7 @@ class _Line:
         self._waiting.remove(waiting)
         place = Place(self, waiting.counts, time.monotonic())
         self._held.add(place)
-        self._caution = max(1.0, _LESS_CAUTION * self._caution)
+        self._caution[waiting.rank] = max(1.0, _LESS_CAUTION * self._caution[waiting.rank])
         waiting.admitted.set_result(place)
         if self.in_use + 1 > self.limit.limit:
             self.limit.full()
@@ -248,12 +257,11 @@ class _Line:
         """Return the time within which a request that waits is likely to get its place: in five of six cases."""
         before = float(sum(waiting.order < (rank, number) for waiting in self._waiting))
         before += max(0.0, self.in_use - self.limit.limit)
-        caution = 1.0 if rank is Rank.RETURNING else self._caution
         if rank is not Rank.RETURNING:
             before += self._promises.expected(now, deadline)
         # The next place becomes free after half of the usual time on average. The times of n places vary by the square
         # root of n.
-        return caution * (before + 0.5 + math.sqrt(before)) / self._per_s
+        return self._caution[rank] * (before + 0.5 + math.sqrt(before)) / self._per_s
 
 
 class Admission:

@@ -23,6 +23,9 @@ from qwen_tts.errors import Overloaded
 from qwen_tts.request import SpeechRequest
 
 _ASK_AGAIN_S = 0.25
+# The audio that a listener gets at once, at least, when as many streams are made as the machine can make in time. A
+# stream that begins with one frame in hand would not survive the next hiccup of such a machine.
+_CUSHION_S = 4 * FRAME_S
 # A reader that reads the next chunk later than this holds the stream back, as the budget of audio does.
 _HELD_BACK_S = 0.1
 
@@ -81,7 +84,11 @@ class SpeechStreams:
                 left_s = request.ahead_s - (time.monotonic() - began_s)
                 request = replace(request, ahead_s=max(FRAME_S, left_s))
             refusable = terms if due_s is None else None
-            async with aclosing(self._until_accepted(card, request, rest, place, give_up_s, refusable)) as chunks:
+            # A listener who has other audio to hear first needs no cushion, and a writer may wait for audio.
+            cushioned = place.last and not request.ahead_s and rest is None
+            cushion = _CUSHION_S * card.sample_rate_hz if cushioned else 0
+            made = self._until_accepted(card, request, rest, place, give_up_s, refusable)
+            async with aclosing(_with_cushion(made, cushion)) as chunks:
                 yield chunks
 
     async def _until_accepted(
@@ -133,6 +140,21 @@ class SpeechStreams:
     def _lost(self, model: str, error: BaseException) -> None:
         if self._metrics is not None:
             self._metrics.resumed(model, error)
+
+
+async def _with_cushion(chunks: AsyncGenerator[AudioChunk], samples: float) -> AsyncGenerator[AudioChunk]:
+    """Yield `chunks`, but keep the first ones until together they have `samples`, or until the stream ends."""
+    kept: list[AudioChunk] = []
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            kept.append(chunk)
+            samples -= len(chunk.pcm) / 2
+            if samples <= 0:
+                for chunk in kept:
+                    yield chunk
+                kept.clear()
+        for chunk in kept:
+            yield chunk
 
 
 def _always() -> bool:

@@ -32,6 +32,9 @@ securityContext:
 {{- define "qwen-tts.env" -}}
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ include "qwen-tts.drainSeconds" . | quote }}}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+{{/* At the end of a stream, a replica waits until Ray knows whether the caller is dead. The default is a second. */ -}}
+- {name: RAY_core_worker_rpc_server_reconnect_timeout_base_s, value: "0"}
+- {name: RAY_grpc_client_check_connection_status_interval_milliseconds, value: "50"}
 - {name: HOME, value: /home/qwen-tts}
 {{- end -}}
 
