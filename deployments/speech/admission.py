@@ -27,8 +27,8 @@ _URGENT_S = 5.0
 # The first audio should come within this time after the place, or when other audio has been heard. Later audio shows
 # that a replica has a queue.
 _FIRST_AUDIO_S = 1.0
-# The factor on the expected waits of a rank: how it grows when a request has waited in vain, up to how much, and how it
-# falls with each place that is given. So about one request waits in vain for 70 that are admitted.
+# The factor on expected waits: how it grows when a request has waited in vain, up to how much, and how it falls with
+# each place that is given. So about one request waits in vain for 70 that are admitted.
 _MORE_CAUTION, _MOST_CAUTION, _LESS_CAUTION = 2.0, 4.0, 0.99
 # The share of the places that is promised to refused requests. The rest is for the randomness of arrivals, and for a
 # limit that shrinks before they come back.
@@ -117,7 +117,7 @@ class _Line:
         self._numbers = count()
         self._hold_s = _USUAL_HOLD_S
         self._refusals = Counter[Reason]()
-        self._caution = dict.fromkeys(Rank, 1.0)
+        self._caution = 1.0
 
     @property
     def in_use(self) -> int:
@@ -171,7 +171,7 @@ class _Line:
             await asyncio.wait([waiting.admitted], timeout=left_s)
             if waiting.admitted.done():
                 return
-            self._caution[waiting.rank] = min(_MOST_CAUTION, _MORE_CAUTION * self._caution[waiting.rank])
+            self._caution = min(_MOST_CAUTION, _MORE_CAUTION * self._caution)
             reason = "expired"
         self._waiting.remove(waiting)
         raise self.refusal(terms, reason)
@@ -234,7 +234,7 @@ class _Line:
         self._waiting.remove(waiting)
         place = Place(self, waiting.counts, time.monotonic())
         self._held.add(place)
-        self._caution[waiting.rank] = max(1.0, _LESS_CAUTION * self._caution[waiting.rank])
+        self._caution = max(1.0, _LESS_CAUTION * self._caution)
         waiting.admitted.set_result(place)
         if self.in_use + 1 > self.limit.limit:
             self.limit.full()
@@ -257,11 +257,12 @@ class _Line:
         """Return the time within which a request that waits is likely to get its place: in five of six cases."""
         before = float(sum(waiting.order < (rank, number) for waiting in self._waiting))
         before += max(0.0, self.in_use - self.limit.limit)
+        caution = 1.0 if rank is Rank.RETURNING else self._caution
         if rank is not Rank.RETURNING:
             before += self._promises.expected(now, deadline)
         # The next place becomes free after half of the usual time on average. The times of n places vary by the square
         # root of n.
-        return self._caution[rank] * (before + 0.5 + math.sqrt(before)) / self._per_s
+        return caution * (before + 0.5 + math.sqrt(before)) / self._per_s
 
 
 class Admission:
