@@ -3,16 +3,17 @@
 import os
 import sys
 import threading
+from contextlib import suppress
 from importlib import import_module
 
 _NICENESS = 10  # on top of the niceness of the process
 
 
 def import_quietly(module: str) -> None:
-    """Import `module` in a thread of low priority. Outside Linux, the priority is that of the caller.
+    """Import `module` in a thread of low priority. An import that fails here is told by the one that follows.
 
-    Only Linux has a priority for each thread. A process without privileges can lower its priority, but not raise it
-    again, so the whole process would stay slow.
+    Only Linux has a priority for each thread, so elsewhere the priority is that of the caller. A process without
+    privileges can lower its priority, but not raise it again, so the whole process would stay slow.
     """
     importer = threading.Thread(target=_import, args=(module,), name="import")
     importer.start()
@@ -23,4 +24,5 @@ def _import(module: str) -> None:
     if sys.platform == "linux":
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
-    import_module(module)
+    with suppress(ImportError):
+        import_module(module)

@@ -1,6 +1,7 @@
 """Streams in their places: what happens when a replica is full, and when a place is free again."""
 
 import asyncio
+from operator import length_hint
 
 import pytest
 
@@ -107,3 +108,25 @@ async def test_a_stream_that_is_read_slowly_does_not_look_slow() -> None:
         async for _ in chunks:
             await asyncio.sleep(1.0)
     assert (limit.limit, limit.growing_fast) == (4.0, True)
+
+
+@virtual
+@pytest.mark.parametrize(("places", "at_once"), [(2.0, 1), (1.0, 4)])
+async def test_the_last_stream_that_the_machine_can_make_begins_with_more_audio(places: float, at_once: int) -> None:
+    audio = [*[AudioChunk(b"\0" * 3840, None)] * 10, AudioChunk(b"", "stop")]
+    made = Stream(audio)
+    admission = Admission()
+    admission._line(ANY.name).limit.limit = places
+    async with SpeechStreams(decoder(lambda *_, **__: made), admission, 5.0).open(ANY, REQUEST, TERMS) as chunks:
+        await anext(chunks)
+        assert len(audio) - length_hint(made._chunks) == at_once
+        assert len((await collected(chunks))[0]) == 9 * 3840, "the others follow"
+
+
+@virtual
+async def test_a_stream_shorter_than_the_cushion_is_sent_at_its_end() -> None:
+    replica = Replica(0)
+    replica.admission._line(ANY.name).limit.limit = 1.0
+    async with replica.streams.open(ANY, REQUEST, TERMS) as chunks:
+        pcm, last = await collected(chunks)
+    assert (len(pcm), last.finish_reason) == (3840, "stop")
