@@ -63,8 +63,7 @@ class Place:
         self._given_s = self._latest_s = now
         # Without other audio of the model, the first audio may come late because a replica starts.
         self._may_be_late = line.making == 0
-        # The stream is one of as many as the machine makes in time.
-        self.last = line.in_use + 1 >= line.limit.limit
+        self.last = line.in_use + 2 > line.limit.limit  # with this stream, the line is full
         self._playback = Playback(requested=now)
         self._steady = counts()  # the stream counted when its latest chunk came
 

@@ -25,7 +25,7 @@ from qwen_tts.request import SpeechRequest
 _ASK_AGAIN_S = 0.25
 # The audio that a listener gets at once, at least, when as many streams are made as the machine can make in time. A
 # stream that begins with one frame in hand would not survive the next hiccup of such a machine.
-_CUSHION_S = 4 * FRAME_S
+_CUSHION_S = 6 * FRAME_S
 # A reader that reads the next chunk later than this holds the stream back, as the budget of audio does.
 _HELD_BACK_S = 0.1
 

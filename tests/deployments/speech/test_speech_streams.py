@@ -111,7 +111,7 @@ async def test_a_stream_that_is_read_slowly_does_not_look_slow() -> None:
 
 
 @virtual
-@pytest.mark.parametrize(("places", "at_once"), [(2.0, 1), (1.0, 4)])
+@pytest.mark.parametrize(("places", "at_once"), [(2.0, 1), (1.0, 6)])
 async def test_the_last_stream_that_the_machine_can_make_begins_with_more_audio(places: float, at_once: int) -> None:
     audio = [*[AudioChunk(b"\0" * 3840, None)] * 10, AudioChunk(b"", "stop")]
     made = Stream(audio)
