@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 import pytest
+import ray
 from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatusOverview
 
@@ -81,7 +82,7 @@ def test_ray_counts_the_cpus_of_the_container(monkeypatch: pytest.MonkeyPatch, u
         raise OSError("enough seen")
 
     monkeypatch.setattr(local_service, "usable_cpus", lambda: usable)
-    monkeypatch.setattr(local_service.ray, "init", init)
+    monkeypatch.setattr(ray, "init", init)
     with pytest.raises(StartFailed), start_service(AppArgs(), "127.0.0.1", 8000):
         pass
     assert seen["num_cpus"] == counted
