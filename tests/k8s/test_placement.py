@@ -5,6 +5,7 @@ The memory of GPUs comes from arithmetic (k8s/render/memory.py), as in the chart
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ from tests.k8s.placing import (
 )
 from tests.qwen_tts.released_tensors import model_tensors
 
+README = (CHART / "README.md").read_text(encoding="utf-8")
 GPUS = HARDWARE[1:]
 DEMO = Combination(("cpu-demo",))
 PLAIN = [Combination((gpu, models)) for gpu in GPUS for models in MODELS]
@@ -176,5 +178,21 @@ def test_weights_are_those_of_the_released_files(size: str, hidden: int, interme
     assert talker_memory(size, 1).weights == 2 * sum(math.prod(shape) for shape in released.values())
 
 
+@pytest.mark.parametrize("gpu", GPUS)
+def test_the_readme_has_the_numbers_of_gpus(helm: Path, gpu: str) -> None:
+    def gpus(*presets: str, most: bool = False) -> float:
+        combination = Combination((gpu, *presets))
+        pods = place(replicas(app_settings(combination), most=most), groups(combination, helm), fullest, late=False)
+        return sum(pod.group.offers["GPU"] for pod in pods)
+
+    least, of_three = gpus("one-model"), gpus("three-families")
+    most = gpus("three-families", most=True)
+    wanted = f"| {least:.0f} GPU{'s' if least > 1 else ''} · {of_three:.0f} | {most:.0f} GPUs |"
+    (row,) = (line for line in README.splitlines() if re.match(rf"\| [^|]*`{gpu}`.* GPUs \|$", line))
+    assert wanted in row
+    assert gpus("one-model", "redundant") == (2 if gpu in ("l4", "a10") else 4)
+    assert gpus("three-families", "redundant") == (6 if gpu in ("l4", "a10") else 8)
+
+
 def test_the_readme_has_the_table() -> None:
-    assert table() in (CHART / "README.md").read_text(encoding="utf-8"), "python -m k8s.render.memory"
+    assert table() in README, "python -m k8s.render.memory"
