@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from benchmarks.results import Measured, draw, table
 from loadtest.peer.environment import reference_environment
+from qwen_tts.cpus import limit_torch_threads
 from qwen_tts.seeded import SHAPES, write_checkpoint
 
 _BASE = "reference bfloat16"
@@ -35,6 +36,7 @@ def main(
     shape: str, work: Path, batches: tuple[int, ...], frames: int, reference: bool, reference_python: str | None
 ) -> None:
     """Measure milliseconds per frame of talker and code predictor, by precision and number of streams."""
+    limit_torch_threads()
     checkpoint = work / f"custom-voice-{shape}"
     if not checkpoint.exists():
         write_checkpoint(checkpoint, SHAPES[shape], "custom_voice", progress=True)

@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.results import Measured
 from qwen_tts.checkpoint import DTYPES
+from qwen_tts.cpus import limit_torch_threads
 from qwen_tts.engine.engine import LoadedModel, load_engine
 from qwen_tts.engine.scheduler import PREFILL_ROWS
 from qwen_tts.request import CustomVoice, SamplingParams, SpeechRequest
@@ -29,7 +30,7 @@ _UNTIMED = 3
 @click.option("--compile", "compiled", is_flag=True)
 @click.option("--batch", "batches", type=int, multiple=True, default=(1, 4, 16), show_default=True)
 @click.option("--frames", default=30, show_default=True)
-@click.option("--threads", type=int, help="Threads of torch; default: all cores.")
+@click.option("--threads", type=int, help="Threads of torch; default: all usable CPUs.")
 @click.option("--name", default="ours", show_default=True)
 def main(
     checkpoint: str, dtype: str, compiled: bool, batches: tuple[int, ...], frames: int, threads: int | None, name: str
@@ -37,6 +38,8 @@ def main(
     """Measure the time in which every stream gets a frame, for several numbers of streams."""
     if threads is not None:
         torch.set_num_threads(threads)
+    else:
+        limit_torch_threads()
     engine = load(checkpoint, dtype, slots=max(batches), compiled=compiled).engine
     speaker = engine.config.speakers[0]
     for batch in (1, min(3, max(batches)), *batches):  # the first two warm up

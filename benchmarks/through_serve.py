@@ -29,6 +29,7 @@ from deployments.settings import AppArgs, ModelArgs, load_settings
 from loadtest.serving import ours
 from qwen_tts.checkpoint import DTYPES
 from qwen_tts.codec.decoder import load_codec_decoder
+from qwen_tts.cpus import limit_torch_threads
 from qwen_tts.engine.pace import FRAME_S
 from qwen_tts.request import CustomVoice, SpeechRequest
 
@@ -60,7 +61,7 @@ class Spoken:
 @click.option(
     "--threads",
     type=int,
-    help="Threads of each deployment; default: half the cores. Bare: all.",
+    help="Threads of each deployment; default: half the usable CPUs. Bare: all.",
 )
 @click.option("--bare", "settings", type=click.Path(exists=True), hidden=True)
 def main(
@@ -103,6 +104,7 @@ def main(
 
 def _bare(args: AppArgs, counts: tuple[int, ...], frames: int, repeat: int) -> Iterator[Spoken]:
     keep_freed_memory()
+    limit_torch_threads()
     model: ModelArgs = args.models[0]
     talker = args.talker
     loaded = load(model.checkpoint, talker.dtype, slots=talker.slots, compiled=talker.compile is True)

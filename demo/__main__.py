@@ -15,6 +15,7 @@ from demo.pronunciation import PronouncedEmbedding
 from demo.recipe import RECIPE, Recipe, read_recipe
 from demo.references import HELD_OUT, KINDS, write_references
 from demo.tokens import DemoTokenizer, write_demo_tokenizer
+from qwen_tts.cpus import limit_torch_threads
 from qwen_tts.embedded import assembled_checkpoint
 from qwen_tts.evaluation.run import evaluate
 from qwen_tts.text import TextTokenizer
@@ -166,7 +167,7 @@ def _with_recipe(directory: Path) -> Path:
 @click.command()
 @click.option("--work", "root", default="demo-work", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--stage", "stages", multiple=True, type=click.Choice(list(STAGES)), help="Default: all, in order.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; default: all cores.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; default: all usable CPUs.")
 def main(root: Path, stages: tuple[str, ...], threads: int | None) -> None:
     """Train the demo checkpoints, resuming where an earlier run in the same work directory stopped.
 
@@ -174,6 +175,8 @@ def main(root: Path, stages: tuple[str, ...], threads: int | None) -> None:
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    else:
+        limit_torch_threads()
     if dist.is_torchelastic_launched():
         dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
     root.mkdir(parents=True, exist_ok=True)

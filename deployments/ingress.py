@@ -38,7 +38,7 @@ from deployments.wire.tracing import start_tracing
 
 # Answers that one replica of the ingress encodes and sends at the same time. MP3 takes 6 ms of CPU time for a second of
 # audio, so these take 0.4 of a core at the speed of playback. The rest is for bodies, events and Serve.
-_ANSWERS = 64
+ANSWERS = 64
 
 
 @serve.ingress()
@@ -70,7 +70,7 @@ class Ingress:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load of this replica. Serve calls this periodically if the deployment scales with its load."""
-        return Load(_ANSWERS, self._service.answers_under_way, 0).stats()
+        return Load(ANSWERS, self._service.answers_under_way, 0).stats()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the application. Serve calls this after the constructor (ray.serve.ingress without an application)."""

@@ -133,9 +133,9 @@ class TorchReplicaArgs(ReplicaArgs):
     """The replicas of a deployment that computes with torch."""
 
     threads: PositiveInt | None = None
-    """CPU threads of torch in a replica. `null` uses half of the cores, because talker and decoder compute at the same
-    time. The sum over all replicas of a machine should not exceed its cores, because threads wait actively for each
-    other."""
+    """CPU threads of torch in a replica. `null` uses half of the CPUs that the replica may use, because talker and
+    decoder compute at the same time. In a container, these are the CPUs of its limit. The sum over all replicas of a
+    machine or container should not exceed its CPUs, because threads wait actively for each other."""
     hang_timeout_s: float = Field(10.0, gt=0)
     """The longest time for one computation: a step of a talker, or a batch of the decoder. A replica that takes longer
     hangs. Its process ends, and Serve replaces it."""

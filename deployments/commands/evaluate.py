@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from qwen_tts.cpus import limit_torch_threads
+
 if TYPE_CHECKING:
     from qwen_tts.evaluation.run import EvaluationOptions
 
@@ -32,5 +34,6 @@ def evaluate(texts: Path, output: Path, **options: Unpack["EvaluationOptions"]) 
     """
     from qwen_tts.evaluation.run import evaluate as run
 
+    limit_torch_threads()
     click.echo(run(texts, output, **options))
     click.echo(f"Wrote results.json, table.md and plot.png to {output}", err=True)

@@ -15,6 +15,7 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 from deployments.app import APP_NAME, build_app
 from deployments.commands.start_checks import OBJECT_STORE_BYTES, StartFailed, describe_failure
 from deployments.settings import AppArgs
+from qwen_tts.cpus import usable_cpus
 
 _POLL_S = 0.5
 # Settings of Ray, unless the environment has others. Ray runs its workers at niceness 15, and any other program of the
@@ -44,7 +45,7 @@ def local_service(args: AppArgs, host: str, port: int) -> Iterator[None]:
             # "local" always starts a new Ray, even if this machine is configured for another cluster.
             ray.init(
                 address="local",
-                num_cpus=max(os.cpu_count() or 1, _MIN_CPUS),
+                num_cpus=max(usable_cpus(), _MIN_CPUS),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 configure_logging=False,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from qwen_tts.cpus import limit_torch_threads
 from qwen_tts.errors import QwenTTSError
 
 
@@ -34,6 +35,7 @@ def say(
     from qwen_tts.audio import to_pcm16
     from qwen_tts.embedded import embedded_checkpoint
 
+    limit_torch_threads()
     try:
         model = Qwen3TTSModel.from_pretrained(checkpoint or str(embedded_checkpoint("custom_voice")))
         options: GenerationOptions = {} if seed is None else {"seed": seed}

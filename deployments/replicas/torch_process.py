@@ -1,7 +1,6 @@
 """Device, threads and memory of a replica that computes."""
 
 import ctypes
-import os
 import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from deployments.settings import TorchReplicaArgs
+from qwen_tts.cpus import usable_cpus
 
 # Parameters of glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -24,7 +24,7 @@ def prepare_torch(args: TorchReplicaArgs) -> torch.device:
     A replica with a share of a GPU sees exactly one device of Ray, so "cuda" is that device.
     """
     # Ray derives OMP_NUM_THREADS from num_cpus, which is a scheduling weight here, not a bound on threads.
-    torch.set_num_threads(args.threads or max(1, (os.cpu_count() or 1) // 2))
+    torch.set_num_threads(args.threads or max(1, usable_cpus() // 2))
     if args.num_gpus > 0:
         return torch.device("cuda")
     keep_freed_memory()

@@ -1,7 +1,6 @@
 """The encoding of AudioChunks as pieces of an audio file, in separate threads."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing
@@ -11,6 +10,7 @@ from typing import Self
 from deployments.audio.encoder import AudioEncoder, AudioFormat, file_rate_hz
 from deployments.speech.audio_budget import AudioBudget
 from deployments.wire.messages import AudioChunk, TextTiming, Usage
+from qwen_tts.cpus import usable_cpus
 from qwen_tts.errors import InvalidRequest
 from qwen_tts.request import FinishReason
 
@@ -122,7 +122,7 @@ class SpeechEncoding:
 
     def __init__(self, most_bytes: int) -> None:
         """`most_bytes` of audio may be held for all callers together."""
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="audio-encoder")
+        self._threads = ThreadPoolExecutor(usable_cpus(), thread_name_prefix="audio-encoder")
         self.budget = AudioBudget(most_bytes)
 
     @asynccontextmanager

@@ -46,13 +46,19 @@ class Resources(Settings):
     limits: Amounts
 
 
+class GpuNodes(Settings):
+    cluster: Annotated[str, Field(pattern=r"^[-a-z0-9]*$")]
+    labels: dict[str, Annotated[dict[str, str], Field(min_length=1)]]
+
+
 class WorkerGroup(Settings):
     name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")]
-    minReplicas: PositiveInt
+    minReplicas: Count
     maxReplicas: PositiveInt
     resources: Resources
     rayResources: dict[str, Quantity] = Field({})
     mps: bool = False
+    withoutModels: bool = False
     nodeSelector: dict[str, str] = Field({})
     tolerations: list[Fragment] = Field([])
 
@@ -171,6 +177,7 @@ class Values(Settings):
     image: Image
     longestStreamSeconds: Annotated[int, Field(ge=10)]
     startupSeconds: Annotated[int, Field(ge=60)]
+    gpuNodes: GpuNodes
     workerGroups: Annotated[list[WorkerGroup], Field(min_length=1)]
     models: Models
     voices: Voices

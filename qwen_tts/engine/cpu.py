@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
+from qwen_tts.cpus import usable_cpus
 from qwen_tts.engine.passes import PlainPasses
 from qwen_tts.engine.pools import Pools
 from qwen_tts.errors import UnsupportedError
@@ -43,13 +44,14 @@ def make_packed_passes(talker: Talker, pools: Pools, weights: Weights, heads: We
 
 
 class NativePasses(PlainPasses):
-    """Passes whose layers and heads are computed by native code, with as many threads as torch has at construction.
+    """Passes whose layers and heads are computed by native code, with as many threads as torch has at construction,
+    but no more than the CPUs that this process may use.
 
     Takes over the talker: its heads are replaced, and its layers are dropped once native code has a copy.
     """
 
     def __init__(self, talker: Talker, pools: Pools, weights: Weights, heads: Weights) -> None:
-        native = Native(torch.get_num_threads(), (weights, heads))
+        native = Native(min(torch.get_num_threads(), usable_cpus()), (weights, heads))
         transformers = (talker.model, talker.code_predictor.model)
         super().__init__(talker, pools, *(NativeTransformer(native, one, weights) for one in transformers))
         for transformer in transformers:

@@ -45,6 +45,7 @@ def _combinations() -> Iterator[Combination]:
     yield Combination()
     yield from (Combination((preset,)) for preset in PRESETS)
     yield from (Combination((hardware, models)) for hardware in HARDWARE[1:] for models in MODELS)
+    yield Combination(("l4", "three-families", "redundant"))
     for options in (EVERYTHING, NOTHING, INCREMENTAL):
         yield Combination(("h100", "three-families"), json.dumps(options))
 

@@ -14,10 +14,11 @@ from deployments.settings import AppArgs
 from k8s.render.__main__ import CHART, ROOT, SCHEMA, helm_template, plain_manifests
 from k8s.render.schema import DERIVED, values_schema_text
 from k8s.render.values import Values
-from tests.k8s.charts import Combination, Refused, render
+from tests.k8s.charts import Combination, Refused, items, mapping, ray_service, render, templates
 
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 (GROUP,) = DEFAULTS["workerGroups"]
+WORKER_GROUPS = ("spec", "rayClusterConfig", "workerGroupSpecs")
 
 
 def test_the_schema_is_that_of_the_settings() -> None:
@@ -77,6 +78,8 @@ def test_the_defaults_are_complete_and_valid() -> None:
         ("podMonitor.enabled=true", "networkPolicy.metricsFrom"),
         (f"workerGroups=[{json.dumps(GROUP | {'mps': True})}]", "mps and no GPU"),
         (f"workerGroups=[{json.dumps(GROUP | {'minReplicas': 3})}]", "is above maxReplicas"),
+        (f"workerGroups=[{json.dumps(GROUP | {'minReplicas': -1})}]", "workerGroups/0/minReplicas"),
+        ("gpuNodes.cluster=gke", "gpuNodes.labels has no such key"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(helm: Path, flag: str, named: str) -> None:
@@ -105,9 +108,28 @@ def test_the_commands_of_the_readme_are_understood(helm: Path) -> None:
     """Every command that installs or upgrades the chart is run as `helm template` with the same flags."""
     readme = (CHART / "README.md").read_text(encoding="utf-8")
     commands = [shlex.split(line)[1:] for line in re.findall(r"^\$ (helm .* helm/qwen-tts .*)$", readme, re.MULTILINE)]
-    assert [command[0] for command in commands] == ["install"] * 3 + ["upgrade"] * 3
+    assert [command[0] for command in commands] == ["install"] * 5 + ["upgrade"] * 3
     for _, *rest in commands:
         flags = [flag for flag in rest if flag not in ("--create-namespace", "--reset-then-reuse-values")]
         said = subprocess.run([str(helm), "template", *flags], cwd=ROOT, capture_output=True, text=True)
         assert said.returncode == 0, said.stderr
         assert "kind: RayService" in said.stdout
+
+
+def test_a_group_may_have_no_pod_until_a_replica_needs_one(helm: Path) -> None:
+    options = {"workerGroups": [GROUP, GROUP | {"name": "later", "minReplicas": 0}]}
+    later = items(ray_service(render(Combination(options=json.dumps(options)), helm)), *WORKER_GROUPS)[1]
+    assert (later["replicas"], later["minReplicas"]) == (0, 0)
+
+
+def test_only_groups_with_a_gpu_select_its_nodes(helm: Path) -> None:
+    options = {"gpuNodes": {"cluster": "ours", "labels": {"ours": {"pool": "h100"}}}}
+    rendered = items(ray_service(render(Combination(("h100", "one-model"), json.dumps(options)), helm)), *WORKER_GROUPS)
+    selectors = {str(group["groupName"]): mapping(group, "template", "spec").get("nodeSelector") for group in rendered}
+    assert selectors == {"talker": {"pool": "h100"}, "codec": {"pool": "h100"}, "edge": None, "encoder": None}
+
+
+def test_pods_without_models_download_none(helm: Path) -> None:
+    pods = templates(render(Combination(("l4", "one-model")), helm))
+    assert "initContainers" in mapping(pods["speech"], "spec")
+    assert "initContainers" not in mapping(pods["edge"], "spec")

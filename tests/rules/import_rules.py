@@ -6,7 +6,7 @@ from collections.abc import Iterator
 # The modules of qwen_tts, lowest layer first; a name stands for a module or for all modules below it.
 # A module imports from its own layer and from lower ones.
 LAYERS = (
-    ("errors", "config", "voice", "recently_used"),
+    ("errors", "config", "voice", "recently_used", "cpus"),
     ("request", "fetch"),
     (
         "text",
@@ -70,6 +70,8 @@ CLUSTER = "deployments.commands.cluster"
 NEVER_IN_CLUSTER = ("torch", "ray", "qwen_tts", "deployments")  # it speaks to the Kubernetes API only
 ENVIRONMENT = ("os.environ", "os.environb", "os.getenv")
 READS_ENVIRONMENT = "deployments.settings"
+CPU_COUNTS = ("os.cpu_count", "os.process_cpu_count", "multiprocessing.cpu_count")  # those of the machine
+COUNTS_CPUS = "qwen_tts.cpus"
 
 
 def faults(module: str, source: str) -> list[str]:
@@ -77,6 +79,8 @@ def faults(module: str, source: str) -> list[str]:
     found = [f"imports {name}" for name in sorted(imports(source)) if not _may_import(module, name)]
     if "torch.load" in _attributes(source):
         found.append("calls torch.load")
+    if module != COUNTS_CPUS:
+        found += [f"calls {name}" for name in CPU_COUNTS if name in _attributes(source)]
     if module != READS_ENVIRONMENT and not within(module, "loadtest"):
         found += [f"reads {text}" for text in _environment_reads(source)]
     return found

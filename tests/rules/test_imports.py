@@ -114,6 +114,7 @@ def test_torch_is_found_by_way_of_others() -> None:
         ("deployments.protocols.sockets", "from deployments.protocols.openai.answers import Model"),
         ("deployments.speech.service", "import torch"),
         ("deployments.wire.streams", "from deployments.ingress import Ingress"),
+        ("deployments.app", "import os\nthreads = os.cpu_count()"),
     ],
 )
 def test_a_breach_is_found(module: str, source: str) -> None:

@@ -143,6 +143,11 @@ applications:
 {{- if and .Values.podMonitor.enabled .Values.networkPolicy.enabled (not .Values.networkPolicy.metricsFrom) -}}
 {{- fail "podMonitor.enabled needs networkPolicy.metricsFrom: nobody else may read metrics" -}}
 {{- end -}}
+{{- with .Values.gpuNodes -}}
+{{- if and .cluster (not (hasKey .labels .cluster)) -}}
+{{- fail (printf "gpuNodes.cluster is %s, and gpuNodes.labels has no such key; it has: %s" .cluster (keys .labels | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end -}}
 {{- range .Values.workerGroups -}}
 {{- if gt (int .minReplicas) (int .maxReplicas) -}}
 {{- fail (printf "workerGroups: of %s minReplicas %d is above maxReplicas %d" .name (int .minReplicas) (int .maxReplicas)) -}}

@@ -4,12 +4,15 @@ import threading
 from collections.abc import Iterable, Iterator
 
 import pytest
+import ray
 from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatusOverview
 
 from deployments.commands import local_service
+from deployments.commands.local_service import local_service as start_service
 from deployments.commands.local_service import wait_ready
 from deployments.commands.start_checks import StartFailed
+from deployments.settings import AppArgs
 
 TALKER = "talker-mine"
 URL = "http://127.0.0.1:8000"
@@ -67,3 +70,19 @@ def test_a_stop_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = threading.Event()
     stop.set()
     assert not wait_ready(URL, stop, list, lambda _: None, {})
+
+
+@pytest.mark.parametrize(("usable", "counted"), [(8, 8), (1, 4)])
+def test_ray_counts_the_cpus_of_the_container(monkeypatch: pytest.MonkeyPatch, usable: int, counted: int) -> None:
+    """Ray itself would round a limit of 2.5 CPUs down, and a small machine must still place all deployments."""
+    seen: dict[str, object] = {}
+
+    def init(**options: object) -> None:
+        seen.update(options)
+        raise OSError("enough seen")
+
+    monkeypatch.setattr(local_service, "usable_cpus", lambda: usable)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(StartFailed), start_service(AppArgs(), "127.0.0.1", 8000):
+        pass
+    assert seen["num_cpus"] == counted
