@@ -22,7 +22,7 @@ _POLL_S = 0.5
 # machine would then take their CPU time. At the end of a stream, a replica's event loop stands still until the caller
 # has confirmed the last item. For each stream of a dead caller, that would be a second: Ray looks once a second
 # whether the caller is dead, when it has not been reached for a second.
-_RAY = {
+RAY_SETTINGS = {
     "RAY_worker_niceness": "0",
     "RAY_core_worker_rpc_server_reconnect_timeout_base_s": "0",
     "RAY_grpc_client_check_connection_status_interval_milliseconds": "50",
@@ -38,7 +38,7 @@ _KILLED = "killed due to memory pressure"
 @contextmanager
 def local_service(args: AppArgs, host: str, port: int) -> Iterator[None]:
     """Start Ray and the application, and stop both at the end. Raises StartFailed."""
-    for name, value in _RAY.items():
+    for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.commands.local_service import RAY_SETTINGS
 from deployments.settings import AppArgs
 from k8s.render.__main__ import CHART, helm_template
 from tests.k8s.charts import (
@@ -46,6 +47,14 @@ def test_no_stream_is_cut_by_what_should_wait_for_it(helm: Path, combination: Co
         assert stream_s < drain_s < int(str(at(template, "spec", "terminationGracePeriodSeconds")))
         assert drain_s < int(str(spec["rayClusterDeletionDelaySeconds"]))
         assert "lifecycle" not in container, "a preStop hook with `ray stop` would skip the drain"
+
+
+@ALL
+def test_ray_notices_dead_callers_as_fast_as_on_one_machine(helm: Path, combination: Combination) -> None:
+    expected = {name: value for name, value in RAY_SETTINGS.items() if name != "RAY_worker_niceness"}
+    for template in templates(render(combination, helm)).values():
+        (container,) = items(template, "spec", "containers")
+        assert expected.items() <= environment(container).items()
 
 
 def test_a_model_with_a_talker_of_its_own_waits_as_long(helm: Path) -> None:
