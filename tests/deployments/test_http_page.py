@@ -17,6 +17,7 @@ _OF_THE_SERVER = {
     "internal_error",
     "not_ready",
     "model_starting",
+    "storage_failed",
     "storage_timeout",
 }
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
+import os
 import threading
 import weakref
 
@@ -34,6 +36,22 @@ async def test_storage_that_hangs_costs_its_callers_a_503_and_others_nothing() -
     assert waited == [], "asyncio's threads are blocked by those of the storage"
     go.set()
     assert await StorageThreads(60.0).run(lambda: 2) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/voices/secret"), "No space left on device"),
+        (OSError("a bucket's client failed, with an address"), "its reason is in the log of the ingress"),
+    ],
+)
+async def test_storage_that_fails_costs_a_503_without_its_details(error: OSError, message: str) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(Unavailable) as refused:
+        await StorageThreads(60.0).run(fail)
+    assert (refused.value.code, refused.value.message) == ("storage_failed", f"the voice storage failed: {message}")
 
 
 class Upload:
