@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from k8s.render.alerts import alerts_page, alerts_text
 from k8s.render.binaries import find_program
 from k8s.render.dashboard import dashboard_text
 from k8s.render.live_settings import live_settings_text
@@ -20,6 +21,8 @@ CHART = ROOT / "helm" / "qwen-tts"
 SCHEMA = CHART / "values.schema.json"
 LIVE_SETTINGS = CHART / "files" / "live-settings.yaml"
 DASHBOARD = CHART / "files" / "dashboard.json"
+ALERTS = CHART / "files" / "alerts.yaml"
+ALERTS_PAGE = ROOT / "docs" / "alerts.md"
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 CACHE = ROOT / ".cache" / "programs"
 
@@ -84,6 +87,8 @@ def _files() -> Iterator[tuple[Path, str]]:
     yield LIVE_SETTINGS, live_settings_text()
     yield SETTINGS_PAGE, settings_page()
     yield DASHBOARD, dashboard_text()
+    yield ALERTS, alerts_text()
+    yield ALERTS_PAGE, alerts_page()
     yield from plain_manifests()
 
 

@@ -17,6 +17,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 NoName = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Percent = Annotated[int, Field(ge=1, le=100)]
+Share = Annotated[float, Field(gt=0, lt=100)]
 Seconds = PositiveInt
 Count = Annotated[int, Field(ge=0)]
 
@@ -142,6 +143,21 @@ class PodMonitor(Settings):
     interval: Annotated[str, Field(pattern=r"^[0-9]+(ms|s|m)$")]
 
 
+class Thresholds(Settings):
+    firstAudioMs: PositiveInt
+    silencePercent: Share
+    refusedPercent: Share
+    expectedWaitMs: PositiveInt
+    replicasStarted: PositiveInt
+
+
+class PrometheusRule(Settings):
+    enabled: bool
+    labels: dict[str, str]
+    runbookUrl: str
+    thresholds: Thresholds
+
+
 class Dashboard(Settings):
     enabled: bool
     labels: dict[str, str]
@@ -149,7 +165,7 @@ class Dashboard(Settings):
 
 class Ingress(Settings):
     enabled: bool
-    className: Name
+    className: NoName
     host: Name
     tlsSecretName: NoName
     annotations: dict[str, str]
@@ -159,6 +175,8 @@ class HttpRoute(Settings):
     enabled: bool
     parentRefs: list[Fragment]
     hostnames: list[Name]
+    implementation: Literal["", "gke", "aws"]
+    timeouts: bool
 
 
 class Test(Settings):
@@ -187,7 +205,8 @@ class Values(Settings):
     podDisruptionBudget: PodDisruptionBudget
     networkPolicy: NetworkPolicy
     podMonitor: PodMonitor
+    prometheusRule: PrometheusRule
     dashboard: Dashboard
-    ingress: Ingress
     httpRoute: HttpRoute
+    ingress: Ingress
     test: Test

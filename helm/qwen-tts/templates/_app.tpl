@@ -30,6 +30,8 @@ proxy_location: EveryNode
 http_options:
   host: 0.0.0.0
   port: 8000
+  # Longer than load balancers keep an idle connection (600 s), so that none of them sends a request into a closed one.
+  keep_alive_timeout_s: 620
 logging_config:
   encoding: JSON
 applications:
@@ -142,6 +144,9 @@ applications:
 {{- end -}}
 {{- if and .Values.podMonitor.enabled .Values.networkPolicy.enabled (not .Values.networkPolicy.metricsFrom) -}}
 {{- fail "podMonitor.enabled needs networkPolicy.metricsFrom: nobody else may read metrics" -}}
+{{- end -}}
+{{- if and .Values.prometheusRule.enabled (not .Values.podMonitor.enabled) -}}
+{{- fail "prometheusRule.enabled needs podMonitor.enabled: the alerts select by labels that the PodMonitor adds" -}}
 {{- end -}}
 {{- range .Values.workerGroups -}}
 {{- if gt (int .minReplicas) (int .maxReplicas) -}}
