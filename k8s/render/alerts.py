@@ -13,7 +13,6 @@ import yaml
 from deployments.metrics import (
     AUDIO,
     EDGE_EXPECTED_WAIT,
-    EDGE_IN_USE,
     EDGE_REFUSALS,
     EDGE_WAIT,
     TTFA,
@@ -162,8 +161,7 @@ ALERTS = (
     ),
     Alert(
         "QwenTtsExpectedWait",
-        f"max by (model) (avg_over_time({EDGE_EXPECTED_WAIT.exported}{{{WHERE}}}[5m])) > {LIMIT}"
-        f" and {_sum(EDGE_IN_USE.exported, 'model')} > 0",
+        f"max by (model) (avg_over_time({EDGE_EXPECTED_WAIT.exported}{{{WHERE}}}[5m])) > {LIMIT}",
         10,
         "warning",
         "{{ $labels.model }}: a request waits {{ $value | humanize }} ms for its place",

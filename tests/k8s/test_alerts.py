@@ -133,7 +133,6 @@ def measured(bad: bool, instance: str = RELEASE) -> list[Object]:
         series(f"{own}edge_refusals_total", f"0+{4 if bad else 0}x60", reason="wait", **model),
         series(f"{own}edge_wait_ms_count", "0+40x60", priority="interactive", **model),
         series(f"{own}edge_expected_wait_ms", f"{9000 if bad else 0}x60", **model),
-        series(f"{own}edge_streams_in_use", "3x60", **model),
     ]
 
 
