@@ -97,6 +97,7 @@ class Head(Settings):
 
 
 class Autoscaler(Settings):
+    enabled: bool
     idleTimeoutSeconds: Seconds
     resources: Resources
 
@@ -189,6 +190,7 @@ class Values(Settings):
     image: Image
     longestStreamSeconds: Annotated[int, Field(ge=10)]
     startupSeconds: Annotated[int, Field(ge=60)]
+    rayServiceLabels: dict[str, str]
     workerGroups: Annotated[list[WorkerGroup], Field(min_length=1)]
     models: Models
     voices: Voices
