@@ -15,9 +15,12 @@ from k8s.render.dashboard import dashboard_text
 from k8s.render.live_settings import live_settings_text
 from k8s.render.schema import values_schema_text
 from k8s.render.settings_page import settings_page
+from k8s.render.values_page import commented, values_page
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "qwen-tts"
+VALUES = CHART / "values.yaml"
+VALUES_PAGE = CHART / "values.md"
 SCHEMA = CHART / "values.schema.json"
 LIVE_SETTINGS = CHART / "files" / "live-settings.yaml"
 DASHBOARD = CHART / "files" / "dashboard.json"
@@ -83,6 +86,9 @@ def main() -> None:
 
 def _files() -> Iterator[tuple[Path, str]]:
     """Yield first what helm reads to render the other files."""
+    values = commented(VALUES.read_text(encoding="utf-8"))
+    yield VALUES, values
+    yield VALUES_PAGE, values_page(values)
     yield SCHEMA, values_schema_text()
     yield LIVE_SETTINGS, live_settings_text()
     yield SETTINGS_PAGE, settings_page()

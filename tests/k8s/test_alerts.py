@@ -13,7 +13,7 @@ import yaml
 from deployments.metrics import METRICS, Counter, Gauge, Histogram
 from k8s.render.__main__ import ALERTS, ALERTS_PAGE, NAMESPACE, RELEASE
 from k8s.render.alerts import SERVE_METRICS, alerts_page, alerts_text
-from k8s.render.values import Thresholds
+from k8s.render.outside_values import Thresholds
 from tests.documents import anchors
 from tests.k8s.charts import EVERYTHING, Combination, Object, at, items, mapping, of_kind, render, templates
 
@@ -82,7 +82,8 @@ def test_metrics_get_the_label_of_the_release(helm: Path) -> None:
     """The operator of Prometheus writes a pod's label with `_` instead of other characters."""
     objects = render(FULL, helm)
     (monitor,) = of_kind(objects, "PodMonitor")
-    (label,) = at(monitor, "spec", "podTargetLabels")  # type: ignore[misc]
+    label = "app.kubernetes.io/instance"
+    assert at(monitor, "spec", "podTargetLabels") == [label]
     assert re.sub(r"\W", "_", label) in OF_RELEASE
     for template in templates(objects).values():
         assert mapping(template, "metadata", "labels")[label] == RELEASE
