@@ -84,7 +84,8 @@ ALERTS = (
         (
             "`qwen-tts cluster status` names pods that wait for a node, and replicas that do not start.",
             "During an upgrade in place with a GPU, a deployment of one replica has none while the new one loads.",
-            "`qwen-tts cluster logs` shows why a constructor raises: a checkpoint is missing, or memory runs out.",
+            "The logs of the replicas (`/tmp/ray/session_latest/logs/serve` in their pods) show why a constructor "
+            "raises: a checkpoint is missing, or memory runs out.",
         ),
     ),
     Alert(
@@ -109,8 +110,8 @@ ALERTS = (
         "Replicas end and are started again, or autoscaling adds and removes them all the time. Streams of a lost "
         "replica continue on another one, often after a silence.",
         (
-            "`qwen-tts cluster logs` shows the last lines of replicas that ended. `hang_timeout_s` and faults of a GPU "
-            "end a replica.",
+            "The logs of the replicas (`/tmp/ray/session_latest/logs/serve` in their pods) show how they ended. "
+            "`hang_timeout_s` and faults of a GPU end a replica.",
             "`kubectl get pods` shows whether pods were killed (`OOMKilled`) or evicted.",
             "If only the load changes, raise `autoscaling.downscale_delay_s` or `min_replicas`.",
         ),

@@ -110,6 +110,12 @@ def test_alerts_lead_to_their_section_of_the_page(helm: Path) -> None:
         assert {"summary", "description"} <= mapping(rule, "annotations").keys()
 
 
+def test_panels_of_the_page_exist() -> None:
+    named = set(re.findall(r" \*(\w[^*]+)\*", re.sub("```.*?```", "", alerts_page(), flags=re.DOTALL)))
+    assert named
+    assert {" ".join(title.split()) for title in named} <= {metric.panel.title for metric in METRICS}
+
+
 def series(name: str, values: str, instance: str = RELEASE, **labels: str) -> Object:
     all_labels = {**OF_RELEASE, "app_kubernetes_io_instance": instance, **labels}
     inside = ",".join(f'{key}="{value}"' for key, value in all_labels.items())
