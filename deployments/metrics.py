@@ -209,8 +209,12 @@ EDGE_WAIT = Histogram(
 )
 EDGE_EXPECTED_WAIT = Gauge(
     "edge_expected_wait_ms",
-    "Expected wait of the latest request that found no free place.",
-    Panel("Expected wait at the edge", "Of the latest request that found no free place. The longest of all.", "ms"),
+    "Expected wait of the latest request that found no free place. 0 while a place is free.",
+    Panel(
+        "Expected wait at the edge",
+        "Of the latest request that found no free place; 0 while a place is free. The longest of all.",
+        "ms",
+    ),
     together="max",
 )
 EDGE_REFUSALS = Counter(

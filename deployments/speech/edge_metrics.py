@@ -54,3 +54,5 @@ class EdgeMetrics:
     def places(self, model: str, limit: float, in_use: int) -> None:
         self._limit.set(0.0 if math.isinf(limit) else limit, {"model": model})
         self._in_use.set(in_use, {"model": model})
+        if in_use + 1 <= limit:
+            self.expected(model, 0.0)

@@ -9,17 +9,23 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from k8s.render.alerts import alerts_page, alerts_text
 from k8s.render.binaries import find_program
 from k8s.render.dashboard import dashboard_text
 from k8s.render.live_settings import live_settings_text
 from k8s.render.schema import values_schema_text
 from k8s.render.settings_page import settings_page
+from k8s.render.values_page import commented, values_page
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "qwen-tts"
+VALUES = CHART / "values.yaml"
+VALUES_PAGE = CHART / "values.md"
 SCHEMA = CHART / "values.schema.json"
 LIVE_SETTINGS = CHART / "files" / "live-settings.yaml"
 DASHBOARD = CHART / "files" / "dashboard.json"
+ALERTS = CHART / "files" / "alerts.yaml"
+ALERTS_PAGE = ROOT / "docs" / "alerts.md"
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 CACHE = ROOT / ".cache" / "programs"
 
@@ -80,10 +86,15 @@ def main() -> None:
 
 def _files() -> Iterator[tuple[Path, str]]:
     """Yield first what helm reads to render the other files."""
+    values = commented(VALUES.read_text(encoding="utf-8"))
+    yield VALUES, values
+    yield VALUES_PAGE, values_page(values)
     yield SCHEMA, values_schema_text()
     yield LIVE_SETTINGS, live_settings_text()
     yield SETTINGS_PAGE, settings_page()
     yield DASHBOARD, dashboard_text()
+    yield ALERTS, alerts_text()
+    yield ALERTS_PAGE, alerts_page()
     yield from plain_manifests()
 
 

@@ -10,6 +10,8 @@ JsonObject = dict[str, object]
 
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _NAMESPACE = 'namespace="$namespace"'
+# The chart's PodMonitor adds this label. Metrics without it are those of an empty release.
+_RELEASE = 'app_kubernetes_io_instance="$release"'
 _MODEL = 'model=~"$model"'
 _WIDTH, _HEIGHT, _COLUMNS = 8, 8, 3
 
@@ -38,7 +40,7 @@ def _variables() -> list[JsonObject]:
     name = SLOTS_IN_USE.exported
     query = {"type": "query", "datasource": _SOURCE, "refresh": 2}
     models: JsonObject = {
-        "query": f"label_values({name}{{{_NAMESPACE}}}, model)",
+        "query": f"label_values({name}{{{_NAMESPACE},{_RELEASE}}}, model)",
         "includeAll": True,
         "multi": True,
         "current": {"text": ["All"], "value": ["$__all"]},
@@ -46,6 +48,7 @@ def _variables() -> list[JsonObject]:
     return [
         {"name": "datasource", "type": "datasource", "query": "prometheus"},
         {"name": "namespace", **query, "query": f"label_values({name}, namespace)"},
+        {"name": "release", **query, "query": f"label_values({name}{{{_NAMESPACE}}}, app_kubernetes_io_instance)"},
         {"name": "model", **query, **models},
     ]
 
@@ -70,7 +73,7 @@ def _panel(number: int, panel: Panel, metrics: Sequence[Metric]) -> JsonObject:
 
 def _lines(metric: Metric) -> Iterator[tuple[str, str]]:
     """Yield the expression and the legend of each line of a metric."""
-    where = "{" + ",".join([_NAMESPACE, *([_MODEL] if "model" in metric.labels else [])]) + "}"
+    where = "{" + ",".join([_NAMESPACE, _RELEASE, *([_MODEL] if "model" in metric.labels else [])]) + "}"
     by = [] if metric.by is None else [metric.by]
     match metric:
         case Counter():

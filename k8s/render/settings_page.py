@@ -72,7 +72,7 @@ def settings_page() -> str:
 def _section(heading: str, kind: type[Settings]) -> str:
     schema = kind.model_json_schema()
     keys, required = schema["properties"], schema.get("required", [])
-    meaning = _one_line(schema["description"])
+    meaning = one_line(schema["description"])
     if issubclass(kind, ReplicaArgs) and kind is not ReplicaArgs:
         common = ReplicaArgs.model_json_schema()["properties"]
         keys = {key: value for key, value in keys.items() if value != common.get(key)}
@@ -86,7 +86,7 @@ def _row(key: str, schema: JsonObject, required: bool) -> tuple[str, ...]:
     assert "description" in schema, f"{key} has no string below it in deployments/settings.py"
     default = "required" if required else _default(schema)
     live = "yes" if schema.get("live") else ""
-    return f"`{key}`", _type(schema), default, live, _one_line(schema["description"])
+    return f"`{key}`", type_name(schema), default, live, one_line(schema["description"])
 
 
 def _default(schema: JsonObject) -> str:
@@ -95,18 +95,18 @@ def _default(schema: JsonObject) -> str:
     return "" if "default" not in schema or nested else f"`{json.dumps(schema['default'])}`"
 
 
-def _type(schema: JsonObject) -> str:
+def type_name(schema: JsonObject) -> str:
     match schema:
         case {"$ref": str(reference)}:
             return _link(reference.rpartition("/")[2])
         case {"anyOf": list(options)}:
-            return " or ".join(_type(option) for option in options)
+            return " or ".join(type_name(option) for option in options)
         case {"enum": list(values)}:
-            return ", ".join(f"`{value}`" for value in values)
+            return ", ".join(f"`{value}`" if value else '`""`' for value in values)
         case {"type": "array", "items": items}:
-            return f"list: {_type(_object(items))}"
+            return f"list: {type_name(_object(items))}"
         case {"type": "object", "additionalProperties": values}:
-            return f"map: text to {_type(_object(values))}"
+            return f"map: text to {type_name(_object(values))}"
         case {"type": "string"}:
             return "path" if schema.get("format") == "path" else "text"
         case {"type": "null"}:
@@ -130,7 +130,7 @@ def _link(kind: str) -> str:
     return f"[{heading}](#{heading.lower().replace('.', '')})"
 
 
-def _one_line(text: object) -> str:
+def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 

@@ -1,7 +1,9 @@
 """The types of the chart's values.yaml. They are strict: a misspelt or missing key is an error.
 
 values.schema.json is generated from these classes and, for `app`, from the application's settings (schema.py). The
-default of a value is in values.yaml. Only fields of list items have defaults here, because Helm does not fill them in.
+string below a field is its description, from which values.md and the comments of values.yaml are rendered
+(values_page.py). The default of a value is in values.yaml. Only fields of list items have defaults here, because Helm
+does not fill them in.
 """
 
 from typing import Annotated, Literal
@@ -9,192 +11,257 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from deployments.settings import PositiveInt, Settings
-
-# Parts of Kubernetes objects. The API server checks them.
-Fragment = dict[str, object]
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
-NoName = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$")]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Percent = Annotated[int, Field(ge=1, le=100)]
-Seconds = PositiveInt
-Count = Annotated[int, Field(ge=0)]
+from k8s.render.outside_values import Dashboard, HttpRoute, Ingress, PodMonitor, PrometheusRule
+from k8s.render.value_types import Count, Fragment, Name, NoName, Percent, Port, Quantity, Seconds
 
 
 class Image(Settings):
     repository: Annotated[str, Field(min_length=1)]
+    """The name of the image, with its registry."""
     target: Literal["cpu", "cuda"]
+    """Target of the Dockerfile."""
     # "latest" is refused: it is the newest build, so two pods of one cluster may run different images.
     tag: Annotated[
         str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", json_schema_extra={"not": {"const": "latest"}})
     ]
+    """Default: `<appVersion>-<target>`."""
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")]
+    """`sha256:...`; used instead of the tag."""
     pullPolicy: Literal["IfNotPresent", "Always", "Never"]
+    """When nodes pull the image."""
     pullSecrets: list[Name]
+    """Names of Secrets with the credentials of the registry."""
 
 
 class Amounts(Settings):
     """The resources of one pod."""
 
     cpu: Quantity
+    """Cores."""
     memory: Quantity
+    """Memory, as 6Gi."""
     gpu: Annotated[Quantity | None, Field(alias="nvidia.com/gpu")] = None
+    """Whole GPUs. The replicas of the pod share them."""
 
 
 class Resources(Settings):
     requests: Amounts
+    """The amounts that the pod reserves on its node."""
     limits: Amounts
+    """The amounts that the pod may use at most. Ray places replicas by them."""
 
 
 class GpuNodes(Settings):
     cluster: Annotated[str, Field(pattern=r"^[-a-z0-9]*$")]
+    """A key of `labels`. Every group with a GPU selects these nodes. With "" it runs on any GPU, also on one that is
+    too small."""
     labels: dict[str, Annotated[dict[str, str], Field(min_length=1)]]
+    """Labels of the nodes that have the GPU, by kind of cluster. The presets contain them."""
 
 
 class WorkerGroup(Settings):
     name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")]
+    """The name of the group in the RayService, and the component label of its pods."""
     minReplicas: Count
+    """The lowest number of pods. A pod without a replica never becomes ready, so each of these must get one."""
     maxReplicas: PositiveInt
+    """The highest number of pods. The autoscaler chooses one between the two."""
     resources: Resources
+    """The resources of one pod."""
     rayResources: dict[str, Quantity] = Field({})
+    """Custom resources of Ray. A deployment in `app` that requests one of them is placed in this group."""
     mps: bool = False
+    """Start NVIDIA's MPS daemon in the pod, for replicas that share its GPU (README.md)."""
     withoutModels: bool = False
+    """Download no models into the pod. An ingress needs none."""
     nodeSelector: dict[str, str] = Field({})
+    """Labels of the nodes that may run the pods."""
     tolerations: list[Fragment] = Field([])
+    """Taints of nodes that the pods tolerate."""
 
 
 class SecretKey(Settings):
     name: NoName
+    """The name of the Secret."""
     key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")]
+    """The key within the Secret."""
 
 
 class Claim(Settings):
     enabled: bool
+    """Use a PersistentVolumeClaim."""
     existing: NoName
+    """The name of an existing claim to use. Without it, the chart makes one."""
     size: Quantity
+    """The size of the chart's claim."""
     storageClassName: NoName
+    """The storage class of the chart's claim. Default: that of the cluster."""
     accessModes: Annotated[list[Literal["ReadWriteOnce", "ReadWriteMany"]], Field(min_length=1)]
+    """The access modes of the chart's claim. Pods on several nodes need ReadWriteMany."""
 
 
 class Models(Settings):
     download: bool
+    """Fetch the checkpoints before Ray starts on a worker. Ray's processes then never download."""
     tokenSecret: SecretKey
+    """A Secret with the hub's token."""
     claim: Claim
+    """Where checkpoints are kept. Without a claim, every pod downloads its own copy."""
 
 
 class Voices(Settings):
     claim: Claim
+    """Where stored voices are kept, if not in a bucket (`app.voices.url`)."""
 
 
 class ApiKeys(Settings):
     secretName: NoName
+    """The name of the Secret."""
     key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")]
+    """The key of the file within the Secret."""
 
 
 class ServiceAccount(Settings):
     annotations: dict[str, str]
+    """Annotations that name the identity."""
 
 
 class Head(Settings):
     resources: Resources
+    """The resources of the head's pod."""
     nodeSelector: dict[str, str]
+    """Labels of the nodes that may run the head."""
     tolerations: list[Fragment]
+    """Taints of nodes that the head tolerates."""
 
 
 class Autoscaler(Settings):
+    enabled: bool
+    """Add and remove workers. Without it, every group has `minReplicas` pods."""
     idleTimeoutSeconds: Seconds
+    """A worker without replicas is removed after this time."""
     resources: Resources
+    """The resources of the sidecar."""
 
 
 class GcsFaultTolerance(Settings):
     redisAddress: Annotated[str, Field(pattern=r"^((rediss?://)?[^:/]+:[0-9]+)?$")]
+    """host:port, or rediss://host:port for TLS."""
     passwordSecret: SecretKey
+    """A Secret with the password of Redis."""
 
 
 class Auth(Settings):
     enabled: bool
+    """Demand the token."""
     secretName: NoName
+    """The name of the Secret with the token. Without a name, KubeRay creates the Secret."""
 
 
 class IncrementalUpgrade(Settings):
     gatewayClassName: Name
+    """The class of KubeRay's Gateway."""
     stepSizePercent: Percent
+    """The share of the traffic that moves in one step."""
     intervalSeconds: Seconds
+    """The time between two steps."""
     maxSurgePercent: Percent
+    """The part of the new cluster's replicas that may start at a time."""
 
 
 class UpgradeStrategy(Settings):
     type: Literal["NewCluster", "NewClusterWithIncrementalUpgrade", "None"]
+    """NewCluster: all traffic moves when the new cluster is ready. NewClusterWithIncrementalUpgrade: traffic moves step
+    by step; KubeRay creates the Gateway and the route, so ingress and httpRoute must be off. None: changes of the
+    cluster are not rolled out."""
     incremental: IncrementalUpgrade
+    """Options of NewClusterWithIncrementalUpgrade."""
 
 
 class PodDisruptionBudget(Settings):
     enabled: bool
+    """Make the budgets."""
 
 
 class NetworkPolicy(Settings):
     enabled: bool
+    """Make the policies."""
     serveFrom: list[Fragment]
+    """Peers that may connect to the service; an empty list allows everyone."""
     metricsFrom: list[Fragment]
+    """Peers that may read metrics; an empty list allows nobody."""
     operatorNamespaceSelector: Fragment
+    """The namespaces of the KubeRay operator, which needs the dashboard."""
     egressPorts: list[Port]
+    """Ports outside the cluster: for the hub, object stores and reference recordings (allow_http_urls)."""
     egressExcept: list[str]
+    """The instance metadata of cloud providers; remove the entry if credentials come from there."""
     apiServerPorts: Annotated[list[Port], Field(min_length=1)]
-
-
-class PodMonitor(Settings):
-    enabled: bool
-    labels: dict[str, str]
-    interval: Annotated[str, Field(pattern=r"^[0-9]+(ms|s|m)$")]
-
-
-class Dashboard(Settings):
-    enabled: bool
-    labels: dict[str, str]
-
-
-class Ingress(Settings):
-    enabled: bool
-    className: Name
-    host: Name
-    tlsSecretName: NoName
-    annotations: dict[str, str]
-
-
-class HttpRoute(Settings):
-    enabled: bool
-    parentRefs: list[Fragment]
-    hostnames: list[Name]
+    """Ports of the Kubernetes API, for the autoscaler."""
 
 
 class Test(Settings):
     apiKeySecret: SecretKey
+    """A Secret with an API key."""
 
 
 class Values(Settings):
     """All values except `app`."""
 
     image: Image
+    """The image of all containers."""
     longestStreamSeconds: Annotated[int, Field(ge=10)]
+    """Upgrades, drained nodes and removed replicas wait this long, in seconds, for streams to end; longer streams are
+    cut. These times are derived from it: graceful_shutdown_s of every deployment, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
+    (longer), terminationGracePeriodSeconds and rayClusterDeletionDelaySeconds (longer still)."""
     startupSeconds: Annotated[int, Field(ge=60)]
+    """A new cluster counts as failed if downloading, loading, compiling and warming up take longer than this."""
     gpuNodes: GpuNodes
+    """The nodes that have the GPU of a preset."""
+    rayServiceLabels: dict[str, str]
+    """Labels of the RayService, which KubeRay copies to its clusters: kueue.x-k8s.io/queue-name, ..."""
     workerGroups: Annotated[list[WorkerGroup], Field(min_length=1)]
+    """Groups of pods that run replicas. values.md has all keys of a group."""
     models: Models
+    """Checkpoints named by hub ids, in HF_HOME."""
     voices: Voices
+    """The voice library. Without a claim or app.voices.url (s3://..., gs://...), stored voices are lost with their
+    pod."""
     apiKeys: ApiKeys
+    """A Secret with the file that `qwen-tts api-key create` writes. Without it, everyone who can reach the service may
+    use it."""
     env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str]
+    """Environment of the workers (AWS_ENDPOINT_URL, ...). The chart sets Ray's drain time, HOME and the hub's
+    variables."""
     envFromSecrets: list[Name]
+    """Secrets whose keys become variables of the workers (AWS_ACCESS_KEY_ID, ...)."""
     serviceAccount: ServiceAccount
+    """The service account of the workers, for identities of cloud providers. Its token is not mounted."""
     head: Head
+    """The head, which runs no replica."""
     autoscaler: Autoscaler
+    """The autoscaler, a sidecar of the head, adds and removes workers."""
     topologyKeys: list[str]
+    """Workers are spread over these domains if the scheduler has a choice."""
     gcsFaultTolerance: GcsFaultTolerance
+    """With an external Redis, a restarted head continues with its cluster; without one, it starts a new cluster."""
     auth: Auth
+    """Ray's token for its dashboard and its internal calls."""
     upgradeStrategy: UpgradeStrategy
+    """How a change of pods is rolled out (README.md)."""
     podDisruptionBudget: PodDisruptionBudget
+    """Budgets for the head and for every group."""
     networkPolicy: NetworkPolicy
+    """Policies that close everything but the ports that are needed."""
     podMonitor: PodMonitor
+    """A PodMonitor for the Prometheus operator. Prometheus must be in networkPolicy.metricsFrom."""
+    prometheusRule: PrometheusRule
+    """Alerts for the Prometheus operator (docs/alerts.md)."""
     dashboard: Dashboard
-    ingress: Ingress
+    """A ConfigMap with a dashboard for Grafana's sidecar."""
     httpRoute: HttpRoute
+    """A route of the Gateway API, with what its Gateway needs so that streams are not cut (outside.md)."""
+    ingress: Ingress
+    """An Ingress, for controllers without the Gateway API. Most of them need annotations (outside.md)."""
     test: Test
+    """`helm test` uses the key of this Secret, if the service requires a key."""

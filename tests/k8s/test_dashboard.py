@@ -3,6 +3,8 @@
 import json
 import re
 
+import promql_parser
+
 from deployments.metrics import METRICS, Counter, Gauge, Histogram
 from k8s.render.__main__ import DASHBOARD
 from k8s.render.dashboard import dashboard_text
@@ -49,4 +51,16 @@ def test_each_kind_is_asked_for_in_its_way() -> None:
             case Histogram():
                 assert re.match(r"histogram_quantile\(0\.\d+, sum by \(le(, \w+)?\) \(rate\(", first)
         assert ('model=~"$model"' in first) == ("model" in metric.labels), "a label that is missing selects nothing"
-        assert 'namespace="$namespace"' in first
+        assert 'namespace="$namespace",app_kubernetes_io_instance="$release"' in first
+
+
+def test_the_releases_of_a_namespace_are_told_apart() -> None:
+    variables = {one["name"]: one["query"] for one in json.loads(dashboard_text())["templating"]["list"]}
+    assert list(variables) == ["datasource", "namespace", "release", "model"]
+    assert variables["release"].endswith('{namespace="$namespace"}, app_kubernetes_io_instance)')
+    assert 'app_kubernetes_io_instance="$release"' in variables["model"]
+
+
+def test_expressions_are_valid() -> None:
+    for expression in EXPRESSIONS:
+        promql_parser.parse(expression.replace("$__rate_interval", "5m"))

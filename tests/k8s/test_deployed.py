@@ -11,7 +11,6 @@ import pytest
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.metrics import (
-    EDGE_EXPECTED_WAIT,
     EDGE_REFUSALS,
     ENCODER_BATCH,
     METRICS,
@@ -22,6 +21,7 @@ from deployments.metrics import (
     UNDERRUNS,
 )
 from deployments.settings import AppArgs
+from k8s.render.alerts import SERVE_METRICS
 from tests.k8s.charts import (
     COMBINATIONS,
     Combination,
@@ -48,7 +48,6 @@ RARE = {
         PREFIX_ROWS_REUSED,
         ENCODER_BATCH,
         EDGE_REFUSALS,
-        EDGE_EXPECTED_WAIT,
     )
 }
 
@@ -131,15 +130,15 @@ def test_without_the_token_the_dashboard_is_closed(deployed: Deployed) -> None:
     assert httpx.get(url, trust_env=False).status_code == 401
 
 
-def test_every_metric_of_the_dashboard_is_exported(deployed: Deployed) -> None:
-    wanted = {metric.exported for metric in METRICS} - RARE
+def test_every_metric_of_dashboard_and_alerts_is_exported(deployed: Deployed) -> None:
+    wanted = {metric.exported for metric in METRICS} - RARE | set(SERVE_METRICS)
     body = {"input": "One two three.", "voice": "ryan", "seed": 1, "response_format": "pcm"}
     speech = httpx.post(f"{deployed.url}/v1/audio/speech", json=body, trust_env=False, timeout=120)
     assert speech.status_code == 200, speech.text
     deadline = time.monotonic() + 120
     while True:  # they are exported every few seconds
         text = httpx.get(f"http://127.0.0.1:{deployed.ray.metrics}/metrics", trust_env=False, timeout=60).text
-        there = set(re.findall(r"^(ray_qwen_tts_\w+?)(?:_bucket)?\{", text, re.MULTILINE))
+        there = set(re.findall(r"^(ray_(?:qwen_tts|serve)_\w+?)(?:_bucket)?\{", text, re.MULTILINE))
         if wanted <= there:
             return
         assert time.monotonic() < deadline, wanted - there

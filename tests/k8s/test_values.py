@@ -67,6 +67,8 @@ def test_the_defaults_are_complete_and_valid() -> None:
         ("upgradeStrategy.incremental.stepSize=5", "stepSize"),
         ("longestStreamSeconds=5", "longestStreamSeconds"),
         ("podMonitor.interval=often", "podMonitor/interval"),
+        ("prometheusRule.thresholds.refusedPercent=100", "refusedPercent"),
+        ("httpRoute.implementation=nginx", "httpRoute/implementation"),
         ("gcsFaultTolerance.redisAddress=redis", "gcsFaultTolerance/redisAddress"),
         # Values that the chart derives cannot be set.
         *((f"app.talker.{DERIVED[0]}=5", DERIVED[0]), (f"app.{DERIVED[1]}.file=x", DERIVED[1])),
@@ -76,6 +78,7 @@ def test_the_defaults_are_complete_and_valid() -> None:
         ('app.codec_decoder.autoscaling={"min_replicas": 0, "max_replicas": 1}', "start_wait_s"),
         ("httpRoute.enabled=true", "httpRoute.parentRefs is empty"),
         ("podMonitor.enabled=true", "networkPolicy.metricsFrom"),
+        ("prometheusRule.enabled=true", "podMonitor.enabled"),
         (f"workerGroups=[{json.dumps(GROUP | {'mps': True})}]", "mps and no GPU"),
         (f"workerGroups=[{json.dumps(GROUP | {'minReplicas': 3})}]", "is above maxReplicas"),
         (f"workerGroups=[{json.dumps(GROUP | {'minReplicas': -1})}]", "workerGroups/0/minReplicas"),

@@ -6,7 +6,8 @@ import pytest
 
 from tests.documents import PAGES, ROOT, blocks, broken_links, read_page
 
-# bash and python are run by tests/e2e/test_first_five_minutes.py, yaml is checked there, the others are not run.
+# bash and python are run by tests/e2e/test_first_five_minutes.py, yaml is checked there or (of helm/) in tests/k8s, the
+# others are not run.
 LANGUAGES = {"bash", "python", "yaml", "console", ""}
 
 

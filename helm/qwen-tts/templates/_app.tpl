@@ -30,6 +30,8 @@ proxy_location: EveryNode
 http_options:
   host: 0.0.0.0
   port: 8000
+  # Longer than load balancers keep an idle connection (600 s), so that none of them sends a request into a closed one.
+  keep_alive_timeout_s: 620
 logging_config:
   encoding: JSON
 applications:
@@ -147,6 +149,9 @@ applications:
 {{- if and .cluster (not (hasKey .labels .cluster)) -}}
 {{- fail (printf "gpuNodes.cluster is %s, and gpuNodes.labels has no such key; it has: %s" .cluster (keys .labels | sortAlpha | join ", ")) -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.prometheusRule.enabled (not .Values.podMonitor.enabled) -}}
+{{- fail "prometheusRule.enabled needs podMonitor.enabled: the alerts select by labels that the PodMonitor adds" -}}
 {{- end -}}
 {{- range .Values.workerGroups -}}
 {{- if gt (int .minReplicas) (int .maxReplicas) -}}
