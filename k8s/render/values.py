@@ -78,8 +78,15 @@ class Claim(Settings):
 
 class Models(Settings):
     download: bool
+    endpoint: Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
     tokenSecret: SecretKey
     claim: Claim
+
+
+class ModelCache(Settings):
+    enabled: bool
+    nodeSelector: dict[str, str]
+    tolerations: list[Fragment]
 
 
 class Voices(Settings):
@@ -180,6 +187,7 @@ class Values(Settings):
     gpuNodes: GpuNodes
     workerGroups: Annotated[list[WorkerGroup], Field(min_length=1)]
     models: Models
+    modelCache: ModelCache
     voices: Voices
     apiKeys: ApiKeys
     env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str]
