@@ -152,7 +152,10 @@ def test_selectors_match_pods_and_only_those_meant(helm: Path, combination: Comb
         frozenset(matched(mapping(policy, "spec", "podSelector", "matchLabels"))): policy
         for policy in of_kind(objects, "NetworkPolicy")
     }
-    nodes, jobs = {frozenset({"head"}), frozenset(groups - {"head"})}, {frozenset({one}) for one in set(labels) - groups}
+    nodes, jobs = (
+        {frozenset({"head"}), frozenset(groups - {"head"})},
+        {frozenset({one}) for one in set(labels) - groups},
+    )
     assert set(policies) in (set(), nodes | jobs)
     for policy in [policies[node] for node in nodes & set(policies)]:
         ours = mapping(items(items(policy, "spec", "ingress")[0], "from")[0], "podSelector", "matchLabels")
