@@ -202,6 +202,6 @@ def test_the_embedded_models_need_no_job(helm: Path) -> None:
         ({"models": {"download": False}, "modelCache": {"enabled": False}}, "or name directories"),
     ],
 )
-def test_what_cannot_work_is_refused(helm: Path, values: Object, named: str) -> None:
+def test_what_cannot_work_is_refused(helm: Path, values: dict[str, Object], named: str) -> None:
     with pytest.raises(Refused, match=named):
         rendered(helm, **values)
