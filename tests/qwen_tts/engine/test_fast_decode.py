@@ -200,7 +200,7 @@ def test_native_code_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_arm_runs_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)  # so the answer is that of the architecture
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)  # the architecture decides
     assert not can_compile(CPU, torch.float32)
 
 
