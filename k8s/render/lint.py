@@ -15,8 +15,9 @@ import yaml
 from k8s.render.__main__ import CACHE, CHART, NAMESPACE, ROOT, helm_template, preset
 from k8s.render.binaries import find_program
 
-# Presets of models, each of which is passed after a preset of hardware.
+# Presets that are passed after a preset of hardware, in this order; the second only after one with a GPU.
 MODELS = ("one-model", "three-families")
+REDUNDANT = "redundant"
 EVERYTHING = ROOT / "tests" / "k8s" / "everything.yaml"
 AIR_GAPPED = ROOT / "helm" / "examples" / "values-air-gapped.yaml"
 
@@ -24,11 +25,13 @@ AIR_GAPPED = ROOT / "helm" / "examples" / "values-air-gapped.yaml"
 def combinations() -> Iterator[tuple[str, ...]]:
     """Yield the names of presets that are used together."""
     yield ()
-    names = sorted(file.stem.removeprefix("values-") for file in CHART.glob("values-*.yaml"))
-    for name in names:
-        if name not in MODELS:
-            yield (name,)
-            yield from ((name, models) for models in MODELS)
+    names = {file.stem.removeprefix("values-") for file in CHART.glob("values-*.yaml")}
+    for hardware in sorted(names - {*MODELS, REDUNDANT}):
+        yield (hardware,)
+        for models in MODELS:
+            yield (hardware, models)
+            if hardware != "cpu-demo":
+                yield (hardware, models, REDUNDANT)
 
 
 def files() -> Iterator[tuple[str, list[dict[str, object]]]]:
