@@ -5,6 +5,8 @@ PIP := $(BIN)/pip install --disable-pip-version-check
 TORCH := .venv/.torch
 SERVING := .venv/.serving
 DEVELOPMENT := .venv/.development
+# Linters in an environment of their own: checkov pins many packages.
+LINTERS := .cache/linters/.installed
 # tests/k8s comes first: one of its files starts Ray once, and no worker then takes a part of that file.
 UNTIMED := tests/k8s tests/rules tests/qwen_tts tests/deployments tests/parity tests/benchmarks
 
@@ -78,12 +80,20 @@ demo-checkpoint: evaluation  ## Train the demo checkpoints from nothing (hours; 
 manifests: $(DEVELOPMENT)  ## Render the chart's schema and docs/settings.md from the settings, its dashboard, and k8s/
 	$(BIN)/python -m k8s.render
 
-lint-manifests: $(DEVELOPMENT)  ## Ask checkov, in an environment of its own, about the manifests and the Dockerfile
-	test -x .cache/checkov/bin/checkov || { $(PYTHON) -m venv .cache/checkov && .cache/checkov/bin/pip install --quiet checkov==3.3.30; }
+$(LINTERS): Makefile
+	$(PYTHON) -m venv .cache/linters
+	.cache/linters/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30 zizmor==1.32.0
+	@touch $@
+
+lint-manifests: $(DEVELOPMENT) $(LINTERS)  ## Lint the chart, its presets, the Dockerfile and the workflows (hadolint, checkov, zizmor)
 	$(BIN)/python -m k8s.render --check
-	$(BIN)/python -m k8s.render.lint .cache/lint/objects.yaml
-	.cache/checkov/bin/checkov --config-file .checkov.yaml --directory .cache/lint
-	.cache/checkov/bin/checkov --config-file .checkov.yaml --file Dockerfile
+	rm -rf .cache/lint
+	$(BIN)/python -m k8s.render.lint .cache/lint
+	.cache/linters/bin/checkov --config-file .checkov.yaml --directory .cache/lint
+	.cache/linters/bin/checkov --config-file .checkov.yaml --file Dockerfile
+	.cache/linters/bin/checkov --config-file .checkov.yaml --directory .github
+	.cache/linters/bin/zizmor --offline .github/workflows
+	$(BIN)/hadolint --config .hadolint.yaml Dockerfile
 
 clean:  ## Remove .venv and .cache
 	rm -rf .venv .cache

@@ -102,11 +102,24 @@ class Claim(Settings):
 
 class Models(Settings):
     download: bool
-    """Fetch the checkpoints before Ray starts on a worker. Ray's processes then never download."""
+    """Download the checkpoints before Ray starts on a worker: in every pod, or by the model cache. Ray's processes never
+    download. With false, the claim already holds the checkpoints."""
+    endpoint: Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
+    """The address of a mirror of the hub (HF_ENDPOINT)."""
     tokenSecret: SecretKey
     """A Secret with the hub's token."""
     claim: Claim
-    """Where checkpoints are kept. Without a claim, every pod downloads its own copy."""
+    """Where checkpoints are kept. Without a claim, every pod downloads its own copy. Without the model cache, pods that
+    start together download the same checkpoints at the same time."""
+
+
+class ModelCache(Settings):
+    enabled: bool
+    """Use the Job. It needs models.claim."""
+    nodeSelector: dict[str, str]
+    """Labels of the nodes that may run the Job."""
+    tolerations: list[Fragment]
+    """Taints of nodes that the Job tolerates."""
 
 
 class Voices(Settings):
@@ -224,6 +237,8 @@ class Values(Settings):
     """Groups of pods that run replicas. values.md has all keys of a group."""
     models: Models
     """Checkpoints named by hub ids, in HF_HOME."""
+    modelCache: ModelCache
+    """A Job downloads the checkpoints to models.claim, once. Workers wait for it, and mount the claim read-only."""
     voices: Voices
     """The voice library. Without a claim or app.voices.url (s3://..., gs://...), stored voices are lost with their
     pod."""

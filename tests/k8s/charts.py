@@ -23,7 +23,7 @@ NOTHING: Object = {
     "auth": {"enabled": False},
     "networkPolicy": {"enabled": False},
     "podDisruptionBudget": {"enabled": False},
-    "models": {"download": False},
+    "models": {"download": False, "claim": {"enabled": True, "existing": "models"}},
     "topologyKeys": [],
     "upgradeStrategy": {"type": "None"},
 }
@@ -105,8 +105,9 @@ def templates(objects: tuple[Object, ...]) -> dict[str, Object]:
 
 
 def pods(objects: tuple[Object, ...]) -> list[Object]:
-    """Return every pod spec, including that of the test pod."""
+    """Return every pod spec, including those of the test pod and of the model cache."""
     specs = [mapping(template, "spec") for template in templates(objects).values()]
+    specs += [mapping(job, "spec", "template", "spec") for job in of_kind(objects, "Job")]
     return specs + [mapping(pod, "spec") for pod in of_kind(objects, "Pod")]
 
 

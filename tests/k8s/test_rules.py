@@ -143,13 +143,21 @@ def test_selectors_match_pods_and_only_those_meant(helm: Path, combination: Comb
     (test,) = of_kind(objects, "Pod")
     groups = set(labels)
     labels["test"] = mapping(test, "metadata", "labels")
+    for job in of_kind(objects, "Job"):
+        labels["model-cache"] = mapping(job, "spec", "template", "metadata", "labels")
     for budget in of_kind(objects, "PodDisruptionBudget"):
         (group,) = matched(mapping(budget, "spec", "selector", "matchLabels"))
         assert str(at(budget, "metadata", "name")).endswith(f"-{group}")
-    policies = of_kind(objects, "NetworkPolicy")
-    covered = [matched(mapping(policy, "spec", "podSelector", "matchLabels")) for policy in policies]
-    assert covered == ([{"head"}, groups - {"head"}, {"test"}] if policies else [])
-    for policy in policies[:2]:
+    policies = {
+        frozenset(matched(mapping(policy, "spec", "podSelector", "matchLabels"))): policy
+        for policy in of_kind(objects, "NetworkPolicy")
+    }
+    nodes, jobs = (
+        {frozenset({"head"}), frozenset(groups - {"head"})},
+        {frozenset({one}) for one in set(labels) - groups},
+    )
+    assert set(policies) in (set(), nodes | jobs)
+    for policy in [policies[node] for node in nodes & set(policies)]:
         ours = mapping(items(items(policy, "spec", "ingress")[0], "from")[0], "podSelector", "matchLabels")
         assert matched(ours) == groups
     for monitor in of_kind(objects, "PodMonitor"):
@@ -169,10 +177,12 @@ def test_pods_wear_no_label_that_a_release_changes(helm: Path, combination: Comb
 
 
 def test_the_dashboard_and_gcs_are_closed_to_all_but_cluster_and_operator(helm: Path) -> None:
-    *nodes, test = of_kind(render(FULL, helm), "NetworkPolicy")
-    assert "ingress" not in mapping(test, "spec"), "nobody speaks to the test"
-    for policy in nodes:
-        cluster, *rest = items(policy, "spec", "ingress")
+    specs = [mapping(policy, "spec") for policy in of_kind(render(FULL, helm), "NetworkPolicy")]
+    nodes = [spec for spec in specs if "ray.io/node-type" in mapping(spec, "podSelector", "matchLabels")]
+    assert [spec for spec in specs if "ingress" in spec] == nodes, "nobody speaks to the test and the model cache"
+    assert len(nodes) == 2
+    for spec in nodes:
+        cluster, *rest = items(spec, "ingress")
         assert "ports" not in cluster
         for rule in rest:
             ports = {port["port"] for port in items(rule, "ports")}

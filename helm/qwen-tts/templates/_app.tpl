@@ -136,6 +136,15 @@ applications:
 {{- if and (not $shared) (or $ingress.autoscaling (gt (int ($ingress.num_replicas | default 1)) 1)) -}}
 {{- fail "several ingress replicas need a voice library that all of them see: voices.claim.enabled, or app.voices.url (s3://...)" -}}
 {{- end -}}
+{{- if and .Values.modelCache.enabled (not (and .Values.models.claim.enabled .Values.models.download)) -}}
+{{- fail "modelCache.enabled fills models.claim: models.claim.enabled and models.download must be true" -}}
+{{- end -}}
+{{- if and .Values.modelCache.enabled (not .Values.models.claim.existing) (not (has "ReadWriteMany" .Values.models.claim.accessModes)) -}}
+{{- fail "modelCache.enabled needs a claim that several nodes mount: models.claim.accessModes: [ReadWriteMany]" -}}
+{{- end -}}
+{{- if and (include "qwen-tts.hubIds" . | trim) (not .Values.models.download) (not .Values.models.claim.enabled) -}}
+{{- fail "models.download is false, so checkpoints named by hub ids must be in models.claim: set models.claim.enabled, or name directories" -}}
+{{- end -}}
 {{- if and (eq .Values.upgradeStrategy.type "NewClusterWithIncrementalUpgrade") (or .Values.ingress.enabled .Values.httpRoute.enabled) -}}
 {{- fail "upgradeStrategy.type NewClusterWithIncrementalUpgrade makes a Gateway and a route of its own: ingress.enabled and httpRoute.enabled must be false" -}}
 {{- end -}}

@@ -73,42 +73,11 @@ emptyDir: {}
 
 {{- define "qwen-tts.workerMounts" -}}
 {{ include "qwen-tts.scratchMounts" . }}
-- {name: models, mountPath: /models}
+- {name: models, mountPath: /models{{ if include "qwen-tts.modelsAreThere" . }}, readOnly: true{{ end }}}
 {{- if .Values.voices.claim.enabled }}
 - {name: voices, mountPath: /voices}
 {{- end }}
 {{- if .Values.apiKeys.secretName }}
 - {name: api-keys, mountPath: /etc/qwen-tts, readOnly: true}
 {{- end }}
-{{- end -}}
-
-{{/* Downloads the checkpoints before the worker starts. */}}
-{{- define "qwen-tts.download" -}}
-- name: download-models
-  {{- include "qwen-tts.container" . | nindent 2 }}
-  command: [python, -c]
-  args:
-    - |
-      import sys
-      from qwen_tts.checkpoint import resolve_checkpoint
-      for name in sys.argv[1:]:
-          print(name, "is in", resolve_checkpoint(name), flush=True)
-    {{- range splitList "\n" (include "qwen-tts.hubIds" . | trim) }}
-    - {{ . }}
-    {{- end }}
-  env:
-    - {name: HOME, value: /home/qwen-tts}
-    - {name: HF_HOME, value: /models}
-    {{- with .Values.models.tokenSecret }}
-    {{- if .name }}
-    - name: HF_TOKEN
-      valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .key }}}}
-    {{- end }}
-    {{- end }}
-  resources:
-    requests: {cpu: 200m, memory: 1Gi}
-    limits: {cpu: "1", memory: 2Gi}
-  volumeMounts:
-    {{- include "qwen-tts.scratchMounts" . | nindent 4 }}
-    - {name: models, mountPath: /models}
 {{- end -}}

@@ -198,6 +198,12 @@ def test_native_code_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None
         choose_passes(CPU, torch.float32, int8=False, compiled=True)
 
 
+def test_arm_runs_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)  # the architecture decides
+    assert not can_compile(CPU, torch.float32)
+
+
 def test_int8_where_the_processor_would_add_up_in_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: False)
     with pytest.raises(UnsupportedError, match="AVX-512 VNNI"):
