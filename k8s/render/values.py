@@ -102,8 +102,8 @@ class Claim(Settings):
 
 class Models(Settings):
     download: bool
-    """Download the checkpoints before Ray starts on a worker: in every pod, or by the model cache. Ray's processes never
-    download. With false, the claim already holds the checkpoints."""
+    """Download the checkpoints before Ray starts on a worker: in every pod, or by the model cache. Ray's processes
+    never download. With false, the claim already holds the checkpoints."""
     endpoint: Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
     """The address of a mirror of the hub (HF_ENDPOINT)."""
     tokenSecret: SecretKey
