@@ -13,7 +13,7 @@ from loadtest.scenarios import Maker
 from loadtest.summary import distribution
 from loadtest.timeline.phases import Phase
 from loadtest.timeline.result import PhaseResult, TimelineResult
-from loadtest.timeline.watch import Sample, Watch
+from loadtest.timeline.watch import Sample, Watch, watching
 from loadtest.tries import Try, counted, judged
 
 
@@ -27,8 +27,7 @@ def run(
     rng = np.random.default_rng([bench.seed, 1])
     planned = [Planned(index, numbered(make(rng), index), moment) for index, moment in enumerate(moments_s)]
     conditions = conditions_of(bench, f"{bench.scenario} over time", None)
-    watch = Watch(bench.target)
-    with watch.running():
+    with watching(bench.target) as watch:
         generated = send_planned(bench, planned, "timeline")
         began = min(effort.began for effort in generated.efforts)
         time.sleep(max(began + phases[-1].end_s - time.time(), 0.0))  # the last phase may be a pause

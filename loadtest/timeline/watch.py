@@ -79,36 +79,23 @@ class Watch:
     has_status: whether the server answers GET /status as this project's service does.
     """
 
-    def __init__(self, target: Target) -> None:
-        headers = {} if target.api_key is None else {"Authorization": f"Bearer {target.api_key}"}
-        self._http = httpx.Client(base_url=target.url, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
-        self._url = target.url
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
         self.processes = dict[int, str]()
         self.samples = list[Sample]()
         self.has_status = self._state() is not None
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Look once a second within the context, in a thread. The moments of the samples are epoch seconds."""
-        stop = threading.Event()
-        with ThreadPoolExecutor(1) as pool:
-            looking = pool.submit(self._look_until, stop)
-            try:
-                yield
-            finally:
-                stop.set()
-                looking.result()
-
-    def _look_until(self, stop: threading.Event) -> None:
+    def look_until(self, stop: threading.Event) -> None:
+        """Add a sample a second."""
         while not stop.is_set():
             sample = self.look()
             self.samples.append(sample)
             stop.wait(max(sample.at_s + _EVERY_S - time.time(), 0.0))
 
     def look(self) -> Sample:
-        """Return the state of the service now."""
+        """Return the state of the service now. Its moment is an epoch second."""
         at_s = time.time()
-        memory = resident_mib(processes_of(self._url))
+        memory = resident_mib(processes_of(str(self._http.base_url)))
         self.processes |= {pid: name for pid, (name, _) in memory.items()}
         return Sample(
             at_s=at_s,
@@ -121,8 +108,27 @@ class Watch:
             answer = _Answer.model_validate_json(self._http.get("/status").raise_for_status().content)
         except (httpx.HTTPError, ValidationError):
             return None
+        models = {model.name: ModelState.model_validate(model.model_dump()) for model in answer.models}
         replicas = {f"talker of {model.name}": model.talker.replicas for model in answer.models}
         replicas["codec decoder"] = answer.codec_decoder.replicas
         if answer.codec_encoder is not None:
             replicas["codec encoder"] = answer.codec_encoder.replicas
-        return ServiceState(models={model.name: model for model in answer.models}, replicas=replicas)
+        return ServiceState(models=models, replicas=replicas)
+
+
+@contextmanager
+def watching(target: Target) -> Iterator[Watch]:
+    """Look once a second within the context, in a thread."""
+    headers = {} if target.api_key is None else {"Authorization": f"Bearer {target.api_key}"}
+    stop = threading.Event()
+    with (
+        httpx.Client(base_url=target.url, headers=headers, timeout=_TIMEOUT_S, trust_env=False) as http,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        watch = Watch(http)
+        looking = pool.submit(watch.look_until, stop)
+        try:
+            yield watch
+        finally:
+            stop.set()
+            looking.result()
