@@ -13,6 +13,7 @@ from loadtest.plots import draw_endings
 from loadtest.summary import distribution
 from loadtest.timeline.result import TimelineResult
 from loadtest.timeline.watch import ModelState, ServiceState
+from loadtest.tries import ENDINGS
 
 _BINS = 120
 # At most this many windows of first audio, whose lengths are round numbers.
@@ -20,7 +21,9 @@ _WINDOWS = 30
 _WINDOWS_S = (5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600)
 # Processes with a line of their own, beside that of all.
 _MOST_PROCESSES = 6
-_NAME_CHARACTERS = 40
+_NAME_CHARACTERS = 30
+# The beginning of the titles of Serve's replicas: ServeReplica:APPLICATION:DEPLOYMENT.
+_REPLICA = "ServeReplica:"
 _PANEL_INCHES = 2.1
 # Lines of deployments with equal numbers would cover each other.
 _APART = 0.05
@@ -70,7 +73,14 @@ def _arrivals(axes: Axes, result: TimelineResult) -> None:
 
 
 def _endings(axes: Axes, result: TimelineResult) -> None:
-    draw_endings(axes, result.tries, _bins(result), "requests", ("refused", "not ready", "failed"))
+    """Draw the answers that are no streams, without endings that no request had."""
+    had = {one.ending for one in result.tries}
+    endings = [ending for ending in ENDINGS if ending in had and ending != "admitted"]
+    draw_endings(axes, result.tries, _bins(result), "requests", endings)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0.0)
+    if not endings:
+        axes.text(0.5, 0.5, "every request was admitted", transform=axes.transAxes, ha="center", va="center")
 
 
 def _first_audio(axes: Axes, result: TimelineResult) -> None:
@@ -164,6 +174,12 @@ def _memory(axes: Axes, result: TimelineResult) -> None:
     most = {pid: max(memory.get(pid, 0.0) for _, memory in seen) for pid in result.processes}
     for pid in sorted(most, key=lambda pid: -most[pid])[:_MOST_PROCESSES]:
         line = [memory.get(pid, _UNKNOWN) for _, memory in seen]
-        axes.plot(moments, line, linewidth=1, label=result.processes[pid][:_NAME_CHARACTERS])
+        axes.plot(moments, line, linewidth=1, label=_short(result.processes[pid], pid))
     axes.set(ylabel="resident memory, MiB")
     axes.set_ylim(bottom=0.0)
+
+
+def _short(name: str, pid: int) -> str:
+    """Return the name of a process for the legend. A replica has the name of its deployment."""
+    shown = name.rsplit(":", 1)[-1] if name.startswith(_REPLICA) else name
+    return f"{shown[:_NAME_CHARACTERS]} ({pid})"
