@@ -149,7 +149,7 @@ def _replicas(axes: Axes, result: TimelineResult) -> None:
     axes.plot([], [], "k:", label="with starting, stopping")
     axes.set(ylabel="running replicas")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(bottom=-0.1)
+    axes.set_ylim(-0.2, axes.get_ylim()[1] + 0.2)
 
 
 def _step(
@@ -171,7 +171,8 @@ def _memory(axes: Axes, result: TimelineResult) -> None:
     seen = [(sample.at_s, sample.memory_mib) for sample in result.samples if sample.memory_mib]
     moments = [at_s for at_s, _ in seen]
     axes.plot(moments, [sum(memory.values()) for _, memory in seen], color="black", label="all processes")
-    most = {pid: max(memory.get(pid, 0.0) for _, memory in seen) for pid in result.processes}
+    alive = set().union(*(memory for _, memory in seen))
+    most = {pid: max(memory.get(pid, 0.0) for _, memory in seen) for pid in alive}
     for pid in sorted(most, key=lambda pid: -most[pid])[:_MOST_PROCESSES]:
         line = [memory.get(pid, _UNKNOWN) for _, memory in seen]
         axes.plot(moments, line, linewidth=1, label=_short(result.processes[pid], pid))

@@ -96,7 +96,8 @@ class Watch:
         """Return the state of the service now. Its moment is an epoch second."""
         at_s = time.time()
         memory = resident_mib(processes_of(str(self._http.base_url)))
-        self.processes |= {pid: name for pid, (name, _) in memory.items()}
+        for pid, (name, _) in memory.items():  # the title of a busy worker ends with the method that runs
+            self.processes[pid] = min(name, self.processes.get(pid, name), key=len)
         return Sample(
             at_s=at_s,
             state=self._state() if self.has_status else None,

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from loadtest.client import Target
+from loadtest.timeline import watch as watch_module
 from loadtest.timeline.watch import ModelState, ServiceState, Watch, watching
 from tests.loadtest.fake_server import FakeServer
 from tests.loadtest.test_generate import in_a_thread
@@ -46,6 +47,15 @@ def test_a_look_tells_replicas_streams_and_memory() -> None:
         assert unknown.running("talker of demo") is None, "Serve's controller did not answer"
         server.status = None
         assert watch.look().state is None, "one answer is missing; the next may come"
+
+
+def test_the_name_of_a_process_does_not_contain_the_method_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = iter(["ingress.call", "ingress", "ingress.call_again"])
+    monkeypatch.setattr(watch_module, "resident_mib", lambda _: {7: (next(titles), 1.0)})
+    with in_a_thread(FakeServer()) as server, _watch(server) as watch:
+        for _ in range(3):
+            watch.look()
+    assert watch.processes == {7: "ingress"}
 
 
 @pytest.mark.parametrize("answer", [None, {}, {"models": 3}, {"status": "ok"}])
