@@ -96,8 +96,10 @@ class Watch:
         """Return the state of the service now. Its moment is an epoch second."""
         at_s = time.time()
         memory = resident_mib(processes_of(str(self._http.base_url)))
-        for pid, (name, _) in memory.items():  # the title of a busy worker ends with the method that runs
-            self.processes[pid] = min(name, self.processes.get(pid, name), key=len)
+        for pid, (name, _) in memory.items():
+            # A Ray worker gets its name after its start, and while it is busy, a dot and a method follow the name.
+            if pid not in self.processes or not name.startswith(f"{self.processes[pid]}."):
+                self.processes[pid] = name
         return Sample(
             at_s=at_s,
             state=self._state() if self.has_status else None,

@@ -50,10 +50,10 @@ def test_a_look_tells_replicas_streams_and_memory() -> None:
 
 
 def test_the_name_of_a_process_does_not_contain_the_method_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    titles = iter(["ingress.call", "ingress", "ingress.call_again"])
+    titles = iter(["IDLE", "ingress.call", "ingress", "ingress.call_again"])
     monkeypatch.setattr(watch_module, "resident_mib", lambda _: {7: (next(titles), 1.0)})
     with in_a_thread(FakeServer()) as server, _watch(server) as watch:
-        for _ in range(3):
+        for _ in range(4):
             watch.look()
     assert watch.processes == {7: "ingress"}
 
