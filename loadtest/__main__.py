@@ -25,6 +25,7 @@ from loadtest.searching import search
 from loadtest.serving import peer
 from loadtest.side_by_side import side_by_side
 from loadtest.tables import GROUP_HEADS, TRIAL_HEADS, group_rows, knee_said, markdown, trial_rows, write_csv
+from loadtest.timeline.command import timeline
 
 _RESULT = click.Path(exists=True, dir_okay=False, path_type=Path)
 _POSITIVE = click.FloatRange(0, min_open=True)
@@ -177,6 +178,7 @@ def serve_peer(checkpoint: Path, python: Path, dtype: str) -> None:
 main.add_command(side_by_side)
 main.add_command(faults)
 main.add_command(overload)
+main.add_command(timeline)
 
 
 @main.command("readme")

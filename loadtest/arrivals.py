@@ -5,6 +5,7 @@ arrival times. A server that stalls stops its own callers, so the requests that 
 measured (coordinated omission).
 """
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -34,3 +35,13 @@ def offsets_s(arrivals: OpenLoop, rate: float, count: int, seed: int) -> list[fl
         at += rng.exponential(BURST / rate)
         found += [at] * int(rng.geometric(1 / BURST))
     return found[:count]
+
+
+def within_s(arrivals: OpenLoop, rate: float, seconds: float, seed: int) -> list[float]:
+    """Return the times of all arrivals within `seconds`; their number is random. A rate of 0 has none."""
+    if rate == 0:
+        return []
+    count = 2 * math.ceil(rate * seconds)
+    while (found := offsets_s(arrivals, rate, count, seed))[-1] < seconds:
+        count *= 2
+    return [at for at in found if at < seconds]

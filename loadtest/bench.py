@@ -95,6 +95,14 @@ def repeatable(bench: Bench, requests: Sequence[Request]) -> list[Request]:
     return [replace(one, fields={"seed": int(rng.integers(2**31)), **one.fields}) for one in requests]
 
 
+def numbered(request: Request, index: int) -> Request:
+    """Return the request with a text of its own, which begins with the number `index`.
+
+    Servers may recognise a request that comes back by its text, and the load test knows only a few texts.
+    """
+    return replace(request, text=replace(request.text, words=f"{index}: {request.text.words}"))
+
+
 def measure(
     bench: Bench,
     make: Maker,
@@ -109,7 +117,13 @@ def measure(
     enough: receives every record; the run stops when it returns true. Raises click.ClickException.
     """
     assert (bench.users is not None) == (bench.load == "closed"), f"a {bench.load} load with users {bench.users}"
-    planned = plan(bench, make, rate, seed)
+    return send_planned(bench, plan(bench, make, rate, seed), description, enough)
+
+
+def send_planned(
+    bench: Bench, planned: Sequence[Planned], description: str, enough: Callable[[Record], bool] = lambda _: False
+) -> Generated:
+    """Like `measure`, with requests that are planned already. Raises click.ClickException."""
     with tqdm(total=len(planned), unit="request", desc=description) as bar:
 
         def seen(record: Record) -> bool:

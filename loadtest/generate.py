@@ -32,8 +32,12 @@ class Planned:
 
 @dataclass(frozen=True)
 class Effort:
-    """The effort of one process. lags_ms: how late its event loop woke up at each tick; cpu_share: of one core."""
+    """The effort of one process. lags_ms: how late its event loop woke up at each tick; cpu_share: of one core.
 
+    began: the epoch second from which the times of its records count.
+    """
+
+    began: float
     lags_ms: list[float]
     cpu_share: float
 
@@ -159,6 +163,7 @@ def _work(share: _Share, together: Barrier, results: "Queue[Record | Effort]", s
 
 async def _send_until(share: _Share, results: "Queue[Record | Effort]", stop: Event) -> None:
     origin = time.perf_counter() + (0.0 if share.start_at is None else share.start_at - time.time())
+    began = time.time() + origin - time.perf_counter()
     await asyncio.sleep(origin - time.perf_counter())
     cpu = time.process_time()
     sending = asyncio.create_task(send(share.target, share.planned, origin, results.put, users=share.users))
@@ -167,7 +172,7 @@ async def _send_until(share: _Share, results: "Queue[Record | Effort]", stop: Ev
     failed = (await asyncio.gather(sending, return_exceptions=True))[0]
     if isinstance(failed, Exception):
         raise failed
-    results.put(Effort(lags, (time.process_time() - cpu) / (time.perf_counter() - origin)))
+    results.put(Effort(began, lags, (time.process_time() - cpu) / (time.perf_counter() - origin)))
 
 
 async def watch(work: "asyncio.Task[None]", stopped: Callable[[], bool]) -> list[float]:

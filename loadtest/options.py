@@ -22,6 +22,9 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 URL = click.option("--url", help="URL of the server; without it, our service is started with its default settings.")
+PROCESSES = click.option(
+    "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that send requests."
+)
 OUT = click.option("--out", default="loadtest-report", type=click.Path(file_okay=False, path_type=Path))
 
 
@@ -82,9 +85,7 @@ _LOAD_OPTIONS = (
     click.option(
         "--requests", default=200, show_default=True, type=click.IntRange(1), help="Requests of a run or trial."
     ),
-    click.option(
-        "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that send requests."
-    ),
+    PROCESSES,
 )
 
 

@@ -1,12 +1,13 @@
 """Results as rows of text, for the terminal, the report, the README and the CSV file."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from loadtest.knee import Knee
 from loadtest.record import Record
-from loadtest.summary import Distribution, Group, Run
+from loadtest.summary import Distribution, Group, Run, kept_up
+from loadtest.tries import Counts
 
 Row = list[str]
 
@@ -45,6 +46,32 @@ def _group_row(name: str, group: Group) -> Row:
         quantiles(group.rtf, "p50", "p95", digits=2),
         quantiles(group.total_ms, "p50", "p95"),
     ]
+
+
+def try_rows(columns: Sequence[Counts]) -> list[Row]:
+    """Return a row per figure of tries, with a cell for each of `columns`."""
+    figures: list[tuple[str, Callable[[Counts], str]]] = [
+        ("tries", lambda counts: str(counts.tries)),
+        ("admitted", _admitted),
+        ("refused at once (429)", lambda counts: str(counts.refused_at_once)),
+        ("refused after waiting (429)", lambda counts: str(counts.refused_later)),
+        ("refused without Retry-After", lambda counts: str(counts.untimed)),
+        ("not ready (503)", lambda counts: by_kind(counts.not_ready)),
+        ("other errors", lambda counts: by_kind(counts.errors)),
+        ("time until the refusal ms, p50 / p95 / p99", lambda one: quantiles(one.refusal_ms, "p50", "p95", "p99")),
+        ("Retry-After s, p50 / max", lambda counts: quantiles(counts.retry_after_s, "p50", "max")),
+        (
+            "first audio ms, p50 / p95 / p99 / max",
+            lambda one: quantiles(one.first_audio_ms, "p50", "p95", "p99", "max"),
+        ),
+        ("streams that underran (underruns)", lambda counts: f"{counts.underran} ({counts.underruns})"),
+        ("worst silence ms", lambda counts: f"{counts.worst_silence_ms:.0f}"),
+    ]
+    return [[name, *map(figure, columns)] for name, figure in figures]
+
+
+def _admitted(counts: Counts) -> str:
+    return f"{counts.admitted} ({counts.admitted / counts.tries:.0%})" if counts.tries else "0"
 
 
 def trial_rows(knee: Knee) -> list[Row]:
@@ -89,6 +116,16 @@ def quantiles(distribution: Distribution, *names: str, digits: int = 0) -> str:
     """Return the named quantiles, separated by slashes. `-` stands for no answer."""
     values = [distribution.get(name) for name in names]
     return " / ".join("-" if value is None else f"{value:.{digits}f}" for value in values)
+
+
+def lateness(late_ms: Distribution, lag_ms: Distribution, allowed_ms: float) -> str:
+    """Return how late the callers of an open loop were, and whether their figures tell nothing for that reason."""
+    in_time = kept_up(allowed_ms, late_ms, lag_ms)
+    late = "" if in_time else ": the callers did NOT keep up, so latencies and silences tell nothing"
+    return (
+        f"tries were sent {quantiles(late_ms, 'p99', 'max')} ms late, and the event loop of the callers woke up "
+        f"{quantiles(lag_ms, 'p99', 'max')} ms late (p99 / max); {allowed_ms:g} ms are allowed at p99{late}"
+    )
 
 
 def write_csv(runs: Sequence[Sequence[Record]], file: Path) -> None:

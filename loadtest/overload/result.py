@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from loadtest.overload.memory import Memory
-from loadtest.overload.tries import Counts, Try
+from loadtest.memory import Memory
 from loadtest.result import Conditions
 from loadtest.summary import Distribution
+from loadtest.tries import Counts, Try
 
 
 class Plain(BaseModel):

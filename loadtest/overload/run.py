@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 import click
 from tqdm import tqdm
 
-from loadtest.bench import Bench, plan, repeatable
+from loadtest.bench import Bench, numbered, plan, repeatable
 from loadtest.client import Client, Target, connected
 from loadtest.generate import Planned, open_loop, watch
-from loadtest.overload.memory import compared, processes_of, resident_mib
+from loadtest.memory import compared, processes_of, resident_mib
 from loadtest.overload.result import OverloadResult, Plain
-from loadtest.overload.tries import again_at_s, counted, judged
 from loadtest.record import Record
 from loadtest.result import conditions_of
 from loadtest.scenarios import Maker, Request
 from loadtest.summary import distribution
+from loadtest.tries import again_at_s, counted, judged
 
 # The requests that show the full speed.
 _PLAIN = 5
@@ -43,15 +43,11 @@ class _Overloaded:
 def arrivals(bench: Bench, make: Maker, rate: float) -> list[Planned]:
     """Return the requests with their arrival times, each with a seed and a text of its own.
 
-    Servers may recognise a request that comes back by its text, and the load test knows only a few texts. So a text
-    begins with the number of its request. Raises click.ClickException.
+    Raises click.ClickException.
     """
     planned = plan(bench, make, rate, bench.seed)
     requests = repeatable(bench, [one.request for one in planned])
-    return [
-        replace(one, request=replace(request, text=replace(request.text, words=f"{one.index}: {request.text.words}")))
-        for one, request in zip(planned, requests, strict=True)
-    ]
+    return [replace(one, request=numbered(request, one.index)) for one, request in zip(planned, requests, strict=True)]
 
 
 async def run(bench: Bench, planned: Sequence[Planned], rate: float, aftermath: Aftermath) -> OverloadResult:

@@ -51,7 +51,7 @@ class FakeServer:
 
     sent: when the pieces of each request were sent. came: when the requests arrived. fault: replaces the end of a body:
     "reset", "short", or an HTTP status or refusal, which is sent at once. faults: instead of `fault`, for requests of
-    these numbers. refuses: decides first of all.
+    these numbers. refuses: decides first of all. status: the answer of GET /status, which is 404 without one.
     """
 
     script: Script = lambda _: [Step(0.0, tone(0.1))]
@@ -59,6 +59,7 @@ class FakeServer:
     faults: Mapping[int, Fault] = field(default_factory=dict)
     refuses: Rule = _accepted
     content_type: str = "audio/pcm"
+    status: Mapping[str, object] | None = None
     stall: tuple[float, float] | None = None  # (from, until): between these moments no answer begins
     url: str = ""
     came: list[float] = field(default_factory=list)
@@ -96,6 +97,9 @@ class FakeServer:
             request.transport.close()
         return answer
 
+    async def told(self, _: web.Request) -> web.Response:
+        return web.Response(status=404) if self.status is None else web.json_response(self.status)
+
     async def voices(self, _: web.Request) -> web.Response:
         return web.json_response({"voices": ["someone"]})
 
@@ -128,6 +132,7 @@ async def running(server: FakeServer) -> AsyncIterator[FakeServer]:
     app.router.add_post("/v1/audio/speech", server.speech)
     app.router.add_get("/v1/audio/speech/ws", server.live)
     app.router.add_get("/v1/audio/voices", server.voices)
+    app.router.add_get("/status", server.told)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loadtest.arrivals import BURST, OPEN_LOOPS, OpenLoop, offsets_s
+from loadtest.arrivals import BURST, OPEN_LOOPS, OpenLoop, offsets_s, within_s
 from loadtest.bench import Bench, plan
 from loadtest.client import Target
 from loadtest.scenarios import Request, RequestOptions
@@ -30,6 +30,15 @@ def test_arrivals_are_repeatable_and_have_their_rate(arrivals: OpenLoop) -> None
     assert moments == sorted(moments)
     assert len(moments) == 8000
     assert 8000 / moments[-1] == pytest.approx(4.0, rel=0.1)
+
+
+@pytest.mark.parametrize("arrivals", OPEN_LOOPS)
+def test_all_arrivals_within_a_time_are_found(arrivals: OpenLoop) -> None:
+    all_s = offsets_s(arrivals, 4.0, 8000, seed=5)
+    assert within_s(arrivals, 4.0, 1000.0, seed=5) == [at for at in all_s if at < 1000.0]
+    counts = [len(within_s(arrivals, 0.01, 10.0, seed)) for seed in range(200)]
+    assert 0 < sum(map(bool, counts)) < 40, "one time in ten or fifty, something arrives"
+    assert within_s(arrivals, 0.0, 1000.0, seed=5) == []
 
 
 def test_bursts_come_together_and_independent_callers_do_not() -> None:

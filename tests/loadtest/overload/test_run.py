@@ -93,7 +93,7 @@ async def test_refused_requests_come_back_when_they_were_told_to_and_are_counted
         result = await _run(server, moments, Aftermath(second_try_within_s=10.0, recovery_after_s=4.0))
     first = result.first
     assert (first.tries, first.admitted, first.refused_at_once, first.refused_later, first.untimed) == (8, 2, 4, 1, 1)
-    assert first.errors == {"http 503": 1}
+    assert (first.not_ready, first.errors) == ({"rate_limit_exceeded": 1}, {})
     assert first.refusal_ms["p50"] == 0
     assert first.refusal_ms["max"] == pytest.approx(1000)
     assert (first.retry_after_s["p50"], first.retry_after_s["max"]) == (2.0, 30.0)

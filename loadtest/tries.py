@@ -1,4 +1,4 @@
-"""The tries of the requests: admitted, refused or failed. A refused request is tried twice."""
+"""The tries of requests in an open loop: admitted, refused, not ready or failed."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,19 +9,20 @@ from pydantic import BaseModel, ConfigDict
 from loadtest.record import Record
 from loadtest.summary import Distribution, distribution
 
-# admitted: a whole stream. refused: 429. failed: everything else, also a stream that was cut.
-Ending = Literal["admitted", "refused", "failed"]
+# admitted: a whole stream. refused: 429. not ready: 503. failed: everything else, also a stream that was cut.
+Ending = Literal["admitted", "refused", "not ready", "failed"]
 ENDINGS: tuple[Ending, ...] = get_args(Ending)
-_REFUSED = 429
+_REFUSED, _NOT_READY = 429, 503
 # A request that is refused later has waited for a place.
 AT_ONCE_MS = 500.0
 
 
 class Try(BaseModel):
-    """One try of a request. Moments are seconds since the arrivals began.
+    """One try of a request. Moments are seconds since the run began.
 
-    second: it was sent at the time of `Retry-After`. due_s: when it was due, from which its latencies count. error: the
-    kind of a failure. retry_after_s: of a refusal; None if it had none. first_audio_ms: until the first audible sample
+    second: the request was refused before, and was sent again at the time of `Retry-After`. due_s: when it was due,
+    from which its latencies count. error: the kind of a failure, or of an answer that the service is not ready.
+    retry_after_s: of an answer with 429 or 503; None if it had none. first_audio_ms: until the first audible sample
     arrived, of an admitted try.
     """
 
@@ -45,9 +46,10 @@ class Try(BaseModel):
 class Counts(BaseModel):
     """The figures of many tries.
 
-    refused_at_once, refused_later: within AT_ONCE_MS, and after that. untimed: refusals without `Retry-After`. errors:
-    of failed tries, by kind. refusal_ms: the time until a refusal. first_audio_ms: of admitted tries only, and so are
-    underran (streams with a silence), underruns and worst_silence_ms.
+    refused_at_once, refused_later: within AT_ONCE_MS, and after that. untimed: refusals without `Retry-After`.
+    not_ready, errors: of tries with these endings, by kind. refusal_ms: the time until a refusal. retry_after_s: of
+    refused tries and those that were not ready. first_audio_ms: of admitted tries only, and so are underran (streams
+    with a silence), underruns and worst_silence_ms.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,6 +59,7 @@ class Counts(BaseModel):
     refused_at_once: int
     refused_later: int
     untimed: int
+    not_ready: dict[str, int]
     errors: dict[str, int]
     refusal_ms: Distribution
     retry_after_s: Distribution
@@ -79,19 +82,34 @@ def again_at_s(record: Record) -> float | None:
 
 def judged(record: Record, *, second: bool) -> Try:
     """Return the try that a record is of."""
-    refused = record.refusal is not None and record.refusal.status == _REFUSED
-    ending: Ending = "admitted" if record.error is None else "refused" if refused else "failed"
+    ending = _ending(record)
+    answered = ending in ("refused", "not ready")
     return Try(
         request=record.index,
         second=second,
         due_s=record.scheduled_s,
         end_s=record.end_s,
         ending=ending,
-        error=record.error if ending == "failed" else None,
-        retry_after_s=record.refusal.retry_after_s if refused and record.refusal is not None else None,
+        error={"admitted": None, "refused": None, "not ready": _starting(record), "failed": record.error}[ending],
+        retry_after_s=record.refusal.retry_after_s if answered and record.refusal is not None else None,
         first_audio_ms=record.ttfa_ms if ending == "admitted" else None,
         silences=record.silences if ending == "admitted" else [],
     )
+
+
+def _ending(record: Record) -> Ending:
+    if record.error is None:
+        return "admitted"
+    status = None if record.refusal is None else record.refusal.status
+    return "refused" if status == _REFUSED else "not ready" if status == _NOT_READY else "failed"
+
+
+def _starting(record: Record) -> str | None:
+    """Return the kind of an answer that the service is not ready, or None for another answer."""
+    if record.refusal is None:
+        return None
+    untimed = " without Retry-After" if record.refusal.retry_after_s is None else ""
+    return f"{record.refusal.code or 'no code'}{untimed}"
 
 
 def counted(tries: Sequence[Try]) -> Counts:
@@ -105,7 +123,8 @@ def counted(tries: Sequence[Try]) -> Counts:
         refused_at_once=at_once,
         refused_later=len(refused) - at_once,
         untimed=sum(one.retry_after_s is None for one in refused),
-        errors=dict(Counter(one.error for one in tries if one.error is not None)),
+        not_ready=_by_kind(tries, "not ready"),
+        errors=_by_kind(tries, "failed"),
         refusal_ms=distribution(one.total_ms for one in refused),
         retry_after_s=distribution(one.retry_after_s for one in refused if one.retry_after_s is not None),
         first_audio_ms=distribution(one.first_audio_ms for one in tries if one.first_audio_ms is not None),
@@ -113,6 +132,10 @@ def counted(tries: Sequence[Try]) -> Counts:
         underruns=len(silences),
         worst_silence_ms=round(1000 * max(silences, default=0.0), 1),
     )
-    ended = counts.admitted + counts.refused + sum(counts.errors.values())
+    ended = counts.admitted + counts.refused + sum(counts.not_ready.values()) + sum(counts.errors.values())
     assert ended == counts.tries, "a try is counted under no ending, or under two"
     return counts
+
+
+def _by_kind(tries: Sequence[Try], ending: Ending) -> dict[str, int]:
+    return dict(Counter(one.error for one in tries if one.ending == ending and one.error is not None))

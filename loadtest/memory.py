@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 import psutil
 from pydantic import BaseModel, ConfigDict
 
+from loadtest.tables import Row
+
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 # Ray gives its workers titles with this beginning. All workers of one Ray have its raylet as their parent.
 _RAY = "ray::"
@@ -16,7 +18,7 @@ _NAME_CHARACTERS = 60
 class Memory(BaseModel):
     """The resident memory of one process, with the memory that it shares.
 
-    begin_mib, end_mib: before and after the overload; None if there was no such process.
+    begin_mib, end_mib: at two moments of a run; None if there was no such process.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -87,3 +89,21 @@ def compared(begin: Mapping[int, tuple[str, float]], end: Mapping[int, tuple[str
         begin_mib, end_mib = (seen[pid][1] if pid in seen else None for seen in (begin, end))
         compared.append(Memory(pid=pid, process=name, begin_mib=begin_mib, end_mib=end_mib))
     return compared
+
+
+def sums_mib(memory: Sequence[Memory]) -> tuple[float, float]:
+    """Return the memory of all processes at the begin and at the end. A process that was not there is nothing."""
+    return sum(one.begin_mib or 0.0 for one in memory), sum(one.end_mib or 0.0 for one in memory)
+
+
+def memory_rows(memory: Sequence[Memory]) -> list[Row]:
+    """Return a row per process, and one of their sums."""
+    rows = [
+        [f"{one.process.replace('|', ' ')} ({one.pid})", *(_shown(value) for value in (one.begin_mib, one.end_mib))]
+        for one in memory
+    ]
+    return [*rows, ["all", *map(_shown, sums_mib(memory))]]
+
+
+def _shown(mib: float | None) -> str:
+    return "-" if mib is None else f"{mib:.0f}"

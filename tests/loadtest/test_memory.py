@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 
-from loadtest.overload.memory import Memory, compared, processes_of, resident_mib
+from loadtest.memory import Memory, compared, processes_of, resident_mib
 
 
 def test_the_workers_of_a_ray_are_found_by_the_port_of_its_proxy() -> None:
