@@ -76,18 +76,21 @@ def test_fields_of_the_operator_are_taken_over(run: Run, server: ApiServer, oper
     """KubeRay owns the groups of a service that was applied without scaleStrategy, but has changed nothing in them."""
     old = ray_service()
     del old["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["scaleStrategy"]
-    run("apply", "-", "--wait", input=text_of(old))
+    run("apply", "-", input=text_of(old))
+    server.wait_until(lambda: operator.settled() is not None)
     owners = [entry["manager"] for entry in server.find("RayService", "qwen-tts")["metadata"]["managedFields"]]
     assert "kuberay-operator" in owners
     service = ray_service(image="registry.example/qwen-tts:0.2")
     assert_said(run("apply", "-", input=text_of(service)), "RayService qwen-tts configured")
+    server.wait_until(lambda: operator.settled() is not None)
     assert_said(run("apply", "-", input=text_of(service)), "RayService qwen-tts unchanged")
 
 
 def test_the_operator_owns_nothing_that_a_file_with_scale_strategies_sets(
     run: Run, server: ApiServer, operator: Operator
 ) -> None:
-    run("apply", "-", "--wait", input=text_of(ray_service()))
+    run("apply", "-", input=text_of(ray_service()))
+    server.wait_until(lambda: operator.settled() is not None)
     entries = server.find("RayService", "qwen-tts")["metadata"]["managedFields"]
     (of_operator,) = [e for e in entries if e["manager"] == "kuberay-operator" and e.get("subresource") != "status"]
     assert of_operator["fieldsV1"] == {"f:metadata": {"f:finalizers": {}}}
