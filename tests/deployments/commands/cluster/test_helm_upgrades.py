@@ -119,9 +119,9 @@ def test_ignored_bounds_are_reported_and_rollout_brings_them(upgrade: Helm, serv
     upgrade(*ignored)
     assert "Note:" not in run("status").stdout
     upgrade(*ignored, "--set", "workerGroups[0].maxReplicas=9", "--set", "workerGroups[0].tolerations[1].key=reserved")
-    assert group(server)["maxReplicas"] == 4
+    assert group(server)["maxReplicas"] == 12
     start, end = "Note: Group speech: the running cluster was made with", "; `qwen-tts cluster rollout` brings"
-    words = (f"{start} maxReplicas 4{end} 9.", f"{start}out the toleration for reserved{end} it.")
+    words = (f"{start} maxReplicas 12{end} 9.", f"{start}out the toleration for reserved{end} it.")
     assert_said(run("status"), "RayService speech-qwen-tts: ready", *words)
     assert_said(run("wait", *SOON), *words)
     result = run("rollout", *SOON)
