@@ -182,11 +182,20 @@ class IncrementalUpgrade(Settings):
     """The part of the new cluster's replicas that may start at a time."""
 
 
+class NewClusterFor(Settings):
+    app: bool
+    """Settings that are not live. KubeRay alone would replace their replicas in the running cluster."""
+    scaling: bool
+    """minReplicas, maxReplicas and tolerations. KubeRay alone would ignore them."""
+
+
 class UpgradeStrategy(Settings):
     type: Literal["NewCluster", "NewClusterWithIncrementalUpgrade", "None"]
     """NewCluster: all traffic moves when the new cluster is ready. NewClusterWithIncrementalUpgrade: traffic moves step
     by step; KubeRay creates the Gateway and the route, so ingress and httpRoute must be off. None: changes of the
     cluster are not rolled out."""
+    newClusterFor: NewClusterFor
+    """Changes that make a new cluster although KubeRay would make none."""
     incremental: IncrementalUpgrade
     """Options of NewClusterWithIncrementalUpgrade."""
 
@@ -228,7 +237,11 @@ class Values(Settings):
     cut. These times are derived from it: graceful_shutdown_s of every deployment, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
     (longer), terminationGracePeriodSeconds and rayClusterDeletionDelaySeconds (longer still)."""
     startupSeconds: Annotated[int, Field(ge=60)]
-    """A new cluster counts as failed if downloading, loading, compiling and warming up take longer than this."""
+    """A worker on which Ray does not answer within this time, in seconds, is restarted. `helm test` waits this long for
+    models."""
+    initializingTimeoutSeconds: Annotated[int, Field(ge=60)] | None = None
+    """KubeRay gives up on an installation that is not ready after this time, and then ignores every later change: the
+    RayService must be deleted. By default it never gives up."""
     gpuNodes: GpuNodes
     """The nodes that have the GPU of a preset."""
     rayServiceLabels: dict[str, str]

@@ -126,6 +126,26 @@ def test_no_replica_runs_on_the_head(helm: Path, combination: Combination) -> No
 
 
 @ALL
+def test_a_worker_leaves_the_service_only_after_several_slow_answers(helm: Path, combination: Combination) -> None:
+    """KubeRay's own probe fails after one answer that takes 2 s, which happens while replicas compile."""
+    for group, template in templates(render(combination, helm)).items():
+        (container,) = items(template, "spec", "containers")
+        if group != "head":
+            probe = mapping(container, "readinessProbe")
+            assert probe["httpGet"] == {"path": "/-/healthz", "port": "serve"}
+            assert int(str(probe["timeoutSeconds"])) >= 5
+            assert int(str(probe["failureThreshold"])) >= 3
+
+
+def test_kuberay_gives_up_on_an_installation_only_if_asked_to(helm: Path) -> None:
+    """KubeRay then ignores every later change."""
+    name = "ray.io/initializing-timeout"
+    assert "annotations" not in mapping(ray_service(render(Combination(), helm)), "metadata")
+    asked = render(Combination(options='{"initializingTimeoutSeconds": 900}'), helm)
+    assert at(ray_service(asked), "metadata", "annotations") == {name: "900"}
+
+
+@ALL
 def test_selectors_match_pods_and_only_those_meant(helm: Path, combination: Combination) -> None:
     objects = render(combination, helm)
     labels = {

@@ -110,10 +110,13 @@ def test_what_excludes_each_other_is_refused_together(helm: Path, options: objec
 def test_the_commands_of_the_readme_are_understood(helm: Path) -> None:
     """Every command that installs or upgrades the chart is run as `helm template` with the same flags."""
     readme = (CHART / "README.md").read_text(encoding="utf-8")
-    commands = [shlex.split(line)[1:] for line in re.findall(r"^\$ (helm .* helm/qwen-tts .*)$", readme, re.MULTILINE)]
-    assert [command[0] for command in commands] == ["install"] * 5 + ["upgrade"] * 3
+    commands = [
+        shlex.split(line)[1:] for line in re.findall(r"^ *\$ (helm .* helm/qwen-tts .*)$", readme, re.MULTILINE)
+    ]
+    assert [command[0] for command in commands] == ["install"] * 5 + ["upgrade"] * 6
+    others = ("--create-namespace", "--reset-then-reuse-values", "--force-conflicts")
     for _, *rest in commands:
-        flags = [flag for flag in rest if flag not in ("--create-namespace", "--reset-then-reuse-values")]
+        flags = [flag for flag in rest if flag not in others]
         said = subprocess.run([str(helm), "template", *flags], cwd=ROOT, capture_output=True, text=True)
         assert said.returncode == 0, said.stderr
         assert "kind: RayService" in said.stdout

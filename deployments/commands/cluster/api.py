@@ -1,7 +1,7 @@
 """The Kubernetes API over the connection of the `kubernetes` client: JSON in and out.
 
-Connecting to the server always has a timeout; so has reading, except when a log is followed. Errors are ClusterErrors
-that name the verb and the resource. No request is retried here.
+Connecting and reading always have a timeout. Errors are ClusterErrors that name the verb and the resource. No request
+is retried here.
 """
 
 import json
@@ -24,6 +24,8 @@ from deployments.commands.cluster.resources import PODS, Resource
 FIELD_MANAGER = "qwen-tts"
 _CONNECT_S = 5.0
 _READ_S = 30.0
+_JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 INSTALL_OPERATOR = (
     "helm install kuberay-operator kuberay-operator --repo https://ray-project.github.io/kuberay-helm/"
@@ -83,11 +85,18 @@ class Api:
 
     def find(self, shape: type[_Shape], resource: Resource, labels: str = "", fields: str = "") -> list[_Shape]:
         """Return the objects of the namespace that match both selectors, in the server's order."""
+        return cast(list[_Shape], self._find(resource, labels, fields, _JSON))
+
+    def find_metadata(self, resource: Resource, labels: str) -> list[Object]:
+        """Return the metadata of the objects that match. The server sends nothing else of them."""
+        return self._find(resource, labels, "", _METADATA)
+
+    def _find(self, resource: Resource, labels: str, fields: str, accept: str) -> list[Object]:
         query = {"labelSelector": labels, "fieldSelector": fields, "limit": "500"}
-        found: list[_Shape] = []
+        found: list[Object] = []
         while True:
             doing = _Doing("list", resource, self.namespace)
-            page = self._json("GET", resource.path(self.namespace), doing, query)
+            page = self._json("GET", resource.path(self.namespace), doing, query, accept=accept)
             found += page["items"]
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
@@ -115,11 +124,6 @@ class Api:
         path = resource.path(self.namespace, name)
         self._json("PATCH", path, doing, query, patch, "application/merge-patch+json")
 
-    def delete(self, resource: Resource, name: str) -> None:
-        """Request the deletion of an object; Kubernetes then deletes the objects it owns. Raises NotFound."""
-        doing = _Doing("delete", resource, self.namespace, name)
-        self._json("DELETE", resource.path(self.namespace, name), doing, {"propagationPolicy": "Background"})
-
     def wait_for_change(self, resource: Resource, seen: Object, timeout_s: int) -> None:
         """Return at the first change of the object after version `seen`, or after `timeout_s`.
 
@@ -138,23 +142,12 @@ class Api:
         with self._open("GET", resource.path(self.namespace), doing, query, read_s=timeout_s + 5) as answer:
             next(iter(answer), None)
 
-    def pod_log(
-        self, pod: str, container: str, tail: int, follow: bool = False, previous: bool = False
-    ) -> Iterator[str]:
-        """Yield the log lines of a container, without line ends.
-
-        With `follow` the lines continue until the container stops, and reading has no timeout.
-        """
+    def pod_log(self, pod: str, container: str, tail: int, previous: bool) -> Iterator[str]:
+        """Yield the last log lines of a container, or of its previous run, without line ends."""
         assert tail >= 0, "a negative tail is an error of the API server, or the whole log"
-        assert not (follow and previous), "a container's previous run has ended: there is nothing to follow"
-        query = {
-            "container": container,
-            "tailLines": str(tail),
-            "follow": "true" if follow else "",
-            "previous": "true" if previous else "",
-        }
+        query = {"container": container, "tailLines": str(tail), "previous": "true" if previous else ""}
         path, doing = f"{PODS.path(self.namespace, pod)}/log", _Doing("get", PODS, self.namespace, f"{pod}/log")
-        with self._open("GET", path, doing, query, read_s=None if follow else _READ_S) as answer:
+        with self._open("GET", path, doing, query) as answer:
             for line in answer:
                 yield line.decode("utf-8", "replace").rstrip("\r\n")
 
@@ -184,8 +177,9 @@ class Api:
         query: dict[str, str] | None = None,
         body: Mapping[str, object] | None = None,
         content_type: str | None = None,
+        accept: str = _JSON,
     ) -> Any:  # noqa: ANN401  # any JSON: each caller names the shape
-        with self._open(method, path, doing, query or {}, body, content_type) as answer:
+        with self._open(method, path, doing, query or {}, body, content_type, accept) as answer:
             try:
                 return json.loads(answer.read())
             except ValueError:
@@ -200,7 +194,8 @@ class Api:
         query: dict[str, str],
         body: Mapping[str, object] | None = None,
         content_type: str | None = None,
-        read_s: float | None = _READ_S,
+        accept: str = _JSON,
+        read_s: float = _READ_S,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """Yield the response, whose body is read by the caller.
 
@@ -208,7 +203,7 @@ class Api:
         body is read.
         """
         assert (body is None) == (content_type is None), "a body is sent without its content type, or the reverse"
-        headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if content_type else {})
+        headers = {"Accept": accept} | ({"Content-Type": content_type} if content_type else {})
         path += "?" + urlencode({name: value for name, value in query.items() if value})
         try:
             request = self._connection.param_serialize(

@@ -11,6 +11,9 @@ from deployments.commands.cluster.objects import Object
 from deployments.commands.cluster.resources import NAMESPACES, RAY_SERVICES, Resource
 
 Outcome = Literal["created", "configured", "unchanged"]
+# KubeRay adds a finalizer to every RayService by an update of the whole object. If the file omits fields that Go then
+# writes as empty, the operator owns the list of worker groups for ever, though it has changed nothing in it.
+_OPERATOR = 'conflict with "kuberay-operator"'
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: a target is a key of a dict, and its body cannot be hashed
@@ -54,7 +57,8 @@ def targets_of(api: Api, documents: list[Document], source: str, namespace_given
 def apply(api: Api, targets: list[Target], force_conflicts: bool) -> Iterator[tuple[Target, Outcome]]:
     """Apply all targets in order and yield the outcome of each. If a dry run of any target fails, nothing is changed.
 
-    Targets in a namespace that the same call creates are applied without a dry run: the namespace does not exist yet.
+    Fields of the KubeRay operator are taken over, those of other managers only with `force_conflicts`. Targets in a
+    namespace that the same call creates are applied without a dry run: the namespace does not exist yet.
     Raises ClusterError. One error lists all conflicts.
     """
     before = {target: _existing(api, target) for target in targets}
@@ -62,11 +66,14 @@ def apply(api: Api, targets: list[Target], force_conflicts: bool) -> Iterator[tu
     new = {target.document.name for target in targets if target.resource == NAMESPACES and before[target] is None}
     tried = [target for target in targets if not (target.resource.namespaced and target.namespace in new)]
     conflicts: list[str] = []
+    forced = set(targets) if force_conflicts else set()
     for target in tried:
         try:
-            _patch(api, target, force_conflicts, dry_run=True)
+            _patch(api, target, target in forced, dry_run=True)
         except Conflict as error:
-            conflicts += [f"{target}: {field}: {message}" for field, message in error.owned]
+            others = [(field, message) for field, message in error.owned if not message.startswith(_OPERATOR)]
+            conflicts += [f"{target}: {field}: {message}" for field, message in others]
+            forced.add(target)  # for the operator's fields; with other conflicts, nothing is applied
         except NotFound as error:  # apply creates a missing object, but not its namespace
             hint = f"kubectl create namespace {target.namespace}"
             raise ClusterError(f"{target} cannot be created: {error.detail}. Create the namespace: {hint}") from None
@@ -77,7 +84,7 @@ def apply(api: Api, targets: list[Target], force_conflicts: bool) -> Iterator[tu
             + "\nRemove those fields from the file, or take them over with --force-conflicts."
         )
     for target in targets:
-        old, now = before[target], _patch(api, target, force_conflicts, dry_run=False)
+        old, now = before[target], _patch(api, target, target in forced, dry_run=False)
         assert now["metadata"].get("resourceVersion"), f"{target} has no version, so a change could not be seen"
         if old is None:
             yield target, "created"

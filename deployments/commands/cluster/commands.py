@@ -1,7 +1,6 @@
 """The commands of `qwen-tts cluster`."""
 
 import functools
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,21 +9,19 @@ from typing import BinaryIO, Concatenate, ParamSpec
 
 import click
 
-from deployments.commands.cluster.addresses import addresses
 from deployments.commands.cluster.api import Api, connect
 from deployments.commands.cluster.apply import apply as apply_targets
 from deployments.commands.cluster.apply import targets_of
 from deployments.commands.cluster.diagnosis import diagnose, explain
 from deployments.commands.cluster.display import WaitDisplay
 from deployments.commands.cluster.errors import BadManifest, ClusterError
-from deployments.commands.cluster.logs import ALL, follow_logs, pods_of_group, write_logs
 from deployments.commands.cluster.manifest import read_manifest
-from deployments.commands.cluster.rayservice import choose, read
-from deployments.commands.cluster.removal import plan_removal, remove
+from deployments.commands.cluster.notes import notes
+from deployments.commands.cluster.rayservice import Snapshot, choose, read
 from deployments.commands.cluster.report import headline, status_text
 from deployments.commands.cluster.resources import RAY_SERVICES
 from deployments.commands.cluster.rollout import restart
-from deployments.commands.cluster.waiting import Patience, wait_gone, wait_ready
+from deployments.commands.cluster.waiting import Patience, wait_ready
 
 _Rest = ParamSpec("_Rest")
 _Command = Callable[..., None]
@@ -43,11 +40,6 @@ class Where:
         api = connect(self.kubeconfig, self.context, self.namespace)
         click.get_current_context().call_on_close(api.close)
         return api
-
-    def kubectl(self, namespace: str) -> str:
-        """Return the beginning of a kubectl command for the same cluster and for `namespace`."""
-        chosen = {"--kubeconfig": self.kubeconfig, "--context": self.context, "--namespace": namespace}
-        return shlex.join(["kubectl", *(f"{option}={value}" for option, value in chosen.items() if value)])
 
 
 def _for_cluster(command: Callable[Concatenate[Where, _Rest], None]) -> _Command:
@@ -135,6 +127,7 @@ def status(where: Where, name: str | None) -> None:
     click.echo(status_text(snapshot))
     if causes := diagnose(snapshot, datetime.now(UTC)):
         click.echo(f"What is wrong:\n{explain(api, causes)}")
+    _echo_notes(snapshot)
 
 
 @cluster.command()
@@ -145,41 +138,6 @@ def wait(where: Where, name: str | None, timeout: float, stuck_after: float) -> 
     """Wait until the service serves what was last applied; fail with the reason if waiting will not help."""
     api = where.connect()
     _wait(api, choose(api, name), Patience(timeout, stuck_after))
-
-
-@cluster.command()
-@click.argument("name", required=False)
-@click.option("--group", default=ALL, show_default=True, help="head, a worker group (talker, codec, encoder), or all.")
-@click.option("-f", "--follow", is_flag=True, help="Print new lines as they are written, until Ctrl-C.")
-@click.option("--tail", default=200, show_default=True, type=click.IntRange(min=0), help="Last lines of each pod.")
-@_for_cluster
-def logs(where: Where, name: str | None, group: str, follow: bool, tail: int) -> None:
-    """Print the standard output of the pods, each line with the name of its pod.
-
-    Ray writes the logs of Serve's replicas to files in the pod (/tmp/ray/session_latest/logs/serve), unless the
-    environment of the pods has RAY_LOG_TO_STDERR=1.
-    """
-    api = where.connect()
-    pods = pods_of_group(read(api, choose(api, name)), group)
-    try:
-        (follow_logs if follow else write_logs)(api, pods, tail, click.echo)
-    except KeyboardInterrupt:
-        click.echo("")
-
-
-@cluster.command()
-@click.argument("name", required=False)
-@_for_cluster
-def url(where: Where, name: str | None) -> None:
-    """Print the addresses of the service; if none leads in from outside, print the command that forwards a port."""
-    api = where.connect()
-    found = addresses(api, read(api, choose(api, name)))
-    click.echo(f"In the cluster: {found.inside}")
-    for address in found.outside:
-        click.echo(f"From outside:   {address}")
-    if not found.outside:
-        forward = f"{where.kubectl(api.namespace)} port-forward service/{found.service} 8000:{found.port}"
-        click.echo(f"From here:      http://127.0.0.1:8000 while this runs:\n  {forward}")
 
 
 @cluster.command()
@@ -200,31 +158,13 @@ def rollout(where: Where, name: str | None, wait: bool, timeout: float, stuck_af
         _wait(api, chosen, Patience(timeout, stuck_after), replaced)
 
 
-@cluster.command()
-@click.argument("name", required=False)
-@click.option("-y", "--yes", is_flag=True, help="Delete without a confirmation.")
-@click.option("--wait", is_flag=True, help="Wait until its pods are gone.")
-@click.option("--timeout", default=600.0, show_default=True, type=click.FloatRange(min=0), help="Seconds, with --wait.")
-@_for_cluster
-def delete(where: Where, name: str | None, yes: bool, wait: bool, timeout: float) -> None:
-    """Delete the service and all objects with its label app.kubernetes.io/instance, except volume claims."""
-    api = where.connect()
-    chosen = choose(api, name)
-    removal = plan_removal(api, chosen)
-    click.echo(f"In namespace {api.namespace} of {api.host}:")
-    for belonging in removal.goes:
-        click.echo(f"  {belonging}")
-    for belonging in removal.stays:
-        click.echo(f"  {belonging} stays, with its data")
-    if not yes:
-        click.confirm("Delete these?", abort=True)
-    remove(api, removal)
-    if wait:
-        wait_gone(api, chosen, timeout)
-    click.echo("Deleted" if wait else "Being deleted")
-
-
 def _wait(api: Api, name: str, patience: Patience, replaced: str | None = None) -> None:
     with WaitDisplay() as display:
         snapshot = wait_ready(api, name, patience, display.show, replaced)
     click.echo(headline(snapshot))
+    _echo_notes(snapshot)
+
+
+def _echo_notes(snapshot: Snapshot) -> None:
+    for note in notes(snapshot):
+        click.echo(f"Note: {note}")

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 
 from deployments.commands.cluster.api import Api
 from deployments.commands.cluster.errors import ClusterError
+from deployments.commands.cluster.helm import release_name
 from deployments.commands.cluster.objects import ContainerStatus, Event, Pod
-from deployments.commands.cluster.rayservice import Snapshot, group_of, is_ready, last_seen
+from deployments.commands.cluster.rayservice import CLUSTER, HEAD, Snapshot, group_of, is_ready, last_seen
 
 _IMAGE = {
     "ErrImagePull",
@@ -27,6 +28,7 @@ _LOG_LINES = 15
 # Older warnings are ignored. A lasting failure repeats its warning: kubelets every two minutes, the operator more often
 # at first. A warning that came once (for example, the dashboard was not up yet) expires before a wait gives up on it.
 _EVENT_AGE = timedelta(minutes=3)
+_HEAD_STARTS = timedelta(minutes=1)
 _FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 # Part of Ray Serve's message about replicas that fit on no node (serve/_private/deployment_state.py, Ray 2.60).
 _NO_ROOM = "to be scheduled"
@@ -57,7 +59,11 @@ def diagnose(snapshot: Snapshot, now: datetime) -> list[Cause]:
     now: a time with its time zone.
     """
     assert now.tzinfo is not None, "a time without a zone cannot be compared with the times of events"
-    warnings = [event for event in snapshot.warnings if now - datetime.fromisoformat(last_seen(event)) < _EVENT_AGE]
+    warnings = [
+        event
+        for event in snapshot.warnings
+        if now - datetime.fromisoformat(last_seen(event)) < _EVENT_AGE and not _is_first_request(snapshot, event)
+    ]
     found: dict[str, Cause] = {}
     for cause in (
         *_of_service(snapshot),
@@ -102,7 +108,7 @@ def _of_service(snapshot: Snapshot) -> Iterator[Cause]:
         yield Cause(
             "gave up",
             f"KubeRay has given up on the RayService: {ready['message']}",
-            "Delete the RayService and apply it again.",
+            f"It acts on no later change. Correct the cause, and make the RayService again:\n  {_again(snapshot)}",
         )
     elif not snapshot.is_observed:
         generation = snapshot.service["metadata"]["generation"]
@@ -113,6 +119,15 @@ def _of_service(snapshot: Snapshot) -> Iterator[Cause]:
             f"(generation {generation}, last seen {seen or 'none'}).",
             f"Check that the operator runs and watches this namespace: {_FIND_OPERATOR}",
         )
+
+
+def _again(snapshot: Snapshot) -> str:
+    """Return the command that deletes the RayService and makes it again."""
+    namespace = snapshot.service["metadata"]["namespace"]
+    release = release_name(snapshot.service)
+    made = f"helm upgrade {release} helm/qwen-tts --namespace {namespace} --reset-then-reuse-values"
+    applied = f"qwen-tts cluster apply FILE --namespace {namespace}"
+    return f"kubectl --namespace {namespace} delete rayservice {snapshot.name} && {made if release else applied}"
 
 
 def _of_pods(snapshot: Snapshot, warnings: list[Event]) -> Iterator[Cause]:
@@ -147,7 +162,10 @@ def _scheduling(snapshot: Snapshot, pod: Pod) -> Iterator[Cause]:
                 "The new cluster runs beside the old one until traffic moves, so the service needs its GPUs twice."
             )
     if taints := sorted(set(re.findall(r"untolerated taint(?:\(s\))? \{([^}]*)\}", message))):
-        advice.append(f"Give the group a toleration for the taint {', '.join(taints)}, or other nodes.")
+        advice.append(
+            f"Give the group a toleration for the taint {', '.join(taints)}, or other nodes. Only a new cluster gets a "
+            "toleration: `helm upgrade` of the chart makes one; after `apply`, run `qwen-tts cluster rollout`."
+        )
     if "persistentvolumeclaim" in message.lower():
         volumes = pod.get("spec", {}).get("volumes") or []
         claims = sorted(claim for v in volumes if (claim := v.get("persistentVolumeClaim", {}).get("claimName")))
@@ -215,6 +233,18 @@ def _of_warnings(snapshot: Snapshot, warnings: list[Event]) -> Iterator[Cause]:
         kind = event["involvedObject"].get("kind", "")
         if kind in ("RayService", "RayCluster"):
             yield _warning(event, f"{kind} {event['involvedObject'].get('name')}", kind)
+
+
+def _is_first_request(snapshot: Snapshot, event: Event) -> bool:
+    """Return whether the operator only did not wait long enough for a new dashboard, as at every start."""
+    if event.get("reason") != "FailedToUpdateServeApplications" or "deadline exceeded" not in event.get("message", ""):
+        return False
+    newest = snapshot.pending or snapshot.active
+    heads = [p for p in snapshot.pods if group_of(p) == HEAD and p["metadata"]["labels"].get(CLUSTER) == newest]
+    states = [c.get("state", {}) for head in heads for c in head.get("status", {}).get("containerStatuses") or []]
+    started = [state["running"]["startedAt"] for state in states if "startedAt" in state.get("running", {})]
+    seen = datetime.fromisoformat(last_seen(event))
+    return all(seen - datetime.fromisoformat(start) < _HEAD_STARTS for start in started)
 
 
 def _warning(event: Event, of: str, key: str) -> Cause:

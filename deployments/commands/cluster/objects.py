@@ -66,13 +66,32 @@ class RayServiceStatus(TypedDict, total=False):
     observedGeneration: int
 
 
-class WorkerGroup(TypedDict, total=False):
+class Toleration(TypedDict, total=False):
+    key: str
+
+
+class GroupPodSpec(TypedDict, total=False):
+    tolerations: list[Toleration]
+
+
+class PodTemplate(TypedDict, total=False):
+    spec: GroupPodSpec
+
+
+class HeadGroup(TypedDict, total=False):
+    template: PodTemplate
+
+
+class WorkerGroup(HeadGroup, total=False):
     groupName: str
     replicas: int
+    minReplicas: int
+    maxReplicas: int
     numOfHosts: int
 
 
 class RayClusterSpec(TypedDict, total=False):
+    headGroupSpec: HeadGroup
     workerGroupSpecs: list[WorkerGroup]
 
 
@@ -80,14 +99,9 @@ class UpgradeStrategy(TypedDict, total=False):
     type: str
 
 
-class ServeService(TypedDict, total=False):
-    metadata: Metadata
-
-
 class RayServiceSpec(TypedDict, total=False):
     serveConfigV2: str
     rayClusterConfig: RayClusterSpec
-    serveService: ServeService
     upgradeStrategy: UpgradeStrategy
     suspend: bool
 
@@ -111,8 +125,13 @@ class Terminated(TypedDict, total=False):
     reason: str
 
 
+class Running(TypedDict, total=False):
+    startedAt: str
+
+
 class ContainerState(TypedDict, total=False):
     waiting: Waiting
+    running: Running
     terminated: Terminated
 
 
@@ -173,111 +192,3 @@ class Event(Object, total=False):
     series: Series
     lastTimestamp: str
     eventTime: str
-
-
-class Port(TypedDict, total=False):
-    name: str
-    port: int
-
-
-class LoadBalancerAddress(TypedDict, total=False):
-    ip: str
-    hostname: str
-
-
-class LoadBalancer(TypedDict, total=False):
-    ingress: list[LoadBalancerAddress]
-
-
-class LoadBalancerStatus(TypedDict, total=False):
-    loadBalancer: LoadBalancer
-
-
-class ServiceSpec(TypedDict, total=False):
-    type: str
-    ports: list[Port]
-
-
-class Service(Object, total=False):
-    spec: ServiceSpec
-    status: LoadBalancerStatus
-
-
-class BackendService(TypedDict, total=False):
-    name: str
-
-
-class IngressBackend(TypedDict, total=False):
-    service: BackendService
-
-
-class IngressPath(TypedDict, total=False):
-    path: str
-    backend: IngressBackend
-
-
-class IngressHttp(TypedDict, total=False):
-    paths: list[IngressPath]
-
-
-class IngressRule(TypedDict, total=False):
-    host: str
-    http: IngressHttp
-
-
-class IngressTls(TypedDict, total=False):
-    hosts: list[str]
-
-
-class IngressSpec(TypedDict, total=False):
-    rules: list[IngressRule]
-    tls: list[IngressTls]
-    defaultBackend: IngressBackend
-
-
-class Ingress(Object, total=False):
-    spec: IngressSpec
-    status: LoadBalancerStatus
-
-
-class ParentRef(TypedDict, total=False):
-    name: str
-    namespace: str
-    sectionName: str
-
-
-class RouteRule(TypedDict, total=False):
-    backendRefs: list[BackendService]
-
-
-class RouteSpec(TypedDict, total=False):
-    hostnames: list[str]
-    parentRefs: list[ParentRef]
-    rules: list[RouteRule]
-
-
-class HttpRoute(Object, total=False):
-    spec: RouteSpec
-
-
-class Listener(TypedDict, total=False):
-    name: str
-    protocol: str
-    port: int
-
-
-class GatewaySpec(TypedDict, total=False):
-    listeners: list[Listener]
-
-
-class GatewayAddress(TypedDict, total=False):
-    value: str
-
-
-class GatewayStatus(TypedDict, total=False):
-    addresses: list[GatewayAddress]
-
-
-class Gateway(Object, total=False):
-    spec: GatewaySpec
-    status: GatewayStatus

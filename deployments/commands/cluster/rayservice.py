@@ -1,9 +1,10 @@
 """A RayService with its clusters and pods at one moment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deployments.commands.cluster.api import Api, operator_missing
 from deployments.commands.cluster.errors import ApiError, ClusterError, NotFound
+from deployments.commands.cluster.helm import Release, release_of
 from deployments.commands.cluster.objects import (
     ApplicationStatus,
     Condition,
@@ -18,7 +19,7 @@ from deployments.commands.cluster.objects import (
 from deployments.commands.cluster.resources import EVENTS, NAMESPACES, PODS, RAY_CLUSTERS, RAY_SERVICES
 
 HEAD = "head"
-_CLUSTER, _GROUP, _NODE_TYPE = "ray.io/cluster", "ray.io/group", "ray.io/node-type"
+CLUSTER, _GROUP, _NODE_TYPE = "ray.io/cluster", "ray.io/group", "ray.io/node-type"
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,16 @@ class GroupPods:
 class Snapshot:
     """The state of a RayService as the API server reports it.
 
-    groups, pods: of both clusters; warnings: events about the RayService, its clusters and its pods.
+    groups, pods: of both clusters; warnings: events about the RayService, its clusters and its pods; clusters: by name,
+    those that exist; release: Helm's.
     """
 
     service: RayService
     groups: list[GroupPods]
     pods: list[Pod]
     warnings: list[Event]
+    clusters: dict[str, RayCluster] = field(default_factory=dict)
+    release: Release | None = None
 
     @property
     def name(self) -> str:
@@ -134,27 +138,33 @@ def choose(api: Api, name: str | None) -> str:
 def read(api: Api, name: str) -> Snapshot:
     """Read the present state of a RayService. Raises NotFound, ClusterError."""
     service = api.get(RayService, RAY_SERVICES, name)
+    release = release_of(api, service)
     bare = Snapshot(service, [], [], [])
-    clusters = [cluster for cluster in dict.fromkeys((bare.active, bare.pending)) if cluster]
-    if not clusters:
-        return Snapshot(service, [], [], _warnings(api, {name}))
-    pods = api.find(Pod, PODS, labels=f"{_CLUSTER} in ({','.join(clusters)})")
-    groups = [group for cluster in clusters for group in _groups(api, cluster, pods)]
+    names = [cluster for cluster in dict.fromkeys((bare.active, bare.pending)) if cluster]
+    if not names:
+        return Snapshot(service, [], [], _warnings(api, {name}), release=release)
+    clusters = {found["metadata"]["name"]: found for cluster in names for found in _cluster(api, cluster)}
+    pods = api.find(Pod, PODS, labels=f"{CLUSTER} in ({','.join(names)})")
+    groups = [group for cluster in names for group in _groups(cluster, clusters.get(cluster), pods)]
     assert sum(group.ready for group in groups) == sum(map(is_ready, pods)), "a ready pod is in no group, or in two"
-    names = {name, *clusters, *(pod["metadata"]["name"] for pod in pods)}
-    return Snapshot(service, groups, pods, _warnings(api, names))
+    warnings = _warnings(api, {name, *names, *(pod["metadata"]["name"] for pod in pods)})
+    return Snapshot(service, groups, pods, warnings, clusters, release)
 
 
-def _groups(api: Api, cluster: str, pods: list[Pod]) -> list[GroupPods]:
-    desired: dict[str, int] = {}
+def _cluster(api: Api, name: str) -> list[RayCluster]:
     try:
-        spec = api.get(RayCluster, RAY_CLUSTERS, cluster).get("spec", {})
-        desired[HEAD] = 1
-        for group in spec.get("workerGroupSpecs") or []:
-            desired[group["groupName"]] = group.get("replicas", 0) * group.get("numOfHosts", 1)
+        return [api.get(RayCluster, RAY_CLUSTERS, name)]
     except NotFound:  # the RayCluster does not exist yet, or is already gone
-        pass
-    own = [pod for pod in pods if pod["metadata"].get("labels", {}).get(_CLUSTER) == cluster]
+        return []
+
+
+def _groups(cluster: str, found: RayCluster | None, pods: list[Pod]) -> list[GroupPods]:
+    desired: dict[str, int] = {}
+    if found is not None:
+        desired[HEAD] = 1
+        for group in found.get("spec", {}).get("workerGroupSpecs") or []:
+            desired[group["groupName"]] = group.get("replicas", 0) * group.get("numOfHosts", 1)
+    own = [pod for pod in pods if pod["metadata"].get("labels", {}).get(CLUSTER) == cluster]
     names = dict.fromkeys([*desired, *map(group_of, own)])
     return [
         GroupPods(cluster, group, sum(is_ready(pod) for pod in own if group_of(pod) == group), desired.get(group))

@@ -92,26 +92,6 @@ class _Standing:
         return [cause for cause in self._causes if now - self._since[cause.key] >= least_s]
 
 
-def wait_gone(api: Api, name: str, timeout_s: float) -> None:
-    """Wait until the RayService is gone, which its finalizer delays until its clusters are gone.
-
-    Raises Stuck, ClusterError.
-    """
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            snapshot = read(api, name)
-        except NotFound:
-            return
-        if time.monotonic() >= deadline:
-            raise Stuck(
-                f"RayService {name} is not gone after {timeout_s:g} s: {len(snapshot.pods)} pods are left. The KubeRay "
-                "operator removes the finalizer when the clusters are gone. Check that the operator runs."
-            )
-        api.wait_for_change(RAY_SERVICES, snapshot.service, _WATCH_S)
-        time.sleep(_BREATH_S)
-
-
 def _read(api: Api, name: str) -> Snapshot:
     try:
         return read(api, name)

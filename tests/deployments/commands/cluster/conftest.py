@@ -26,6 +26,7 @@ _MAIN = (
 )
 QWEN_TTS = (sys.executable, "-c", _MAIN)
 Run = Callable[..., Result]
+Helm = Callable[..., str]
 Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -93,6 +94,21 @@ def run(kubeconfig: Path) -> Run:
         if "--kubeconfig" not in options:
             options += ["--kubeconfig", str(kubeconfig)]
         return CliRunner().invoke(main, ["cluster", command, *options], input=input)
+
+    return call
+
+
+@pytest.fixture
+def helm(kubeconfig: Path, tmp_path: Path) -> Helm:
+    """Return a function that runs the real helm and returns its output. It raises AssertionError if helm fails."""
+    path = str(find_program("helm", CACHE))
+    environment = os.environ | {f"HELM_{kind}_HOME": str(tmp_path) for kind in ("CACHE", "CONFIG", "DATA")}
+
+    def call(*arguments: str) -> str:
+        command = [path, f"--kubeconfig={kubeconfig}", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return call
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from tests.deployments.commands.cluster import discovery
+from tests.deployments.commands.cluster import discovery, protobuf
 from tests.deployments.commands.cluster.fields import Json, merge_patch
 from tests.deployments.commands.cluster.store import Kind, Refused, Store, matches
 
@@ -100,6 +100,8 @@ class Handlers:
         if watches:
             return await self._watch(request, kind, namespace, labels, fields)
         items = self.store.find(kind, namespace, labels, fields)
+        if "as=PartialObjectMetadataList" in request.headers.get("Accept", ""):
+            items = [{"metadata": body["metadata"]} for body in items]
         metadata = {"resourceVersion": str(self.store.version)}
         return _json({"apiVersion": kind.api_version, "kind": f"{kind.kind}List", "metadata": metadata, "items": items})
 
@@ -199,6 +201,8 @@ def _keys(value: object) -> Any:
 
 
 async def _body(request: web.Request) -> Json:
+    if request.content_type == protobuf.CONTENT_TYPE:
+        return protobuf.secret(await request.read())
     try:
         body = yaml.safe_load(await request.text())  # JSON is YAML
     except yaml.YAMLError as error:

@@ -19,7 +19,9 @@ applications:
 """
 
 
-def ray_service(name: str = "qwen-tts", replicas: int = 2, image: str = "registry.example/qwen-tts:0.1") -> Json:
+def ray_service(
+    name: str = "qwen-tts", replicas: int = 2, image: str = "registry.example/qwen-tts:0.1", most: int = 4
+) -> Json:
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -35,7 +37,8 @@ def ray_service(name: str = "qwen-tts", replicas: int = 2, image: str = "registr
                         "groupName": "talker",
                         "replicas": replicas,
                         "minReplicas": 1,
-                        "maxReplicas": 4,
+                        "maxReplicas": most,
+                        "scaleStrategy": {},
                         "rayStartParams": {},
                         "template": _template("ray-worker", image, {"nvidia.com/gpu": "1"}),
                     }
@@ -51,15 +54,6 @@ def settings(name: str = "qwen-tts-settings", text: str = "a") -> Json:
         "kind": "ConfigMap",
         "metadata": {"name": name, "labels": dict(LABELS)},
         "data": {"settings.yaml": text},
-    }
-
-
-def claim(name: str = "voices") -> Json:
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "labels": dict(LABELS)},
-        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
     }
 
 

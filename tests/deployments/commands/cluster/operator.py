@@ -1,23 +1,25 @@
 """A double of KubeRay's operator, of Serve and of the kubelets: it writes status, pods and events to the API server.
 
-It writes the same objects as KubeRay (controllers/ray/rayservice_controller.go). The test decides how a start goes.
+It writes the same objects as KubeRay 1.7 (controllers/ray/rayservice_controller.go), and makes new clusters by the same
+rules. The test decides how a start goes.
 """
 
 import asyncio
 import copy
 import json
 import random
-from datetime import UTC, datetime
 from typing import Literal
 
 from tests.deployments.commands.cluster.api_server import ApiServer
 from tests.deployments.commands.cluster.fields import Json
-from tests.deployments.commands.cluster.starts import POD_TROUBLE, Start, running, serve_status
+from tests.deployments.commands.cluster.starts import NO_DASHBOARD, POD_TROUBLE, Start, now, running, serve_status
 from tests.deployments.commands.cluster.store import Refused
 
 _WRITER = ("kuberay-operator", "Update", "")
 _STATUS_WRITER = ("kuberay-operator", "Update", "status")
 _FINALIZER = "ray.io/rayservice-finalizer"
+_TIMEOUT = "ray.io/initializing-timeout"
+_SERVES = (Start.WELL, Start.DEPLOYMENT_FAILS, Start.DEPLOYMENT_RECOVERS)
 _STEP_S = 0.02
 
 
@@ -67,33 +69,47 @@ class Operator:
     async def _reconcile(self, namespace: str, name: str) -> None:
         service = self._get("RayService", namespace, name)
         metadata, status = service["metadata"], service.get("status", {})
+        active, pending = (
+            status.get(which, {}).get("rayClusterName") for which in ("activeServiceStatus", "pendingServiceStatus")
+        )
         if "deletionTimestamp" in metadata:
-            both = [
-                status.get(which, {}).get("rayClusterName") for which in ("activeServiceStatus", "pendingServiceStatus")
-            ]
-            self._clear(service, [cluster for cluster in both if cluster])
+            self._clear(service, [cluster for cluster in (active, pending) if cluster])
             self._write(service | {"metadata": metadata | {"finalizers": []}}, _WRITER)
             return
         if _FINALIZER not in metadata.get("finalizers", []):
-            self._write(service | {"metadata": metadata | {"finalizers": [_FINALIZER]}}, _WRITER)
+            self._adopt(service)
             return
-        if status.get("observedGeneration") == metadata["generation"]:
+        reasons = [condition["reason"] for condition in status.get("conditions", [])]
+        if "InitializingTimeout" in reasons or status.get("observedGeneration") == metadata["generation"]:
             return
         if self.start is Start.INVALID:
-            if "ValidationFailed" not in [condition["reason"] for condition in status.get("conditions", [])]:
+            if "ValidationFailed" not in reasons:
                 self._condition(
                     service, "Ready", "False", "ValidationFailed", "The RayService spec is invalid: headGroupSpec"
                 )
             return
-        wanted = _without_replicas(service["spec"]["rayClusterConfig"])
-        active = status.get("activeServiceStatus", {}).get("rayClusterName")
-        if active and (self._made_from[active] == wanted or not self.replaces):
-            self._scale(service, active)
-            await self._update_in_place(service)
-        else:
-            await self._new_cluster(service, wanted, active)
+        wanted = _without_muted(service["spec"]["rayClusterConfig"])
+        newest = pending or active
+        replaces = self.replaces and service["spec"].get("upgradeStrategy", {}).get("type") != "None"
+        if newest and (self._made_from[newest] == wanted or not replaces):
+            await self._update_in_place(service, pending)
+            return
+        if pending:
+            self._clear(service, [pending])
+        await self._new_cluster(service, wanted, active)
 
-    async def _update_in_place(self, service: Json) -> None:
+    def _adopt(self, service: Json) -> None:
+        """Add the finalizer with a plain update. It adds `scaleStrategy` to groups, because Go writes empty structs."""
+        cluster = service["spec"]["rayClusterConfig"]
+        groups = [{"scaleStrategy": {}} | group for group in cluster.get("workerGroupSpecs", [])]
+        spec = service["spec"] | {"rayClusterConfig": cluster | {"workerGroupSpecs": groups}}
+        self._write(service | {"metadata": service["metadata"] | {"finalizers": [_FINALIZER]}, "spec": spec}, _WRITER)
+
+    async def _update_in_place(self, service: Json, pending: str | None) -> None:
+        """Send the Serve config to the newest cluster. Nothing of the RayCluster changes."""
+        if pending:
+            self._set_status(service, "pendingServiceStatus", service["status"]["pendingServiceStatus"])
+            return
         for application in ("DEPLOYING", "RUNNING"):
             service = self._set_status(
                 service, "activeServiceStatus", {"applicationStatuses": serve_status(application)}
@@ -121,13 +137,26 @@ class Operator:
             self._warn(namespace, "RayCluster", cluster, "FailedToCreateHeadPod", message)
             return
         self._make_pod(service, cluster, "headgroup", "head", spec["headGroupSpec"]["template"], 0)
-        self._scale(service, cluster)
+        for group in spec.get("workerGroupSpecs", []):
+            for index in range(group.get("replicas", 0)):
+                self._make_pod(service, cluster, group["groupName"], "worker", group["template"], index)
         await asyncio.sleep(_STEP_S)
-        if self.start in (Start.WELL, Start.DEPLOYMENT_FAILS, Start.DEPLOYMENT_RECOVERS):
+        if self.start in _SERVES:
             await self._serve(service, cluster, active)
+        elif active is None and _TIMEOUT in service["metadata"].get("annotations", {}):
+            self._give_up(service, cluster)
+
+    def _give_up(self, service: Json, cluster: str) -> None:
+        """For ever: KubeRay acts on no later change of this RayService."""
+        service = self._set_status(service, "pendingServiceStatus", {})
+        message = "RayService failed to become ready within the configured timeout of 1s"
+        self._condition(service, "Ready", "False", "InitializingTimeout", message)
+        self._clear(service, [cluster])
 
     async def _serve(self, service: Json, cluster: str, active: str | None) -> None:
         namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+        # The client of the operator waits for 2 s, and the first request to a new dashboard takes longer.
+        self._warn(namespace, "RayService", name, "FailedToUpdateServeApplications", NO_DASHBOARD)
         for application in ("DEPLOYING", "DEPLOY_FAILED", "RUNNING"):
             if application == "DEPLOY_FAILED" and self.start is Start.WELL:
                 continue
@@ -149,19 +178,6 @@ class Operator:
         )
         if active:
             self._clear(service, [active])
-
-    def _scale(self, service: Json, cluster: str) -> None:
-        """Create or delete workers until their number is that of the specification; update the RayCluster too."""
-        namespace, store, kind = service["metadata"]["namespace"], self._server.store, self._server.kind("Pod")
-        spec = copy.deepcopy(service["spec"]["rayClusterConfig"])
-        self._write(self._get("RayCluster", namespace, cluster) | {"spec": spec}, _WRITER)
-        for group in spec.get("workerGroupSpecs", []):
-            name, wanted = group["groupName"], group.get("replicas", 0)
-            present = store.find(kind, namespace, f"ray.io/cluster={cluster},ray.io/group={name}")
-            for index in range(len(present), wanted):
-                self._make_pod(service, cluster, name, "worker", group["template"], index)
-            for pod in present[wanted:]:
-                store.delete(kind, namespace, pod["metadata"]["name"])
 
     def _make_pod(self, service: Json, cluster: str, group: str, node_type: str, template: Json, index: int) -> None:
         name = f"{cluster}-{group}-{index}"
@@ -192,12 +208,6 @@ class Operator:
                 store.delete(self._server.kind("Pod"), namespace, pod["metadata"]["name"])
         for cluster in clusters:
             store.delete(self._server.kind("RayCluster"), namespace, cluster)
-
-    def _clusters(self, status: Json) -> list[str]:
-        both = (
-            status.get(which, {}).get("rayClusterName") for which in ("activeServiceStatus", "pendingServiceStatus")
-        )
-        return [cluster for cluster in both if cluster]
 
     def _get(self, kind: str, namespace: str, name: str) -> Json:
         return copy.deepcopy(self._server.store.get(self._server.kind(kind), namespace, name))
@@ -233,24 +243,28 @@ class Operator:
     def _condition(self, service: Json, kind: str, value: Literal["True", "False"], reason: str, message: str) -> Json:
         status = service.get("status", {})
         others = [condition for condition in status.get("conditions", []) if condition["type"] != kind]
-        new = {"type": kind, "status": value, "reason": reason, "message": message, "lastTransitionTime": _now()}
+        new = {"type": kind, "status": value, "reason": reason, "message": message, "lastTransitionTime": now()}
         return self._write(service | {"status": status | {"conditions": [*others, new]}}, _STATUS_WRITER)
 
     def _warn(self, namespace: str, kind: str, name: str, reason: str, message: str) -> None:
         """Create a warning as the events.k8s.io API shows it in core/v1: without lastTimestamp."""
         body: Json = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.{reason.lower()}"}}
-        body |= {"type": "Warning", "reason": reason, "message": message, "eventTime": _now(), "lastTimestamp": None}
+        body |= {"type": "Warning", "reason": reason, "message": message, "eventTime": now(), "lastTimestamp": None}
         self._make(body | {"involvedObject": {"kind": kind, "name": name}}, namespace)
 
 
-def _without_replicas(spec: Json) -> str:
-    """Return the part of a specification whose change needs a new cluster. KubeRay scales a group in place."""
-    groups = [
-        {key: value for key, value in group.items() if key not in ("replicas", "minReplicas", "maxReplicas")}
-        for group in spec.get("workerGroupSpecs", [])
-    ]
-    return json.dumps(spec | {"workerGroupSpecs": groups}, sort_keys=True)
+def _without_muted(spec: Json) -> str:
+    """Return the part of a specification whose change needs a new cluster.
 
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    Source: GenerateHashWithoutReplicasAndWorkersToDelete (controllers/ray/utils/util.go), which mutes the other fields.
+    """
+    spec = copy.deepcopy({key: value for key, value in spec.items() if key != "upgradeStrategy"})
+    groups = spec.get("workerGroupSpecs", [])
+    for group in groups:
+        for field in ("replicas", "minReplicas", "maxReplicas"):
+            group.pop(field, None)
+        group.setdefault("scaleStrategy", {}).pop("workersToDelete", None)
+    for part in (spec["headGroupSpec"], *groups):
+        for field in ("tolerations", "schedulingGates"):
+            part["template"]["spec"].pop(field, None)
+    return json.dumps(spec, sort_keys=True)

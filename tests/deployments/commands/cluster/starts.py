@@ -1,6 +1,7 @@
 """The possible starts of a cluster, with the reports of Serve and the kubelets."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from enum import Enum
 
 from tests.deployments.commands.cluster.fields import Json
@@ -11,6 +12,10 @@ NO_GPU = (
     "0/3 nodes are available: 1 node(s) had untolerated taint {nvidia.com/gpu: present}, 2 Insufficient nvidia.com/gpu."
 )
 NO_CLAIM = "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+NO_DASHBOARD = (
+    'Failed to update serve applications to the RayCluster: Put "http://head:8265/api/serve/applications/": '
+    "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+)
 NO_IMAGE = 'Back-off pulling image "registry.example/qwen-tts:0.1": ErrImagePull: not found'
 
 
@@ -38,9 +43,14 @@ def serve_status(application: str) -> Json:
     return {"qwen-tts": {"status": application, "serveDeploymentStatuses": deployments}}
 
 
+def now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
 def running(container: Json) -> Json:
     ready = {"type": "Ready", "status": "True"}
-    running = {"name": container["name"], "image": container["image"], "restartCount": 0, "state": {"running": {}}}
+    running = {"name": container["name"], "image": container["image"], "restartCount": 0}
+    running["state"] = {"running": {"startedAt": now()}}
     return {"phase": "Running", "conditions": [ready], "containerStatuses": [running]}
 
 

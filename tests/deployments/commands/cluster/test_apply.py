@@ -9,6 +9,7 @@ from tests.deployments.commands.cluster.api_server import ApiServer
 from tests.deployments.commands.cluster.conftest import Run, assert_refused, assert_said
 from tests.deployments.commands.cluster.fields import Json
 from tests.deployments.commands.cluster.manifests import namespace, ray_service, settings, text_of
+from tests.deployments.commands.cluster.operator import Operator
 
 HOOK = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "test", "annotations": {"helm.sh/hook": "test"}}}
 
@@ -69,6 +70,31 @@ def test_conflicts_name_the_other_manager(run: Run, server: ApiServer) -> None:
     assert len(written(server)) == before
     assert_said(run("apply", "-", "--force-conflicts", input=again), "RayService qwen-tts configured")
     assert_said(run("apply", "-", input=again), "RayService qwen-tts unchanged")
+
+
+def test_fields_of_the_operator_are_taken_over(run: Run, server: ApiServer, operator: Operator) -> None:
+    """KubeRay owns the groups of a service that was applied without scaleStrategy, but has changed nothing in them."""
+    old = ray_service()
+    del old["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["scaleStrategy"]
+    run("apply", "-", input=text_of(old))
+    server.wait_until(lambda: operator.settled() is not None)
+    owners = [entry["manager"] for entry in server.find("RayService", "qwen-tts")["metadata"]["managedFields"]]
+    assert "kuberay-operator" in owners
+    service = ray_service(image="registry.example/qwen-tts:0.2")
+    assert_said(run("apply", "-", input=text_of(service)), "RayService qwen-tts configured")
+    server.wait_until(lambda: operator.settled() is not None)
+    assert_said(run("apply", "-", input=text_of(service)), "RayService qwen-tts unchanged")
+
+
+def test_the_operator_owns_nothing_that_a_file_with_scale_strategies_sets(
+    run: Run, server: ApiServer, operator: Operator
+) -> None:
+    run("apply", "-", input=text_of(ray_service()))
+    server.wait_until(lambda: operator.settled() is not None)
+    entries = server.find("RayService", "qwen-tts")["metadata"]["managedFields"]
+    (of_operator,) = [e for e in entries if e["manager"] == "kuberay-operator" and e.get("subresource") != "status"]
+    assert of_operator["fieldsV1"] == {"f:metadata": {"f:finalizers": {}}}
+    assert_said(run("apply", "-", input=text_of(ray_service())), "RayService qwen-tts unchanged")
 
 
 def test_the_server_refuses_a_misspelt_field_before_anything_changes(run: Run, server: ApiServer) -> None:

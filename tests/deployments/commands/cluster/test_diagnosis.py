@@ -57,6 +57,24 @@ def test_a_warning_counts_while_it_is_fresh(
     assert told == (["Pod p (group talker): Failed: m"] if counts else [])
 
 
+@pytest.mark.parametrize(("started_s", "counts"), [(30, False), (50, False), (100, True)])
+def test_a_dashboard_may_be_slow_in_its_first_minute(started_s: int, counts: bool) -> None:
+    """The request was given up 10 s ago. started_s: since when the head runs."""
+    event = warning("RayService", "qwen-tts", 10, "eventTime")
+    event["reason"], event["message"] = "FailedToUpdateServeApplications", "context deadline exceeded"
+    head = pod()
+    head["metadata"]["labels"]["ray.io/node-type"] = "head"
+    state = head["status"]["containerStatuses"][0]["state"]
+    state["running"] = {"startedAt": (NOW - timedelta(seconds=started_s)).isoformat()}
+    assert (causes(service(), [head], [event]) != []) == counts
+
+
+def test_another_failure_of_the_dashboard_is_a_cause_at_once() -> None:
+    event = warning("RayService", "qwen-tts", 10, "eventTime")
+    event["reason"], event["message"] = "FailedToUpdateServeApplications", "500: no such module"
+    assert causes(service(), [], [event]) != []
+
+
 def test_a_slow_model_is_no_cause() -> None:
     assert causes(service(WAITS + "initialize.\nThis may be caused by a slow __init__"), [pod()]) == []
 

@@ -13,7 +13,7 @@ def test_kubectl_applies_changes_reads_and_deletes(kubectl: Kubectl, server: Api
     kubectl("wait", "--for=condition=Ready", "rayservice/qwen-tts", "--timeout=120s")
     done = kubectl("apply", "-f", "-", input=text)
     assert done.stdout == "rayservice.ray.io/qwen-tts unchanged\nconfigmap/qwen-tts-settings unchanged\n", done.stderr
-    done = kubectl("apply", "-f", "-", input=text_of(ray_service(replicas=3), settings()))
+    done = kubectl("apply", "-f", "-", input=text_of(ray_service(replicas=3, image="registry.example/b:1"), settings()))
     assert done.stdout == "rayservice.ray.io/qwen-tts configured\nconfigmap/qwen-tts-settings unchanged\n", done.stderr
     kubectl("wait", "--for=jsonpath={.status.observedGeneration}=2", "rayservice/qwen-tts", "--timeout=120s")
     done = kubectl("get", "pods", "-l", "ray.io/group=talker", "-o", "name")

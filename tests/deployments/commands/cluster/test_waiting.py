@@ -37,9 +37,12 @@ def test_a_changed_application_is_waited_for_in_place(run: Run, server: ApiServe
     assert status["activeServiceStatus"]["rayClusterName"] == active
 
 
-def test_more_replicas_are_added_in_place(run: Run, server: ApiServer, operator: Operator) -> None:
+def test_kuberay_ignores_numbers_of_replicas(run: Run, server: ApiServer, operator: Operator) -> None:
     run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
-    assert_said(run("apply", "-", "--wait", *SOON, input=text_of(ray_service(replicas=3))), "configured", "ready")
+    result = run("apply", "-", "--wait", *SOON, input=text_of(ray_service(replicas=3, most=9)))
+    assert_said(result, "configured", "ready", "Note: Group talker: the running cluster was made with maxReplicas 4")
+    assert_said(run("status"), "pods         talker 2/2 ready", "`qwen-tts cluster rollout` brings 9.")
+    assert_said(run("rollout", *SOON), "ready")
     assert_said(run("status"), "pods         talker 3/3 ready")
 
 
@@ -76,6 +79,7 @@ def test_what_holds_it_up_is_explained(run: Run, operator: Operator, start: Star
     operator.start = start
     result = run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
     assert_refused(result, "RayService qwen-tts is not ready, and for 0.5 s nothing has changed", *words)
+    assert "deadline exceeded" not in result.output, "the first request to every dashboard, which is made again"
     assert_said(run("status"), "RayService qwen-tts: not ready", "What is wrong:", *words)
 
 
