@@ -119,7 +119,7 @@ def test_logs_end_when_the_pods_are_gone(server: ApiServer, kubeconfig: Path, ac
     command = [*QWEN_TTS, "cluster", "logs", "-f", "--kubeconfig", str(kubeconfig)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         server.wait_for_request("follow=true")
-        server.delete("Pod", f"{active}-headgroup-0")
+        server.delete("RayService", "qwen-tts")
         output = process.communicate()[0]
     assert output == f"[{active}-headgroup-0] ray start: headgroup of {active}\n"
     assert process.returncode == 0
