@@ -14,11 +14,11 @@ from tests.deployments.loaded import ANY
 
 async def test_the_replicas_are_found_before_the_first_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serve needs the head node for the first call to a deployment, and the head may be away at the first request."""
-    called = dict.fromkeys(("decoder", "encoder"), 0)
+    called = {name: asyncio.Event() for name in ("decoder", "encoder")}
 
     def handle(name: str) -> Any:
         async def describe() -> list[object]:
-            called[name] += 1
+            called[name].set()
             return [ANY]
 
         return SimpleNamespace(describe=SimpleNamespace(remote=describe))
@@ -29,7 +29,7 @@ async def test_the_replicas_are_found_before_the_first_request(tmp_path: Path, m
     monkeypatch.setattr(ingress, "start_inbox", lambda: None)
     monkeypatch.setattr(ingress, "hide_serves_access_log", lambda: None)
     replica = ingress.Ingress.__mro__[1]  # outside Serve's wrapper
-    replica(  # type: ignore[call-arg]
+    replica(
         handle("decoder"),
         {},
         handle("encoder"),
@@ -39,6 +39,5 @@ async def test_the_replicas_are_found_before_the_first_request(tmp_path: Path, m
         ApiKeyArgs(),
         TracingArgs(),
     )
-    async with asyncio.timeout(10):
-        while set(called.values()) != {1}:
-            await asyncio.sleep(0)
+    for event in called.values():
+        await asyncio.wait_for(event.wait(), 10)
