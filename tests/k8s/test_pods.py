@@ -7,7 +7,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 
-from k8s.render.values import Pod
+from k8s.render.pod_values import Pod
 from tests.k8s.charts import (
     EVERYTHING,
     OPEN,
