@@ -31,11 +31,13 @@ HEALTHCHECK --start-period=10m CMD ["wget", "-q", "-O-", "http://127.0.0.1:8000/
 CMD ["qwen-tts", "serve", "--host", "0.0.0.0", "--verbose"]
 
 FROM base AS cuda
-# PyPI's torch brings CUDA's libraries; the driver comes from the node, and nvidia-cuda-mps-control with it.
+# PyPI's torch brings CUDA's libraries. The driver comes from the node, and nvidia-cuda-mps-control with it: NVIDIA's
+# container toolkit puts both where the system looks, and GKE's device plugin into /usr/local/nvidia.
 RUN pip install torch==2.13.0
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install "$(echo /wheels/*.whl)[serve,cloud,tracing]"
-ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib:/usr/local/nvidia/lib64 PATH=/usr/local/nvidia/bin:$PATH
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --start-period=30m CMD ["wget", "-q", "-O-", "http://127.0.0.1:8000/healthz"]

@@ -4,6 +4,7 @@ The first piece of audio is awaited before the status line is sent, so every ref
 cuts the connection, or is the last event of a stream of events.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,6 +63,8 @@ class Ingress:
         encoders = {} if encoder is None else {status.CODEC_ENCODER: encoder}
         self._states = DeploymentStates({**talkers, status.CODEC_DECODER: decoder, **encoders})
         self._service = SpeechService(decoder, encoder, start_inbox(), args, voices, reference_audio)
+        # Not at the first request, which may come while the head node is away. The constructor does not wait for it.
+        self._loading = asyncio.get_running_loop().create_task(self._service.models.load_early())
 
     def reconfigure(self, settings: Mapping[str, Mapping[str, object]]) -> None:
         """Accept changed live settings, by section. Serve calls this at the start, and after each change."""

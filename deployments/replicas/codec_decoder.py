@@ -78,17 +78,19 @@ class CodecDecoderDeployment:
                 by_content[content] = in_own_thread(partial(_load, codec, device, args, self._health, self._note_slots))
             self._decoders[model.name] = by_content[content]
         self._note_slots()
+        # The talkers are found now, and not by the first stream, which may come while the head node is away.
+        self._first_calls = [talker.ready.remote() for talker in self._called()]
         self._health.watchdog.start(args.hang_timeout_s)
         log.info("codec decoder ready: %d codec(s) on %s in %s", len(by_content), device, args.dtype)
 
     async def describe(self) -> list[ModelCard]:
-        """Return the cards of all models in the order of the settings, as soon as every talker has loaded.
-
-        A call would start a replica of a talker that has none, so such talkers are not called.
-        """
-        called = [talker for model, talker in self._talkers.items() if model not in self._start_wait_s]
-        await asyncio.gather(*(answer(talker.ready.remote) for talker in called))
+        """Return the cards of all models in the order of the settings, as soon as every talker has loaded."""
+        await asyncio.gather(*(answer(talker.ready.remote) for talker in self._called()))
         return self._cards
+
+    def _called(self) -> list[DeploymentHandle[Any]]:
+        """Return the talkers that always have a replica. A call would start a replica of the others."""
+        return [talker for model, talker in self._talkers.items() if model not in self._start_wait_s]
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load of this replica. Serve calls this periodically if the deployment scales with its load."""

@@ -2,13 +2,18 @@
 
 import asyncio
 import contextvars
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from deployments.errors import Unavailable
+from ray.serve.exceptions import RayServeException
+
+from deployments.errors import REPLICA_LOST, Unavailable
 from deployments.wire.messages import ModelCard
 from qwen_tts.config import ModelType
 from qwen_tts.errors import InvalidRequest
+
+log = logging.getLogger("ray.serve")
 
 # Names that let the service choose: our own, and those that OpenAI's clients send.
 AUTO_MODELS = frozenset(
@@ -18,6 +23,7 @@ AUTO_MODELS = frozenset(
 _DESCRIBE_TIMEOUT_S = 2.0
 # Busy replicas answer within this time. Replicas that do not are lost.
 _PATIENCE_S = 30.0
+_PAUSE_S = 1.0  # between two early checks
 
 _KINDS: dict[ModelType, str] = {
     "base": "cloning a voice",
@@ -66,6 +72,19 @@ class Models:
             if self._clock() - self._answered_s > _PATIENCE_S:
                 message = f"the replicas have not answered for {_PATIENCE_S:g} s; see /readyz"
                 raise Unavailable(message, "not_ready", 2.0) from None
+
+    async def load_early(self) -> None:
+        """Wait for the cards, however long models load.
+
+        Serve looks up the replicas of a deployment at the first call, and needs the head node for it. A process that
+        has made its first calls also works while the head is away.
+        """
+        while not self._cards:
+            try:
+                await self.check()
+            except (Unavailable, RayServeException, *REPLICA_LOST) as error:
+                log.info("the models are not loaded yet: %s", error)
+                await asyncio.sleep(_PAUSE_S)
 
     async def _ask(self) -> Sequence[ModelCard]:
         cards = await self._describe()

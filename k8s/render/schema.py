@@ -41,6 +41,8 @@ def _bare(part: object) -> object:
     if not isinstance(part, dict):
         return part
     bare = {key: _bare(value) for key, value in part.items() if key not in (*_LEFT_OUT, "properties")}
+    if "patternProperties" in part:
+        bare["additionalProperties"] = False
     if "properties" in part:  # its keys are names of values, so none of them is left out as a keyword of the schema
         bare["properties"] = {name: _bare(value) for name, value in part["properties"].items() if name not in DERIVED}
     return bare

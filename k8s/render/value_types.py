@@ -16,3 +16,4 @@ Percent = Annotated[int, Field(ge=1, le=100)]
 Share = Annotated[float, Field(gt=0, lt=100)]
 Seconds = PositiveInt
 Count = Annotated[int, Field(ge=0)]
+Variables = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str]

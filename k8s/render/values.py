@@ -2,17 +2,18 @@
 
 values.schema.json is generated from these classes and, for `app`, from the application's settings (schema.py). The
 string below a field is its description, from which values.md and the comments of values.yaml are rendered
-(values_page.py). The default of a value is in values.yaml. Only fields of list items have defaults here, because Helm
-does not fill them in.
+(values_page.py). The default of a value is in values.yaml. Only fields of pods and of list items have
+defaults here, because Helm does not fill list items in.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from deployments.settings import PositiveInt, Settings
+from deployments.settings import Settings
 from k8s.render.outside_values import Dashboard, HttpRoute, Ingress, PodMonitor, PrometheusRule
-from k8s.render.value_types import Count, Fragment, Name, NoName, Percent, Port, Quantity, Seconds
+from k8s.render.pod_values import Pod, Resources, WorkerGroup
+from k8s.render.value_types import Fragment, Name, NoName, Percent, Port, Quantity, Seconds, Variables
 
 
 class Image(Settings):
@@ -33,51 +34,12 @@ class Image(Settings):
     """Names of Secrets with the credentials of the registry."""
 
 
-class Amounts(Settings):
-    """The resources of one pod."""
-
-    cpu: Quantity
-    """Cores."""
-    memory: Quantity
-    """Memory, as 6Gi."""
-    gpu: Annotated[Quantity | None, Field(alias="nvidia.com/gpu")] = None
-    """Whole GPUs. The replicas of the pod share them."""
-
-
-class Resources(Settings):
-    requests: Amounts
-    """The amounts that the pod reserves on its node."""
-    limits: Amounts
-    """The amounts that the pod may use at most. Ray places replicas by them."""
-
-
 class GpuNodes(Settings):
     cluster: Annotated[str, Field(pattern=r"^[-a-z0-9]*$")]
     """A key of `labels`. Every group with a GPU selects these nodes. With "" it runs on any GPU, also on one that is
     too small."""
     labels: dict[str, Annotated[dict[str, str], Field(min_length=1)]]
     """Labels of the nodes that have the GPU, by kind of cluster. The presets contain them."""
-
-
-class WorkerGroup(Settings):
-    name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")]
-    """The name of the group in the RayService, and the component label of its pods."""
-    minReplicas: Count
-    """The lowest number of pods. A pod without a replica never becomes ready, so each of these must get one."""
-    maxReplicas: PositiveInt
-    """The highest number of pods. The autoscaler chooses one between the two."""
-    resources: Resources
-    """The resources of one pod."""
-    rayResources: dict[str, Quantity] = Field({})
-    """Custom resources of Ray. A deployment in `app` that requests one of them is placed in this group."""
-    mps: bool = False
-    """Start NVIDIA's MPS daemon in the pod, for replicas that share its GPU (README.md)."""
-    withoutModels: bool = False
-    """Download no models into the pod. An ingress needs none."""
-    nodeSelector: dict[str, str] = Field({})
-    """Labels of the nodes that may run the pods."""
-    tolerations: list[Fragment] = Field([])
-    """Taints of nodes that the pods tolerate."""
 
 
 class SecretKey(Settings):
@@ -108,6 +70,8 @@ class Models(Settings):
     """The address of a mirror of the hub (HF_ENDPOINT)."""
     tokenSecret: SecretKey
     """A Secret with the hub's token."""
+    emptyDirSize: Quantity
+    """Without a claim, the size of a pod's own copy. A pod that downloads requests it as ephemeral storage."""
     claim: Claim
     """Where checkpoints are kept. Without a claim, every pod downloads its own copy. Without the model cache, pods that
     start together download the same checkpoints at the same time."""
@@ -139,13 +103,9 @@ class ServiceAccount(Settings):
     """Annotations that name the identity."""
 
 
-class Head(Settings):
+class Head(Pod):
     resources: Resources
     """The resources of the head's pod."""
-    nodeSelector: dict[str, str]
-    """Labels of the nodes that may run the head."""
-    tolerations: list[Fragment]
-    """Taints of nodes that the head tolerates."""
 
 
 class Autoscaler(Settings):
@@ -157,11 +117,26 @@ class Autoscaler(Settings):
     """The resources of the sidecar."""
 
 
+class Redis(Settings):
+    """The Redis that the chart runs."""
+
+    image: Annotated[str, Field(min_length=1)]
+    """Valkey or another image with `valkey-server`."""
+    size: Quantity
+    """The size of its claim. Its data survives its pod."""
+    storageClassName: NoName
+    """The storage class of its claim. Default: that of the cluster."""
+
+
 class GcsFaultTolerance(Settings):
+    enabled: bool
+    """Keep the state of the cluster in a Redis. Recommended for everything but a trial."""
     redisAddress: Annotated[str, Field(pattern=r"^((rediss?://)?[^:/]+:[0-9]+)?$")]
-    """host:port, or rediss://host:port for TLS."""
+    """host:port of an external Redis, or rediss://host:port for TLS. Without it, the chart runs one."""
     passwordSecret: SecretKey
-    """A Secret with the password of Redis."""
+    """A Secret with the password of Redis, also of the chart's."""
+    redis: Redis
+    """The chart's Redis, which runs if there is no `redisAddress`."""
 
 
 class Auth(Settings):
@@ -203,6 +178,8 @@ class UpgradeStrategy(Settings):
 class PodDisruptionBudget(Settings):
     enabled: bool
     """Make the budgets."""
+    blockSinglePods: bool
+    """Make budgets for single pods too. Their nodes then cannot be drained."""
 
 
 class NetworkPolicy(Settings):
@@ -222,7 +199,7 @@ class NetworkPolicy(Settings):
     """Ports of the Kubernetes API, for the autoscaler."""
 
 
-class Test(Settings):
+class Test(Pod):
     apiKeySecret: SecretKey
     """A Secret with an API key."""
 
@@ -258,7 +235,7 @@ class Values(Settings):
     apiKeys: ApiKeys
     """A Secret with the file that `qwen-tts api-key create` writes. Without it, everyone who can reach the service may
     use it."""
-    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str]
+    env: Variables
     """Environment of the workers (AWS_ENDPOINT_URL, ...). The chart sets Ray's drain time, HOME and the hub's
     variables."""
     envFromSecrets: list[Name]
@@ -266,19 +243,20 @@ class Values(Settings):
     serviceAccount: ServiceAccount
     """The service account of the workers, for identities of cloud providers. Its token is not mounted."""
     head: Head
-    """The head, which runs no replica."""
+    """The head, which runs no replica. Its annotations keep the Cluster Autoscaler and Karpenter from moving it."""
     autoscaler: Autoscaler
     """The autoscaler, a sidecar of the head, adds and removes workers."""
     topologyKeys: list[str]
     """Workers are spread over these domains if the scheduler has a choice."""
     gcsFaultTolerance: GcsFaultTolerance
-    """With an external Redis, a restarted head continues with its cluster; without one, it starts a new cluster."""
+    """With a Redis, a new head continues with its cluster. Without one, the loss of the head is the loss of the cluster
+    (README.md)."""
     auth: Auth
     """Ray's token for its dashboard and its internal calls."""
     upgradeStrategy: UpgradeStrategy
     """How a change of pods is rolled out (README.md)."""
     podDisruptionBudget: PodDisruptionBudget
-    """Budgets for the head and for every group."""
+    """Budgets for groups of two pods or more."""
     networkPolicy: NetworkPolicy
     """Policies that close everything but the ports that are needed."""
     podMonitor: PodMonitor

@@ -100,7 +100,7 @@ def _of(schema: JsonObject, definitions: JsonObject, prefix: str, defaults: obje
                 yield Value(path, "list", "", meaning)
                 yield from _of(_definition(definitions, name), definitions, f"{path}[].", None)
             case _:
-                shown = default if isinstance(defaults, dict) else part.get("default")
+                shown = part.get("default") if default is None else default
                 needed = not isinstance(defaults, dict) and key in _names(schema)
                 yield Value(path, _type(part), "required" if needed else f"`{json.dumps(shown)}`", meaning)
 

@@ -52,7 +52,10 @@ class Handle:
             result = getattr(self._replica, method)(*args, **named)
             if hasattr(result, "__anext__"):
                 return _Stream(result, self.interrupt)
-            return asyncio.get_running_loop().create_task(result, context=Context())
+            try:
+                return asyncio.get_running_loop().create_task(result, context=Context())
+            except RuntimeError:  # a constructor outside the loop, which does not await its call
+                return result.close()
 
         return SimpleNamespace(remote=remote)
 

@@ -27,6 +27,25 @@ NOTHING: Object = {
     "topologyKeys": [],
     "upgradeStrategy": {"type": "None"},
 }
+# A group with every field of a pod, and the chart's own Redis.
+OPEN: Object = {
+    "workerGroups": [
+        {
+            **EVERYTHING["head"],  # type: ignore[dict-item]
+            "name": "speech",
+            "minReplicas": 2,
+            "maxReplicas": 3,
+            "resources": {
+                "requests": {"cpu": "2", "memory": "6Gi", "ephemeral-storage": "5Gi"},
+                "limits": {"cpu": "4", "memory": "6Gi"},
+            },
+        }
+    ],
+    "env": {"HTTPS_PROXY": "http://other:3128"},
+    "gcsFaultTolerance": {"enabled": True, "passwordSecret": {"name": "redis"}, "redis": {"storageClassName": "fast"}},
+}
+# A container of everything.yaml that is not the chart's.
+FOREIGN = "certificates"
 INCREMENTAL: Object = {"upgradeStrategy": {"type": "NewClusterWithIncrementalUpgrade"}}
 
 
@@ -48,6 +67,7 @@ def _combinations() -> Iterator[Combination]:
     yield Combination(("l4", "three-families", "redundant"))
     for options in (EVERYTHING, NOTHING, INCREMENTAL):
         yield Combination(("h100", "three-families"), json.dumps(options))
+    yield Combination(options=json.dumps(OPEN))
 
 
 COMBINATIONS = tuple(_combinations())
@@ -112,11 +132,12 @@ def pods(objects: tuple[Object, ...]) -> list[Object]:
 
 
 def containers(objects: tuple[Object, ...]) -> list[Object]:
+    """Return the containers of the chart in Ray's pods and the test pod."""
     found = []
     for spec in pods(objects):
         for kind in ("initContainers", "containers"):
             found += items(spec, kind) if kind in spec else []
-    return found
+    return [container for container in found if container["name"] != FOREIGN]
 
 
 def serve_config(objects: tuple[Object, ...]) -> Object:

@@ -41,6 +41,14 @@ def test_probes_and_compilers_find_their_programs() -> None:
     assert set(installed.split()) == {"bash", "g++", "wget"}
 
 
+def test_the_driver_is_found_where_gke_puts_it() -> None:
+    """GKE's device plugin mounts the driver's files, and no runtime tells the dynamic linker about them."""
+    (variables,) = re.findall(r"^ENV ((?:.*\\\n)*.*)$", STAGES["cuda"], re.M)
+    given = dict(one.split("=", 1) for one in variables.replace("\\", "").split())
+    assert set(given["LD_LIBRARY_PATH"].split(":")) == {"/usr/local/nvidia/lib", "/usr/local/nvidia/lib64"}
+    assert given["PATH"] == "/usr/local/nvidia/bin:$PATH"
+
+
 def test_what_is_copied_is_there_and_not_ignored() -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     ignored = [line for line in lines if line and not line.startswith(("#", "!"))]

@@ -6,6 +6,17 @@
 {{ add .Values.longestStreamSeconds 30 }}
 {{- end -}}
 
+{{/*
+The head runs no replica, so its drain saves no stream. KubeRay makes no new head before the old one has gone, and a
+cluster without a head cannot scale, deploy or replace anything.
+*/}}
+{{- define "qwen-tts.headDrainSeconds" -}}
+5
+{{- end -}}
+{{- define "qwen-tts.headTerminationSeconds" -}}
+30
+{{- end -}}
+
 {{/* The application's settings: .Values.app and the settings that the chart derives. */}}
 {{- define "qwen-tts.app" -}}
 {{- $app := deepCopy .Values.app -}}
@@ -166,8 +177,23 @@ applications:
 {{- if gt (int .minReplicas) (int .maxReplicas) -}}
 {{- fail (printf "workerGroups: of %s minReplicas %d is above maxReplicas %d" .name (int .minReplicas) (int .maxReplicas)) -}}
 {{- end -}}
-{{- if and .mps (not (index .resources.limits "nvidia.com/gpu")) -}}
+{{- if and .mps (not (include "qwen-tts.gpus" .)) -}}
 {{- fail (printf "workerGroups: %s has mps and no GPU in resources.limits (nvidia.com/gpu)" .name) -}}
+{{- end -}}
+{{- if and .resourceClaims (not (include "qwen-tts.gpus" .)) -}}
+{{- fail (printf "workerGroups: %s has resourceClaims, whose GPUs Ray cannot count; set rayResources.GPU" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.gcsFaultTolerance -}}
+{{- if and (or .redisAddress .passwordSecret.name) (not .enabled) -}}
+{{- fail "gcsFaultTolerance.redisAddress and passwordSecret have no effect; set gcsFaultTolerance.enabled" -}}
+{{- end -}}
+{{- end -}}
+{{- range $pod := concat .Values.workerGroups (list .Values.head .Values.test) -}}
+{{- range $label, $_ := $pod.podLabels -}}
+{{- if regexMatch "^(app[.]kubernetes[.]io/(name|instance|component)$|ray[.]io/)" $label -}}
+{{- fail (printf "podLabels: %s is set by the chart or by KubeRay; omit it" $label) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

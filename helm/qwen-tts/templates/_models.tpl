@@ -19,6 +19,7 @@
   env:
     - {name: HOME, value: /home/qwen-tts}
     - {name: HF_HOME, value: /models}
+    - {name: NVIDIA_VISIBLE_DEVICES, value: void}
   resources:
     requests: {cpu: 10m, memory: 32Mi}
     limits: {cpu: 100m, memory: 64Mi}
@@ -41,6 +42,7 @@
   env:
     - {name: HOME, value: /home/qwen-tts}
     - {name: HF_HOME, value: /models}
+    - {name: NVIDIA_VISIBLE_DEVICES, value: void}
     {{- with .Values.models.endpoint }}
     - {name: HF_ENDPOINT, value: {{ . | quote }}}
     {{- end }}

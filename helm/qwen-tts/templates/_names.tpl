@@ -12,6 +12,11 @@
 {{ include "qwen-tts.name" . }}-serve-svc
 {{- end -}}
 
+{{/* The Redis of Ray's head: an external one, or the chart's. */}}
+{{- define "qwen-tts.redisAddress" -}}
+{{ .Values.gcsFaultTolerance.redisAddress | default (printf "%s-redis:6379" (include "qwen-tts.name" .)) }}
+{{- end -}}
+
 {{/* The labels that identify this release. Ray's pods have no other labels of the chart: a changed label is a new cluster. */}}
 {{- define "qwen-tts.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}

@@ -65,6 +65,11 @@ class Talker:
         self.streams: list[FrameStream] = []
         self.frames: list[NDArray[np.int16] | None] = []  # that existed when a stream was opened
         self.generate = self
+        self.readies = 0
+        self.ready = SimpleNamespace(remote=self._ready)
+
+    def _ready(self) -> None:
+        self.readies += 1
 
     def options(self, *, stream: bool) -> "Talker":
         assert stream
@@ -359,6 +364,17 @@ async def test_models_without_replicas_are_described_without_starting_them(base:
     deployment = on_demand(base, Talker(), Starting(), start_wait_s=1)
     (card,) = await asyncio.wait_for(deployment.describe(), PATIENCE_S)
     assert (card.name, card.model_type) == (MODEL, "base")
+
+
+def test_talkers_are_found_before_the_first_stream(
+    deployment: CodecDecoderDeployment, talker: Talker, base: Path, measured: Metrics
+) -> None:
+    """Serve needs the head node for the first call to a deployment. A talker without replicas must not start."""
+    assert talker.readies == 1
+    starting = SimpleNamespace(remote=lambda: pytest.fail("the call would start a replica"))
+    model = ModelArgs(name=MODEL, checkpoint=str(base), type="base", start_wait_s=1)
+    handle: Any = SimpleNamespace(ready=starting)
+    CodecDecoderDeployment((model,), {MODEL: handle}, CodecDecoderArgs(slots=1, threads=1), TracingArgs())
 
 
 def on_demand(base: Path, talker: Talker, starting: Starting, *, start_wait_s: float) -> CodecDecoderDeployment:

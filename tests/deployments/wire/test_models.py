@@ -3,12 +3,15 @@
 import asyncio
 
 import pytest
+from ray.serve.exceptions import RayServeException
 
 from deployments.errors import Unavailable
 from deployments.wire import models as wire_models
 from deployments.wire.messages import ModelCard
 from deployments.wire.models import Models
+from qwen_tts.errors import EngineStopped
 from tests.deployments.loaded import ANY
+from tests.virtual_time import in_virtual_time
 
 
 async def test_until_they_have_loaded_every_question_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,3 +94,29 @@ async def test_a_replica_that_is_lost_is_reported_at_once() -> None:
     with pytest.raises(RuntimeError, match="died"):
         await models.check()
     await models.load()
+
+
+@in_virtual_time()
+async def test_models_are_loaded_without_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first request may come when Serve can find no replica, because the head is away."""
+    away = [RayServeException("the controller is gone"), EngineStopped("a replica was lost")]
+    asked, loaded = 0, asyncio.Event()
+
+    async def describe() -> list[ModelCard]:
+        nonlocal asked
+        asked += 1
+        if away:
+            raise away.pop()
+        await loaded.wait()
+        return [ANY]
+
+    models = Models(describe, asyncio.get_running_loop().time)
+    early = asyncio.create_task(models.load_early())
+    await asyncio.sleep(600)
+    assert not early.done(), "models that load slowly were given up"
+    loaded.set()
+    await early
+    before = asked
+    await models.load()
+    assert models.named("any") is ANY
+    assert asked == before, "a request called the replicas for the cards"

@@ -21,6 +21,7 @@ _FINALIZER = "ray.io/rayservice-finalizer"
 _TIMEOUT = "ray.io/initializing-timeout"
 _SERVES = (Start.WELL, Start.DEPLOYMENT_FAILS, Start.DEPLOYMENT_RECOVERS)
 _STEP_S = 0.02
+_GRACE = "kubelet/grace-period"  # a finalizer in the place of the kubelet, which removes a head after its grace period
 
 
 class Operator:
@@ -35,6 +36,7 @@ class Operator:
         self.stopped = False
         self.replaces = True
         self._server = server
+        self.headless_s = 0  # how long clusters had no head, because the old one was given time to end
         self._settled_at = -1  # the store's version after which there was nothing to do
         self._made_from: dict[str, str] = {}  # cluster -> the specification it was made from
 
@@ -62,6 +64,8 @@ class Operator:
                 except Refused as refused:
                     if refused.status != 404:  # 404: the object was deleted meanwhile
                         raise
+            for cluster in [] if self.stopped else store.find(self._server.kind("RayCluster"), ""):
+                await self._replace_head(cluster)
             if store.version == before:
                 self._settled_at = before
             await store.next_change(0 if store.version > before else 0.2)
@@ -187,7 +191,8 @@ class Operator:
         body = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "labels": labels, "ownerReferences": owner},
+            "metadata": {"name": name, "labels": labels, "ownerReferences": owner}
+            | ({"finalizers": [_GRACE]} if node_type == "head" else {}),
         }
         namespace = service["metadata"]["namespace"]
         pod = self._make(body | {"spec": template["spec"]}, namespace)
@@ -205,6 +210,7 @@ class Operator:
         namespace, store = service["metadata"]["namespace"], self._server.store
         for pod in store.find(self._server.kind("Pod"), namespace):
             if pod["metadata"].get("labels", {}).get("ray.io/cluster") in clusters:
+                self._write(pod | {"metadata": pod["metadata"] | {"finalizers": []}}, _WRITER)
                 store.delete(self._server.kind("Pod"), namespace, pod["metadata"]["name"])
         for cluster in clusters:
             store.delete(self._server.kind("RayCluster"), namespace, cluster)
@@ -226,6 +232,18 @@ class Operator:
             kind, metadata["namespace"], metadata["name"], body | {"metadata": metadata}, writer
         )
         return copy.deepcopy(now)
+
+    async def _replace_head(self, cluster: Json) -> None:
+        """Make a head where one has gone. A head counts until its grace period is over (raycluster_controller.go)."""
+        namespace, name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
+        selector = f"ray.io/cluster={name},ray.io/node-type=head"
+        for head in self._server.store.find(self._server.kind("Pod"), namespace, selector):
+            if "deletionTimestamp" in head["metadata"]:
+                await asyncio.sleep(_STEP_S)
+                self.headless_s += head["spec"]["terminationGracePeriodSeconds"]
+                self._write(head | {"metadata": head["metadata"] | {"finalizers": []}}, _WRITER)
+                template = cluster["spec"]["headGroupSpec"]["template"]
+                self._make_pod(cluster, name, "headgroup", "head", template, 0)
 
     def _set_status(self, service: Json, field: str, value: object) -> Json:
         """Write the status with one field replaced (merged, if it is the active cluster's), and the generation."""
