@@ -18,7 +18,7 @@ MOST_GROUPS = 7
 
 def example() -> Object:
     readme = (CHART / "README.md").read_text(encoding="utf-8")
-    found = [yaml.safe_load(block.code) for block in blocks(readme) if block.language == "yaml" and QUEUE in block.code]
+    found = [yaml.safe_load(block.code) for block in blocks(readme) if block.language == "yaml" and "rayServiceLabels" in block.code]
     (values,) = found
     assert isinstance(values, dict)
     return values

@@ -113,7 +113,7 @@ def test_the_commands_of_the_readme_are_understood(helm: Path) -> None:
     commands = [
         shlex.split(line)[1:] for line in re.findall(r"^ *\$ (helm .* helm/qwen-tts .*)$", readme, re.MULTILINE)
     ]
-    assert [command[0] for command in commands] == ["install"] * 5 + ["upgrade"] * 6
+    assert [command[0] for command in commands] == ["install"] * 5 + ["upgrade"] * 7
     others = ("--create-namespace", "--reset-then-reuse-values", "--force-conflicts")
     for _, *rest in commands:
         flags = [flag for flag in rest if flag not in others]
