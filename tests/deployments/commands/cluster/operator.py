@@ -103,9 +103,9 @@ class Operator:
         await self._new_cluster(service, wanted, active)
 
     def _adopt(self, service: Json) -> None:
-        """Add the finalizer with a plain update. It adds `scaleStrategy` to groups, because Go writes empty structs."""
+        """Add the finalizer with a plain update of the whole object."""
         cluster = service["spec"]["rayClusterConfig"]
-        groups = [{"scaleStrategy": {}} | group for group in cluster.get("workerGroupSpecs", [])]
+        groups = [_as_go_writes(group) for group in cluster.get("workerGroupSpecs", [])]
         spec = service["spec"] | {"rayClusterConfig": cluster | {"workerGroupSpecs": groups}}
         self._write(service | {"metadata": service["metadata"] | {"finalizers": [_FINALIZER]}, "spec": spec}, _WRITER)
 
@@ -269,6 +269,18 @@ class Operator:
         body: Json = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.{reason.lower()}"}}
         body |= {"type": "Warning", "reason": reason, "message": message, "eventTime": now(), "lastTimestamp": None}
         self._make(body | {"involvedObject": {"kind": kind, "name": name}}, namespace)
+
+
+def _as_go_writes(group: Json) -> Json:
+    """Return a worker group with the empty structs that Go adds, and without the zero values that it leaves out."""
+    group = {"scaleStrategy": {}} | copy.deepcopy(group)
+    pod = group.get("template", {}).get("spec", {})
+    for container in (*pod.get("containers", []), *pod.get("initContainers", [])):
+        container.setdefault("resources", {})
+        for variable in container.get("env", []):
+            if variable.get("value") == "":
+                del variable["value"]
+    return group
 
 
 def _without_muted(spec: Json) -> str:

@@ -131,6 +131,15 @@ def test_ignored_bounds_are_reported_and_rollout_brings_them(upgrade: Helm, serv
     assert len(group(server)["template"]["spec"]["tolerations"]) == 2
 
 
+def test_fields_that_go_writes_in_other_words_are_no_conflict(upgrade: Helm, server: ApiServer) -> None:
+    flags = ("--set", "workerGroups[0].initContainers[0].name=ca,workerGroups[0].initContainers[0].image=ca:1")
+    flags += ("--set", "workerGroups[0].env.EMPTY=")
+    upgrade(*flags)
+    before = versions(server)
+    upgrade(*flags)
+    assert versions(server) == before
+
+
 def test_a_release_that_the_operator_owns_needs_force_once(upgrade: Helm, server: ApiServer) -> None:
     upgrade()
     theirs = copy.deepcopy(service(server))
