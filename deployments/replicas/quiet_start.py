@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 from importlib import import_module
 
-_NICENESS = 10  # on top of the niceness of the process
+_NICENESS = 5  # on top of the niceness of the process
 
 
 def import_quietly(module: str) -> None:

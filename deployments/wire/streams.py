@@ -146,9 +146,12 @@ class _Resumed(Generic[Chunk]):
 
     def _request_now(self) -> SpeechRequest:
         """Return the request with the audio that the listener has in hand now."""
-        if self._playback.first_sent is None:
-            return self._request
-        return replace(self._request, ahead_s=max(0.0, self._playback.headroom(time.monotonic())))
+        now, ahead_s = time.monotonic(), self._request.ahead_s
+        if self._playback.first_sent is not None:
+            ahead_s = max(0.0, self._playback.headroom(now))
+        elif ahead_s:  # the listener has heard some of the other audio since the stream was opened
+            ahead_s = max(FRAME_S, self._playback.requested + ahead_s - now)
+        return replace(self._request, ahead_s=ahead_s)
 
     def _frames(self) -> Frames:
         return np.concatenate(self._made) if self._made else None

@@ -16,7 +16,7 @@ def test_only_the_import_has_a_low_priority(tmp_path: Path, monkeypatch: pytest.
     own = os.getpriority(os.PRIO_PROCESS, 0)
     import_quietly("heavy_module")
     seen = sys.modules.pop("heavy_module").NICENESS
-    assert seen == min(19, own + 10)
+    assert seen == min(19, own + 5)
     assert os.getpriority(os.PRIO_PROCESS, 0) == own
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -110,6 +111,16 @@ async def test_the_audio_in_hand_travels_with_the_request() -> None:
     talkers = Talkers([chunk(*range(20)), 1.0, lost()], [chunk(last=True)])
     await codes_of(talkers)
     assert [request.ahead_s for request, _ in talkers.requests] == [0.0, pytest.approx(20 * FRAME_S - 1.0)]
+
+
+@in_virtual_time(streams)
+@pytest.mark.parametrize(("ahead_s", "left_s"), [(5.0, 2.0), (2.0, FRAME_S), (0.0, 0.0)])
+async def test_other_audio_is_heard_while_a_stream_has_none_yet(ahead_s: float, left_s: float) -> None:
+    talkers = Talkers([Heartbeat(NAME), 3.0, lost()], [chunk(1, last=True)])
+    request = replace(REQUEST, ahead_s=ahead_s)
+    async with open_frames(talkers.handle, request, None, None, silence_s=5.0, lost=lambda _: None) as chunks:
+        assert len([chunk async for chunk in chunks]) == 1
+    assert [request.ahead_s for request, _ in talkers.requests] == pytest.approx([ahead_s, left_s])
 
 
 @in_virtual_time(streams)
