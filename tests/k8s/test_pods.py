@@ -31,10 +31,10 @@ GIVEN = mapping(EVERYTHING, "head")
 (GROUP,) = items(OPEN, "workerGroups")
 
 
-def of_group(helm: Path, **fields: object) -> Object:
-    """Return the RayService's group that is made of the fields."""
+def of_group(helm: Path, others: Object | None = None, **fields: object) -> Object:
+    """Return the RayService's group that is made of the fields. `others` are values besides the group."""
     group = {"name": "a", "minReplicas": 1, "maxReplicas": 1, **fields}
-    objects = render(Combination(options=json.dumps({"workerGroups": [group]})), helm)
+    objects = render(Combination(options=json.dumps({"workerGroups": [group]} | (others or {}))), helm)
     (found,) = items(ray_service(objects), "spec", "rayClusterConfig", "workerGroupSpecs")
     return found
 
@@ -102,8 +102,10 @@ def test_ray_and_its_autoscaler_know_the_gpus(
     helm: Path, devices: dict[str, str], ray: dict[str, str], gpus: str | None
 ) -> None:
     """Ray's autoscaler counts only limits whose name ends with "gpu". Without a count, it would never add a pod."""
-    found = of_group(helm, resources=amounts(**devices), rayResources=ray)
+    nodes: Object = {"gpuNodes": {"cluster": "ours", "labels": {"ours": {"pool": "gpu"}}}}
+    found = of_group(helm, nodes, resources=amounts(**devices), rayResources=ray)
     assert found.get("resources", {}) == (ray | {"GPU": gpus} if gpus else ray)
+    assert mapping(found, "template", "spec").get("nodeSelector") == ({"pool": "gpu"} if gpus else None)
     (container,) = items(found, "template", "spec", "containers")
     assert at(container, "resources", "limits") == amounts(**devices)["limits"]
 
