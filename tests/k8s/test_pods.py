@@ -219,6 +219,14 @@ def test_downloaded_models_are_bounded_and_requested(helm: Path, combination: Co
             assert at(spec, "containers", 0, "resources", "requests", "ephemeral-storage") == bound
 
 
+def test_a_pod_requests_no_more_disk_than_its_limit(helm: Path) -> None:
+    """The API server refuses a pod whose request is above its limit."""
+    hub: Object = {"app": {"models": [{"name": "m", "checkpoint": "owner/model", "type": "base"}]}}
+    resources = {"requests": amounts()["requests"], "limits": {"cpu": "2", "memory": "6Gi", "ephemeral-storage": "8Gi"}}
+    found = of_group(helm, hub, resources=resources)
+    assert at(found, "template", "spec", "containers", 0, "resources", "requests", "ephemeral-storage") == "8Gi"
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
