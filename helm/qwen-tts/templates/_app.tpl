@@ -17,7 +17,10 @@ cluster without a head cannot scale, deploy or replace anything.
 30
 {{- end -}}
 
-{{/* The application's settings: .Values.app and the settings that the chart derives. */}}
+{{/*
+The application's settings: .Values.app and the settings that the chart derives. A model's `talker: {}` is a talker of its
+own with the defaults. It is never empty here, because graceful_shutdown_s is added.
+*/}}
 {{- define "qwen-tts.app" -}}
 {{- $app := deepCopy .Values.app -}}
 {{- $grace := dict "graceful_shutdown_s" .Values.longestStreamSeconds -}}
@@ -25,7 +28,7 @@ cluster without a head cannot scale, deploy or replace anything.
 {{- $_ := set $app . (merge (get $app . | default dict) $grace) -}}
 {{- end -}}
 {{- range $app.models | default list -}}
-{{- if .talker }}{{ $_ := set . "talker" (merge .talker $grace) }}{{ end -}}
+{{- if kindIs "map" .talker }}{{ $_ := set . "talker" (merge .talker $grace) }}{{ end -}}
 {{- end -}}
 {{- if .Values.apiKeys.secretName -}}
 {{- $_ := set $app "api_keys" (dict "file" (printf "/etc/qwen-tts/%s" .Values.apiKeys.key)) -}}
@@ -68,7 +71,7 @@ applications:
 {{- end -}}
 {{- end -}}
 {{- range $model := $args.models | default list -}}
-{{- if .talker -}}
+{{- if kindIs "map" .talker -}}
 {{- range concat $live.settings.talker $live.replicas }}{{ $_ := unset $model.talker . }}{{ end -}}
 {{- end -}}
 {{- end -}}
