@@ -106,9 +106,8 @@ applications:
 {{- $options := dict "name" .name "graceful_shutdown_timeout_s" $replicas.graceful_shutdown_s -}}
 {{- if $replicas.autoscaling -}}
 {{- $autoscaling := mergeOverwrite (deepCopy $live.autoscaling) $replicas.autoscaling -}}
-{{- if not (or $autoscaling.min_replicas .mayStop) -}}
-{{- fail (printf "app: %s.autoscaling.min_replicas is 0, which needs start_wait_s of a model; set it to 1 or more" .replicas) -}}
-{{- end -}}
+{{- $where := printf "app: %s of %s" .replicas .name -}}
+{{- include "qwen-tts.checkScaling" (dict "where" $where "section" $replicas "autoscaling" $autoscaling "mayStop" .mayStop) -}}
 {{- $_ := set $options "autoscaling_config" $autoscaling -}}
 {{- else if $replicas.num_replicas -}}
 {{- $_ := set $options "num_replicas" $replicas.num_replicas -}}
