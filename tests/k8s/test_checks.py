@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.k8s.charts import Combination, Object, Refused, render
+from tests.k8s.charts import OPEN, Combination, Object, Refused, items, render
+
+(GROUP,) = items(OPEN, "workerGroups")
+ONE = GROUP | {"minReplicas": 1, "maxReplicas": 1}
 
 
 def talker(**fields: object) -> Object:
@@ -35,6 +38,11 @@ def one_model(**fields: object) -> Object:
             one_model(autoscaling={"min_replicas": 0, "max_replicas": 2, "downscale_delay_s": 9.5}),
             "downscale_delay_s is 9.5; with min_replicas 0 it must be 10 or more",
         ),
+        *(
+            ({"workerGroups": [ONE | {"name": name}]}, f"workerGroups: {name} is the name of other pods of the chart")
+            for name in ("head", "redis", "test", "model-cache")
+        ),
+        ({"workerGroups": [ONE, ONE]}, "workerGroups: two groups have the name speech"),
     ],
 )
 def test_values_that_fail_later_are_refused(helm: Path, values: Object, named: str) -> None:

@@ -175,17 +175,7 @@ applications:
 {{- if and .Values.prometheusRule.enabled (not .Values.podMonitor.enabled) -}}
 {{- fail "prometheusRule.enabled needs podMonitor.enabled: the alerts select by labels that the PodMonitor adds" -}}
 {{- end -}}
-{{- range .Values.workerGroups -}}
-{{- if gt (int .minReplicas) (int .maxReplicas) -}}
-{{- fail (printf "workerGroups: of %s minReplicas %d is above maxReplicas %d" .name (int .minReplicas) (int .maxReplicas)) -}}
-{{- end -}}
-{{- if and .mps (not (include "qwen-tts.gpus" .)) -}}
-{{- fail (printf "workerGroups: %s has mps and no GPU in resources.limits (nvidia.com/gpu)" .name) -}}
-{{- end -}}
-{{- if and .resourceClaims (not (include "qwen-tts.gpus" .)) -}}
-{{- fail (printf "workerGroups: %s has resourceClaims, whose GPUs Ray cannot count; set rayResources.GPU" .name) -}}
-{{- end -}}
-{{- end -}}
+{{- include "qwen-tts.checkGroups" . -}}
 {{- with .Values.gcsFaultTolerance -}}
 {{- if and (or .redisAddress .passwordSecret.name) (not .enabled) -}}
 {{- fail "gcsFaultTolerance.redisAddress and passwordSecret have no effect; set gcsFaultTolerance.enabled" -}}

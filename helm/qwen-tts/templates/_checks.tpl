@@ -1,3 +1,26 @@
+{{/* Parts of qwen-tts.check (_app.tpl): worker groups, numbers of replicas, and the pods for them. */}}
+{{- define "qwen-tts.checkGroups" -}}
+{{- $names := list -}}
+{{- range .Values.workerGroups -}}
+{{- if has .name (list "head" "redis" "test" "model-cache") -}}
+{{- fail (printf "workerGroups: %s is the name of other pods of the chart; choose another name" .name) -}}
+{{- end -}}
+{{- if has .name $names -}}
+{{- fail (printf "workerGroups: two groups have the name %s" .name) -}}
+{{- end -}}
+{{- if gt (int .minReplicas) (int .maxReplicas) -}}
+{{- fail (printf "workerGroups: of %s minReplicas %d is above maxReplicas %d" .name (int .minReplicas) (int .maxReplicas)) -}}
+{{- end -}}
+{{- if and .mps (not (include "qwen-tts.gpus" .)) -}}
+{{- fail (printf "workerGroups: %s has mps and no GPU in resources.limits (nvidia.com/gpu)" .name) -}}
+{{- end -}}
+{{- if and .resourceClaims (not (include "qwen-tts.gpus" .)) -}}
+{{- fail (printf "workerGroups: %s has resourceClaims, whose GPUs Ray cannot count; set rayResources.GPU" .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- end -}}
+
 {{/*
 The rules of deployments/settings.py about autoscaling. These settings are live, so they are not in `args`, where the
 application would check them. Arguments: where, section, autoscaling (with its defaults), mayStop.
