@@ -9,6 +9,7 @@ from tests.k8s.charts import OPEN, Combination, Object, Refused, items, render
 
 (GROUP,) = items(OPEN, "workerGroups")
 ONE = GROUP | {"minReplicas": 1, "maxReplicas": 1}
+ONCE: Object = {"enabled": True, "accessModes": ["ReadWriteOnce"]}
 
 
 def talker(**fields: object) -> Object:
@@ -43,6 +44,10 @@ def one_model(**fields: object) -> Object:
             for name in ("head", "redis", "test", "model-cache")
         ),
         ({"workerGroups": [ONE, ONE]}, "workerGroups: two groups have the name speech"),
+        (
+            {"workerGroups": [ONE, ONE | {"name": "later"}], "voices": {"claim": ONCE}},
+            "voices.claim.accessModes: [ReadWriteMany]",
+        ),
     ],
 )
 def test_values_that_fail_later_are_refused(helm: Path, values: Object, named: str) -> None:
@@ -56,6 +61,8 @@ def test_values_that_fail_later_are_refused(helm: Path, values: Object, named: s
     [
         one_model(autoscaling={"min_replicas": 0, "max_replicas": 2, "downscale_delay_s": 10}),
         talker(autoscaling={"min_replicas": 2, "max_replicas": 2}, num_replicas=1),
+        {"workerGroups": [ONE], "voices": {"claim": ONCE}},
+        {"workerGroups": [ONE, ONE | {"name": "later"}], "voices": {"claim": ONCE | {"existing": "voices"}}},
     ],
 )
 def test_values_at_the_limit_are_allowed(helm: Path, values: Object) -> None:

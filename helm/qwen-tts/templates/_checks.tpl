@@ -1,6 +1,7 @@
 {{/* Parts of qwen-tts.check (_app.tpl): worker groups, numbers of replicas, and the pods for them. */}}
 {{- define "qwen-tts.checkGroups" -}}
 {{- $names := list -}}
+{{- $pods := 0 -}}
 {{- range .Values.workerGroups -}}
 {{- if has .name (list "head" "redis" "test" "model-cache") -}}
 {{- fail (printf "workerGroups: %s is the name of other pods of the chart; choose another name" .name) -}}
@@ -18,6 +19,12 @@
 {{- fail (printf "workerGroups: %s has resourceClaims, whose GPUs Ray cannot count; set rayResources.GPU" .name) -}}
 {{- end -}}
 {{- $names = append $names .name -}}
+{{- $pods = add $pods ($.Values.autoscaler.enabled | ternary .maxReplicas .minReplicas | int) -}}
+{{- end -}}
+{{- with .Values.voices.claim -}}
+{{- if and .enabled (not .existing) (gt $pods 1) (not (has "ReadWriteMany" .accessModes)) -}}
+{{- fail "voices.claim is for several worker pods, so it needs voices.claim.accessModes: [ReadWriteMany]" -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
