@@ -81,6 +81,16 @@ applications:
 {{/* The options of every deployment that Serve changes in place. */}}
 {{- define "qwen-tts.deployments" -}}
 {{- $live := .Files.Get "files/live-settings.yaml" | fromYaml -}}
+{{- $all := list -}}
+{{- range (include "qwen-tts.deploymentList" . | fromYaml).deployments -}}
+{{- $all = append $all (include "qwen-tts.options" (merge (dict "live" $live) .) | fromYaml) -}}
+{{- end -}}
+{{ toYaml $all }}
+{{- end -}}
+
+{{/* Every deployment: its name, and the other arguments of qwen-tts.options. */}}
+{{- define "qwen-tts.deploymentList" -}}
+{{- $live := .Files.Get "files/live-settings.yaml" | fromYaml -}}
 {{- $app := include "qwen-tts.app" . | fromYaml -}}
 {{- $all := list -}}
 {{- $clones := false -}}
@@ -88,14 +98,14 @@ applications:
 {{- $clones = or $clones (has (.type | default "base") (list "base")) -}}
 {{- $sections := dict "talker" (.talker | default $app.talker) -}}
 {{- $name := printf "talker-%s" (replace "/" "-" .name) -}}
-{{- $all = append $all (include "qwen-tts.options" (dict "live" $live "name" $name "sections" $sections "replicas" "talker" "mayStop" .start_wait_s) | fromYaml) -}}
+{{- $all = append $all (dict "name" $name "sections" $sections "replicas" "talker" "mayStop" .start_wait_s) -}}
 {{- end -}}
 {{- range $name, $names := $live.deployments -}}
 {{- if or $clones (ne $name "codec-encoder") -}}
-{{- $all = append $all (include "qwen-tts.options" (dict "live" $live "name" $name "sections" $app "replicas" (first $names) "others" (rest $names)) | fromYaml) -}}
+{{- $all = append $all (dict "name" $name "sections" $app "replicas" (first $names) "others" (rest $names)) -}}
 {{- end -}}
 {{- end -}}
-{{ toYaml $all }}
+{{ toYaml (dict "deployments" $all) }}
 {{- end -}}
 
 {{/* The options of the deployment `name`, of the section with its `replicas` and the `others`. `mayStop`: it may have none. */}}
@@ -176,6 +186,7 @@ applications:
 {{- fail "prometheusRule.enabled needs podMonitor.enabled: the alerts select by labels that the PodMonitor adds" -}}
 {{- end -}}
 {{- include "qwen-tts.checkGroups" . -}}
+{{- if not .Values.autoscaler.enabled }}{{ include "qwen-tts.checkPlaces" . }}{{ end -}}
 {{- with .Values.gcsFaultTolerance -}}
 {{- if and (or .redisAddress .passwordSecret.name) (not .enabled) -}}
 {{- fail "gcsFaultTolerance.redisAddress and passwordSecret have no effect; set gcsFaultTolerance.enabled" -}}

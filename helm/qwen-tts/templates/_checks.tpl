@@ -49,3 +49,49 @@ application would check them. Arguments: where, section, autoscaling (with its d
 {{- fail (printf "%s: downscale_delay_s is %v; with min_replicas 0 it must be 10 or more" .where $delay) -}}
 {{- end -}}
 {{- end -}}
+
+{{/*
+Without the autoscaler, the pods of minReplicas must have a place for every replica that the service starts with. This
+counts places by custom resources that one group offers.
+*/}}
+{{- define "qwen-tts.checkPlaces" -}}
+{{- $faults := list -}}
+{{- range $resource, $shares := include "qwen-tts.shares" . | fromYaml -}}
+{{- $groups := list -}}
+{{- range $.Values.workerGroups -}}
+{{- if hasKey (.rayResources | default dict) $resource }}{{ $groups = append $groups . }}{{ end -}}
+{{- end -}}
+{{- if eq (len $groups) 1 -}}
+{{- $group := first $groups -}}
+{{- range $share, $count := $shares -}}
+{{- $perPod := divf (index $group.rayResources $resource) $share | floor | int -}}
+{{- $places := mul $perPod (int $group.minReplicas) | int -}}
+{{- if and $perPod (lt $places (int $count)) -}}
+{{- $needed := div (sub (add $count $perPod) 1) $perPod | int -}}
+{{- $faults = append $faults (printf "group %s has room for %d of %d replicas (%s: %s), set its minReplicas to %d" $group.name $places (int $count) $resource $share $needed) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with $faults -}}
+{{- fail (printf "autoscaler.enabled is false: %s" (join "; " .)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The number of replicas at the start, by custom resource and by the share of it that one replica requests. */}}
+{{- define "qwen-tts.shares" -}}
+{{- $all := dict -}}
+{{- range (include "qwen-tts.deploymentList" . | fromYaml).deployments -}}
+{{- $section := index .sections .replicas -}}
+{{- $count := $section.num_replicas | default 1 -}}
+{{- with $section.autoscaling }}{{ $count = dig "min_replicas" 1 . }}{{ end -}}
+{{- range $resource, $share := $section.resources -}}
+{{- if $share -}}
+{{- $shares := get $all $resource | default dict -}}
+{{- $_ := set $shares (toString $share) (add (get $shares (toString $share) | default 0) $count) -}}
+{{- $_ := set $all $resource $shares -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $all }}
+{{- end -}}
