@@ -20,6 +20,7 @@ LIVE = Combination(
                         "autoscaling": {"min_replicas": 0, "max_replicas": 3, "upscale_delay_s": 0},
                     }},
                     {"name": "b", "type": "base"},
+                    {"name": "defaults", "type": "base", "talker": {}},
                 ],
                 "talker": {"num_replicas": 2, "max_waiting": 5},
                 "codec_encoder": {"max_waiting": 3, "surge_percent": 50},

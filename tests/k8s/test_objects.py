@@ -6,13 +6,15 @@ from pathlib import Path
 import jsonschema
 import kubernetes_validate
 import pytest
+import yaml
 
-from k8s.render.__main__ import CHART, preset
+from k8s.render.__main__ import CHART, helm_template, preset
 from tests.k8s.charts import (
     COMBINATIONS,
     PRESETS,
     Combination,
     Object,
+    at,
     items,
     mapping,
     ray_service,
@@ -100,3 +102,13 @@ def test_a_schema_of_kubernetes_refuses_what_it_does_not_know(helm: Path) -> Non
     (account,) = [one for one in render(COMBINATIONS[0], helm) if one["kind"] == "ServiceAccount"]
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate({**account, "automountServiceAccountTokens": False}, KUBERNETES[0], strict=True)
+
+
+@pytest.mark.parametrize("name", ["1234", "true"])
+def test_names_that_yaml_would_read_as_something_else_stay_names(helm: Path, name: str) -> None:
+    everything = ("-f", str(Path(__file__).parent / "everything.yaml"), "--namespace", name)
+    said = helm_template(("h100", "three-families"), *everything, release=name, helm=helm)
+    assert said.returncode == 0, said.stderr
+    for one in yaml.safe_load_all(said.stdout):
+        assert at(one, "metadata", "namespace") == name
+        assert at(one, "metadata", "labels", "app.kubernetes.io/instance") == name

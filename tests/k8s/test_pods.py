@@ -31,10 +31,10 @@ GIVEN = mapping(EVERYTHING, "head")
 (GROUP,) = items(OPEN, "workerGroups")
 
 
-def of_group(helm: Path, **fields: object) -> Object:
-    """Return the RayService's group that is made of the fields."""
+def of_group(helm: Path, others: Object | None = None, **fields: object) -> Object:
+    """Return the RayService's group that is made of the fields. `others` are values besides the group."""
     group = {"name": "a", "minReplicas": 1, "maxReplicas": 1, **fields}
-    objects = render(Combination(options=json.dumps({"workerGroups": [group]})), helm)
+    objects = render(Combination(options=json.dumps({"workerGroups": [group]} | (others or {}))), helm)
     (found,) = items(ray_service(objects), "spec", "rayClusterConfig", "workerGroupSpecs")
     return found
 
@@ -102,8 +102,10 @@ def test_ray_and_its_autoscaler_know_the_gpus(
     helm: Path, devices: dict[str, str], ray: dict[str, str], gpus: str | None
 ) -> None:
     """Ray's autoscaler counts only limits whose name ends with "gpu". Without a count, it would never add a pod."""
-    found = of_group(helm, resources=amounts(**devices), rayResources=ray)
+    nodes: Object = {"gpuNodes": {"cluster": "ours", "labels": {"ours": {"pool": "gpu"}}}}
+    found = of_group(helm, nodes, resources=amounts(**devices), rayResources=ray)
     assert found.get("resources", {}) == (ray | {"GPU": gpus} if gpus else ray)
+    assert mapping(found, "template", "spec").get("nodeSelector") == ({"pool": "gpu"} if gpus else None)
     (container,) = items(found, "template", "spec", "containers")
     assert at(container, "resources", "limits") == amounts(**devices)["limits"]
 
@@ -215,6 +217,14 @@ def test_downloaded_models_are_bounded_and_requested(helm: Path, combination: Co
             one["name"] for one in (items(spec, "initContainers") if "initContainers" in spec else [])
         ]:
             assert at(spec, "containers", 0, "resources", "requests", "ephemeral-storage") == bound
+
+
+def test_a_pod_requests_no_more_disk_than_its_limit(helm: Path) -> None:
+    """The API server refuses a pod whose request is above its limit."""
+    hub: Object = {"app": {"models": [{"name": "m", "checkpoint": "owner/model", "type": "base"}]}}
+    resources = {"requests": amounts()["requests"], "limits": {"cpu": "2", "memory": "6Gi", "ephemeral-storage": "8Gi"}}
+    found = of_group(helm, hub, resources=resources)
+    assert at(found, "template", "spec", "containers", 0, "resources", "requests", "ephemeral-storage") == "8Gi"
 
 
 @pytest.mark.parametrize(

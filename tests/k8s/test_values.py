@@ -114,7 +114,9 @@ def test_the_commands_of_the_readme_are_understood(helm: Path) -> None:
         shlex.split(line)[1:] for line in re.findall(r"^ *\$ (helm .* helm/qwen-tts .*)$", readme, re.MULTILINE)
     ]
     assert [command[0] for command in commands] == ["install"] * 5 + ["upgrade"] * 7
-    others = ("--create-namespace", "--reset-then-reuse-values", "--force-conflicts")
+    others = ("--create-namespace", "--reset-values", "--reset-then-reuse-values", "--force-conflicts")
+    (rescue,) = (command for command in commands if "--force-conflicts" in command)
+    assert "--reset-values" in rescue, "Helm keeps the values of old presets, and this chart refuses some of them"
     for _, *rest in commands:
         flags = [flag for flag in rest if flag not in others]
         said = subprocess.run([str(helm), "template", *flags], cwd=ROOT, capture_output=True, text=True)

@@ -17,7 +17,10 @@ cluster without a head cannot scale, deploy or replace anything.
 30
 {{- end -}}
 
-{{/* The application's settings: .Values.app and the settings that the chart derives. */}}
+{{/*
+The application's settings: .Values.app and the settings that the chart derives. A model's `talker: {}` is a talker of its
+own with the defaults. It is never empty here, because graceful_shutdown_s is added.
+*/}}
 {{- define "qwen-tts.app" -}}
 {{- $app := deepCopy .Values.app -}}
 {{- $grace := dict "graceful_shutdown_s" .Values.longestStreamSeconds -}}
@@ -25,7 +28,7 @@ cluster without a head cannot scale, deploy or replace anything.
 {{- $_ := set $app . (merge (get $app . | default dict) $grace) -}}
 {{- end -}}
 {{- range $app.models | default list -}}
-{{- if .talker }}{{ $_ := set . "talker" (merge .talker $grace) }}{{ end -}}
+{{- if kindIs "map" .talker }}{{ $_ := set . "talker" (merge .talker $grace) }}{{ end -}}
 {{- end -}}
 {{- if .Values.apiKeys.secretName -}}
 {{- $_ := set $app "api_keys" (dict "file" (printf "/etc/qwen-tts/%s" .Values.apiKeys.key)) -}}
@@ -68,7 +71,7 @@ applications:
 {{- end -}}
 {{- end -}}
 {{- range $model := $args.models | default list -}}
-{{- if .talker -}}
+{{- if kindIs "map" .talker -}}
 {{- range concat $live.settings.talker $live.replicas }}{{ $_ := unset $model.talker . }}{{ end -}}
 {{- end -}}
 {{- end -}}
@@ -78,6 +81,16 @@ applications:
 {{/* The options of every deployment that Serve changes in place. */}}
 {{- define "qwen-tts.deployments" -}}
 {{- $live := .Files.Get "files/live-settings.yaml" | fromYaml -}}
+{{- $all := list -}}
+{{- range (include "qwen-tts.deploymentList" . | fromYaml).deployments -}}
+{{- $all = append $all (include "qwen-tts.options" (merge (dict "live" $live) .) | fromYaml) -}}
+{{- end -}}
+{{ toYaml $all }}
+{{- end -}}
+
+{{/* Every deployment: its name, and the other arguments of qwen-tts.options. */}}
+{{- define "qwen-tts.deploymentList" -}}
+{{- $live := .Files.Get "files/live-settings.yaml" | fromYaml -}}
 {{- $app := include "qwen-tts.app" . | fromYaml -}}
 {{- $all := list -}}
 {{- $clones := false -}}
@@ -85,14 +98,14 @@ applications:
 {{- $clones = or $clones (has (.type | default "base") (list "base")) -}}
 {{- $sections := dict "talker" (.talker | default $app.talker) -}}
 {{- $name := printf "talker-%s" (replace "/" "-" .name) -}}
-{{- $all = append $all (include "qwen-tts.options" (dict "live" $live "name" $name "sections" $sections "replicas" "talker" "mayStop" .start_wait_s) | fromYaml) -}}
+{{- $all = append $all (dict "name" $name "sections" $sections "replicas" "talker" "mayStop" .start_wait_s) -}}
 {{- end -}}
 {{- range $name, $names := $live.deployments -}}
 {{- if or $clones (ne $name "codec-encoder") -}}
-{{- $all = append $all (include "qwen-tts.options" (dict "live" $live "name" $name "sections" $app "replicas" (first $names) "others" (rest $names)) | fromYaml) -}}
+{{- $all = append $all (dict "name" $name "sections" $app "replicas" (first $names) "others" (rest $names)) -}}
 {{- end -}}
 {{- end -}}
-{{ toYaml $all }}
+{{ toYaml (dict "deployments" $all) }}
 {{- end -}}
 
 {{/* The options of the deployment `name`, of the section with its `replicas` and the `others`. `mayStop`: it may have none. */}}
@@ -103,9 +116,8 @@ applications:
 {{- $options := dict "name" .name "graceful_shutdown_timeout_s" $replicas.graceful_shutdown_s -}}
 {{- if $replicas.autoscaling -}}
 {{- $autoscaling := mergeOverwrite (deepCopy $live.autoscaling) $replicas.autoscaling -}}
-{{- if not (or $autoscaling.min_replicas .mayStop) -}}
-{{- fail (printf "app: %s.autoscaling.min_replicas is 0, which needs start_wait_s of a model; set it to 1 or more" .replicas) -}}
-{{- end -}}
+{{- $where := printf "app: %s of %s" .replicas .name -}}
+{{- include "qwen-tts.checkScaling" (dict "where" $where "section" $replicas "autoscaling" $autoscaling "mayStop" .mayStop) -}}
 {{- $_ := set $options "autoscaling_config" $autoscaling -}}
 {{- else if $replicas.num_replicas -}}
 {{- $_ := set $options "num_replicas" $replicas.num_replicas -}}
@@ -173,17 +185,8 @@ applications:
 {{- if and .Values.prometheusRule.enabled (not .Values.podMonitor.enabled) -}}
 {{- fail "prometheusRule.enabled needs podMonitor.enabled: the alerts select by labels that the PodMonitor adds" -}}
 {{- end -}}
-{{- range .Values.workerGroups -}}
-{{- if gt (int .minReplicas) (int .maxReplicas) -}}
-{{- fail (printf "workerGroups: of %s minReplicas %d is above maxReplicas %d" .name (int .minReplicas) (int .maxReplicas)) -}}
-{{- end -}}
-{{- if and .mps (not (include "qwen-tts.gpus" .)) -}}
-{{- fail (printf "workerGroups: %s has mps and no GPU in resources.limits (nvidia.com/gpu)" .name) -}}
-{{- end -}}
-{{- if and .resourceClaims (not (include "qwen-tts.gpus" .)) -}}
-{{- fail (printf "workerGroups: %s has resourceClaims, whose GPUs Ray cannot count; set rayResources.GPU" .name) -}}
-{{- end -}}
-{{- end -}}
+{{- include "qwen-tts.checkGroups" . -}}
+{{- if not .Values.autoscaler.enabled }}{{ include "qwen-tts.checkPlaces" . }}{{ end -}}
 {{- with .Values.gcsFaultTolerance -}}
 {{- if and (or .redisAddress .passwordSecret.name) (not .enabled) -}}
 {{- fail "gcsFaultTolerance.redisAddress and passwordSecret have no effect; set gcsFaultTolerance.enabled" -}}

@@ -20,7 +20,7 @@
 {{/* The labels that identify this release. Ray's pods have no other labels of the chart: a changed label is a new cluster. */}}
 {{- define "qwen-tts.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "qwen-tts.labels" -}}
@@ -32,7 +32,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- define "qwen-tts.metadata" -}}
 name: {{ include "qwen-tts.name" . }}
-namespace: {{ .Release.Namespace }}
+namespace: {{ .Release.Namespace | quote }}
 labels:
   {{- include "qwen-tts.labels" . | nindent 2 }}
 {{- end -}}

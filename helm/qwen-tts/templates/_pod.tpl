@@ -114,11 +114,15 @@ counts only names that end with "gpu". `rayResources: {GPU: ...}` gives the numb
 {{- with $resources }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
-{{/* The resources of a worker. Downloaded models count as ephemeral storage. Arguments: root, group, downloads. */}}
+{{/*
+The resources of a worker. Downloaded models count as ephemeral storage. The API server refuses a request above the limit.
+Arguments: root, group, downloads.
+*/}}
 {{- define "qwen-tts.workerResources" -}}
 {{- $resources := deepCopy .group.resources -}}
 {{- if and .downloads (not .root.Values.models.claim.enabled) -}}
-{{- $_ := set $resources "requests" (merge $resources.requests (dict "ephemeral-storage" .root.Values.models.emptyDirSize)) -}}
+{{- $size := index $resources.limits "ephemeral-storage" | default .root.Values.models.emptyDirSize -}}
+{{- $_ := set $resources "requests" (merge $resources.requests (dict "ephemeral-storage" $size)) -}}
 {{- end -}}
 {{ toYaml $resources }}
 {{- end -}}
