@@ -12,7 +12,7 @@ from pydantic import Field
 
 from deployments.settings import Settings
 from k8s.render.outside_values import Dashboard, HttpRoute, Ingress, PodMonitor, PrometheusRule
-from k8s.render.pod_values import Pod, Resources, WorkerGroup
+from k8s.render.pod_values import Placement, Pod, Resources, WorkerGroup
 from k8s.render.value_types import Fragment, Name, NoName, Percent, Port, Quantity, Seconds, Variables
 
 
@@ -117,7 +117,7 @@ class Autoscaler(Settings):
     """The resources of the sidecar."""
 
 
-class Redis(Settings):
+class Redis(Placement):
     """The Redis that the chart runs."""
 
     image: Annotated[str, Field(min_length=1)]

@@ -178,6 +178,7 @@ def test_the_redis_is_confined_and_its_data_survives_it(helm: Path) -> None:
     assert at(claim, "spec", "storageClassName") == "fast"
     secret = at(items(container, "env")[0], "valueFrom", "secretKeyRef")
     options = mapping(ray_service(render(OPENED, helm)), "spec", "rayClusterConfig", "gcsFaultToleranceOptions")
+    assert spec["nodeSelector"] == {"pool": "redis"}, "a change of the head's fields would restart it"
     assert secret == at(options, "redisPassword", "valueFrom", "secretKeyRef") == {"name": "redis", "key": "password"}
 
 
