@@ -192,7 +192,8 @@ class NetworkPolicy(Settings):
     operatorNamespaceSelector: Fragment
     """The namespaces of the KubeRay operator, which needs the dashboard."""
     egressPorts: list[Port]
-    """Ports outside the cluster: for the hub, object stores and reference recordings (allow_http_urls)."""
+    """Ports of other pods and outside the cluster: for the hub, object stores and reference recordings
+    (allow_http_urls)."""
     egressExcept: list[str]
     """The instance metadata of cloud providers; remove the entry if credentials come from there."""
     apiServerPorts: Annotated[list[Port], Field(min_length=1)]

@@ -189,6 +189,7 @@ def test_what_leaves_the_cluster_may_have_any_address(helm: Path, combination: C
             peers = items(rule, "to") if "to" in rule else []
             blocks = [mapping(peer, "ipBlock") for peer in peers if "ipBlock" in peer]
             assert {block["cidr"] for block in blocks} in (set(), {"0.0.0.0/0", "::/0"})
+            assert not blocks or {"namespaceSelector": {}} in peers, "Cilium matches no pod by its address"
             for block in blocks:
                 around = ip_network(str(block["cidr"]))
                 for inside in at(block, "except") if "except" in block else []:  # type: ignore[attr-defined]
