@@ -230,6 +230,16 @@ def test_downloaded_models_are_bounded_and_requested(helm: Path, combination: Co
         ({"workerGroups": [GROUP | {"env": {"1A": "x"}}]}, "1A"),
         ({"head": {"podLabels": {"app.kubernetes.io/component": "x"}}}, "podLabels: app.kubernetes.io/component"),
         ({"test": {"podLabels": {"ray.io/node-type": "head"}}}, "podLabels: ray.io/node-type"),
+        ({"rayServiceLabels": {"helm.sh/chart": "x"}}, "rayServiceLabels: helm.sh/chart"),
+        (
+            {"podMonitor": {"labels": {"app.kubernetes.io/version": "1"}}},
+            "podMonitor.labels: app.kubernetes.io/version",
+        ),
+        (
+            {"prometheusRule": {"labels": {"app.kubernetes.io/name": "x"}}},
+            "prometheusRule.labels: app.kubernetes.io/name",
+        ),
+        ({"dashboard": {"labels": {"app.kubernetes.io/name": "x"}}}, "dashboard.labels: app.kubernetes.io/name"),
         ({"gcsFaultTolerance": {"redisAddress": "redis:6379"}}, "set gcsFaultTolerance.enabled"),
     ],
 )
