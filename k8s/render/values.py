@@ -123,9 +123,9 @@ class Redis(Placement):
     image: Annotated[str, Field(min_length=1)]
     """Valkey or another image with `valkey-server`."""
     size: Quantity
-    """The size of its claim. Its data survives its pod."""
+    """The size of its claim. Its data survives its pod. Kubernetes refuses a later change."""
     storageClassName: NoName
-    """The storage class of its claim. Default: that of the cluster."""
+    """The storage class of its claim. Default: that of the cluster. Kubernetes refuses a later change."""
 
 
 class GcsFaultTolerance(Settings):
@@ -223,7 +223,8 @@ class Values(Settings):
     gpuNodes: GpuNodes
     """The nodes that have the GPU of a preset."""
     rayServiceLabels: dict[str, str]
-    """Labels of the RayService, which KubeRay copies to its clusters: kueue.x-k8s.io/queue-name, ..."""
+    """Labels of the RayService, which KubeRay copies to each cluster that it makes: kueue.x-k8s.io/queue-name, ... A
+    change of them alone makes no new cluster."""
     workerGroups: Annotated[list[WorkerGroup], Field(min_length=1)]
     """Groups of pods that run replicas. values.md has all keys of a group."""
     models: Models
