@@ -30,13 +30,9 @@ class WorkerResources(Resources):
     """Entries of `resourceClaims` that the container of Ray uses."""
 
 
-class Pod(Settings):
-    """The fields of a pod that the chart passes on: of the head, of each group of workers, and of `helm test`."""
+class Placement(Settings):
+    """The fields of a pod that choose its node."""
 
-    podAnnotations: dict[str, str] = Field({})
-    """Annotations of the pods."""
-    podLabels: dict[str, str] = Field({})
-    """Labels of the pods, besides those of the chart and of KubeRay."""
     nodeSelector: dict[str, str] = Field({})
     """Labels of the nodes that may run the pods."""
     tolerations: list[Fragment] = Field([])
@@ -45,10 +41,19 @@ class Pod(Settings):
     """Rules about nodes and other pods."""
     priorityClassName: NoName = ""
     """The priority of the pods."""
-    runtimeClassName: NoName = ""
-    """The runtime of the containers: `nvidia` for a group with GPUs, if NVIDIA's runtime is not the default one."""
     schedulerName: NoName = ""
     """The scheduler of the pods. Default: that of the cluster."""
+
+
+class Pod(Placement):
+    """The fields of a pod that the chart passes on: of the head, of each group of workers, and of `helm test`."""
+
+    podAnnotations: dict[str, str] = Field({})
+    """Annotations of the pods."""
+    podLabels: dict[str, str] = Field({})
+    """Labels of the pods, besides those of the chart and of KubeRay."""
+    runtimeClassName: NoName = ""
+    """The runtime of the containers: `nvidia` for a group with GPUs, if NVIDIA's runtime is not the default one."""
     env: Variables = Field({})
     """Environment of the main container. It takes precedence over the chart's variables."""
     initContainers: list[Fragment] = Field([])

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from deployments.settings import Settings
 from k8s.render.outside_values import Dashboard, HttpRoute, Ingress, PodMonitor, PrometheusRule
-from k8s.render.pod_values import Pod, Resources, WorkerGroup
+from k8s.render.pod_values import Placement, Pod, Resources, WorkerGroup
 from k8s.render.value_types import Fragment, Name, NoName, Percent, Port, Quantity, Seconds, Variables
 
 
@@ -117,15 +117,15 @@ class Autoscaler(Settings):
     """The resources of the sidecar."""
 
 
-class Redis(Settings):
+class Redis(Placement):
     """The Redis that the chart runs."""
 
     image: Annotated[str, Field(min_length=1)]
     """Valkey or another image with `valkey-server`."""
     size: Quantity
-    """The size of its claim. Its data survives its pod."""
+    """The size of its claim. Its data survives its pod. Kubernetes refuses a later change."""
     storageClassName: NoName
-    """The storage class of its claim. Default: that of the cluster."""
+    """The storage class of its claim. Default: that of the cluster. Kubernetes refuses a later change."""
 
 
 class GcsFaultTolerance(Settings):
@@ -192,7 +192,8 @@ class NetworkPolicy(Settings):
     operatorNamespaceSelector: Fragment
     """The namespaces of the KubeRay operator, which needs the dashboard."""
     egressPorts: list[Port]
-    """Ports outside the cluster: for the hub, object stores and reference recordings (allow_http_urls)."""
+    """Ports of other pods and outside the cluster: for the hub, object stores and reference recordings
+    (allow_http_urls)."""
     egressExcept: list[str]
     """The instance metadata of cloud providers; remove the entry if credentials come from there."""
     apiServerPorts: Annotated[list[Port], Field(min_length=1)]
@@ -222,7 +223,8 @@ class Values(Settings):
     gpuNodes: GpuNodes
     """The nodes that have the GPU of a preset."""
     rayServiceLabels: dict[str, str]
-    """Labels of the RayService, which KubeRay copies to its clusters: kueue.x-k8s.io/queue-name, ..."""
+    """Labels of the RayService, which KubeRay copies to each cluster that it makes: kueue.x-k8s.io/queue-name, ... A
+    change of them alone makes no new cluster."""
     workerGroups: Annotated[list[WorkerGroup], Field(min_length=1)]
     """Groups of pods that run replicas. values.md has all keys of a group."""
     models: Models

@@ -42,7 +42,11 @@ OPEN: Object = {
         }
     ],
     "env": {"HTTPS_PROXY": "http://other:3128"},
-    "gcsFaultTolerance": {"enabled": True, "passwordSecret": {"name": "redis"}, "redis": {"storageClassName": "fast"}},
+    "gcsFaultTolerance": {
+        "enabled": True,
+        "passwordSecret": {"name": "redis"},
+        "redis": {"storageClassName": "fast", "nodeSelector": {"pool": "redis"}},
+    },
 }
 # A container of everything.yaml that is not the chart's.
 FOREIGN = "certificates"

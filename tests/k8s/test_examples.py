@@ -124,6 +124,9 @@ def test_without_the_internet_only_named_machines_are_contacted(helm: Path, hard
         if container["name"] == "ray-worker":
             assert {"name": "HF_HUB_OFFLINE", "value": "1"} in items(container, "env")
     text = json.dumps(objects)
+    assert of_kind(objects, "StatefulSet"), "the example shows where the Redis comes from"
+    registry = str(at(values, "image", "repository")).partition("/")[0]
+    assert {image.partition("/")[0] for image in re.findall(r'"image": "([^"]+)"', text)} == {registry}
     # Names of machines that are neither in the example nor keys of labels and annotations.
     assert set(re.findall(r"https?://([^/:\"\\ ]+)", text)) <= {
         str(mirror).removeprefix("https://"),

@@ -180,6 +180,7 @@ def test_the_redis_is_confined_and_its_data_survives_it(helm: Path) -> None:
     assert at(claim, "spec", "storageClassName") == "fast"
     secret = at(items(container, "env")[0], "valueFrom", "secretKeyRef")
     options = mapping(ray_service(render(OPENED, helm)), "spec", "rayClusterConfig", "gcsFaultToleranceOptions")
+    assert spec["nodeSelector"] == {"pool": "redis"}, "a change of the head's fields would restart it"
     assert secret == at(options, "redisPassword", "valueFrom", "secretKeyRef") == {"name": "redis", "key": "password"}
 
 
@@ -190,6 +191,7 @@ def test_what_leaves_the_cluster_may_have_any_address(helm: Path, combination: C
             peers = items(rule, "to") if "to" in rule else []
             blocks = [mapping(peer, "ipBlock") for peer in peers if "ipBlock" in peer]
             assert {block["cidr"] for block in blocks} in (set(), {"0.0.0.0/0", "::/0"})
+            assert not blocks or {"namespaceSelector": {}} in peers, "Cilium matches no pod by its address"
             for block in blocks:
                 around = ip_network(str(block["cidr"]))
                 for inside in at(block, "except") if "except" in block else []:  # type: ignore[attr-defined]
@@ -238,6 +240,16 @@ def test_a_pod_requests_no_more_disk_than_its_limit(helm: Path) -> None:
         ({"workerGroups": [GROUP | {"env": {"1A": "x"}}]}, "1A"),
         ({"head": {"podLabels": {"app.kubernetes.io/component": "x"}}}, "podLabels: app.kubernetes.io/component"),
         ({"test": {"podLabels": {"ray.io/node-type": "head"}}}, "podLabels: ray.io/node-type"),
+        ({"rayServiceLabels": {"helm.sh/chart": "x"}}, "rayServiceLabels: helm.sh/chart"),
+        (
+            {"podMonitor": {"labels": {"app.kubernetes.io/version": "1"}}},
+            "podMonitor.labels: app.kubernetes.io/version",
+        ),
+        (
+            {"prometheusRule": {"labels": {"app.kubernetes.io/name": "x"}}},
+            "prometheusRule.labels: app.kubernetes.io/name",
+        ),
+        ({"dashboard": {"labels": {"app.kubernetes.io/name": "x"}}}, "dashboard.labels: app.kubernetes.io/name"),
         ({"gcsFaultTolerance": {"redisAddress": "redis:6379"}}, "set gcsFaultTolerance.enabled"),
     ],
 )

@@ -29,6 +29,8 @@ ALL = pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
 FULL = Combination(("h100", "three-families"), json.dumps(EVERYTHING))
 # KubeRay's limit for the name of a RayService: a cluster's name has six characters more, its Service's ten more, of 63.
 LONGEST_NAME = 47
+# The label controller-revision-hash of its pods has eleven characters more, of 63.
+LONGEST_STATEFUL_SET = 52
 # Ray's workers wait 60 s for the head, if no Redis lets them wait longer.
 SOON_S = 60
 
@@ -288,10 +290,12 @@ def test_only_checkpoints_of_the_hub_are_downloaded(helm: Path) -> None:
 
 
 def test_long_release_names_are_cut(helm: Path) -> None:
-    said = helm_template((), release="a" * 53, helm=helm)
+    said = helm_template((), "--set", "gcsFaultTolerance.enabled=true", release="a" * 53, helm=helm)
     assert said.returncode == 0, said.stderr
-    (name,) = set(re.findall(r"^kind: RayService\nmetadata:\n  name: (\S+)", said.stdout, re.MULTILINE))
-    assert len(name) <= LONGEST_NAME
+    names = dict(re.findall(r"^kind: (\w+)\nmetadata:\n  name: (\S+)", said.stdout, re.MULTILINE))
+    assert len(names["RayService"]) <= LONGEST_NAME
+    assert len(names["StatefulSet"]) <= LONGEST_STATEFUL_SET
+    assert f'redisAddress: "{names["StatefulSet"]}:6379"' in said.stdout
 
 
 def test_the_rays_of_chart_and_package_are_the_same() -> None:

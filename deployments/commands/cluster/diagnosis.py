@@ -68,6 +68,7 @@ def diagnose(snapshot: Snapshot, now: datetime) -> list[Cause]:
     for cause in (
         *_of_service(snapshot),
         *_of_pods(snapshot, warnings),
+        *_of_job(snapshot),
         *_of_serve(snapshot),
         *_of_warnings(snapshot, warnings),
     ):
@@ -105,10 +106,11 @@ def _of_service(snapshot: Snapshot) -> Iterator[Cause]:
     elif ready.get("reason") == "ValidationFailed":
         yield Cause("invalid", f"KubeRay refuses the RayService: {ready['message']}")
     elif ready.get("reason") == "InitializingTimeout":
+        again = _again(snapshot, f"rayservice {snapshot.name}")
         yield Cause(
             "gave up",
             f"KubeRay has given up on the RayService: {ready['message']}",
-            f"It acts on no later change. Correct the cause, and make the RayService again:\n  {_again(snapshot)}",
+            f"It acts on no later change. Correct the cause, and make the RayService again:\n  {again}",
         )
     elif not snapshot.is_observed:
         generation = snapshot.service["metadata"]["generation"]
@@ -121,17 +123,17 @@ def _of_service(snapshot: Snapshot) -> Iterator[Cause]:
         )
 
 
-def _again(snapshot: Snapshot) -> str:
-    """Return the command that deletes the RayService and makes it again."""
+def _again(snapshot: Snapshot, named: str) -> str:
+    """Return the command that deletes the object of this kind and name and makes it again."""
     namespace = snapshot.service["metadata"]["namespace"]
     release = release_name(snapshot.service)
     made = f"helm upgrade {release} helm/qwen-tts --namespace {namespace} --reset-then-reuse-values"
     applied = f"qwen-tts cluster apply FILE --namespace {namespace}"
-    return f"kubectl --namespace {namespace} delete rayservice {snapshot.name} && {made if release else applied}"
+    return f"kubectl --namespace {namespace} delete {named} && {made if release else applied}"
 
 
 def _of_pods(snapshot: Snapshot, warnings: list[Event]) -> Iterator[Cause]:
-    for pod in snapshot.pods:
+    for pod in [*snapshot.pods, *snapshot.downloads]:
         if pod["metadata"].get("deletionTimestamp"):  # Kubernetes is deleting the pod, so its end is no failure
             continue
         causes = [*_scheduling(snapshot, pod), *_containers(pod)]
@@ -143,6 +145,20 @@ def _of_pods(snapshot: Snapshot, warnings: list[Event]) -> Iterator[Cause]:
             named = [e for e in warnings if e["involvedObject"].get("name") == pod["metadata"]["name"]]
             causes += [_warning(event, _title(pod), group_of(pod)) for event in named[-1:]]
         yield from causes
+
+
+def _of_job(snapshot: Snapshot) -> Iterator[Cause]:
+    """Yield the failure of the Job for whose checkpoints the workers wait."""
+    if snapshot.job is None or snapshot.is_ready:
+        return
+    named = f"job {snapshot.job['metadata']['name']}"
+    for condition in snapshot.job.get("status", {}).get("conditions") or []:
+        if condition["type"] == "Failed" and condition["status"] == "True":
+            yield Cause(
+                named,
+                f"The {named}, which downloads the models, has failed: {condition.get('message', '')}",
+                f"It is not tried again. Correct the cause, and make it again:\n  {_again(snapshot, named)}",
+            )
 
 
 def _scheduling(snapshot: Snapshot, pod: Pod) -> Iterator[Cause]:

@@ -175,6 +175,14 @@ class Pod(Object, total=False):
     status: PodStatus
 
 
+class JobStatus(TypedDict, total=False):
+    conditions: list[Condition]
+
+
+class Job(Object, total=False):
+    status: JobStatus
+
+
 class Series(TypedDict, total=False):
     lastObservedTime: str
 

@@ -9,6 +9,7 @@ from deployments.commands.cluster.objects import (
     ApplicationStatus,
     Condition,
     Event,
+    Job,
     Object,
     Pod,
     RayCluster,
@@ -16,10 +17,11 @@ from deployments.commands.cluster.objects import (
     RayServiceStatus,
     ServiceStatus,
 )
-from deployments.commands.cluster.resources import EVENTS, NAMESPACES, PODS, RAY_CLUSTERS, RAY_SERVICES
+from deployments.commands.cluster.resources import EVENTS, JOBS, NAMESPACES, PODS, RAY_CLUSTERS, RAY_SERVICES
 
 HEAD = "head"
 CLUSTER, _GROUP, _NODE_TYPE = "ray.io/cluster", "ray.io/group", "ray.io/node-type"
+_RELEASE, _COMPONENT, _MODEL_CACHE = "app.kubernetes.io/instance", "app.kubernetes.io/component", "model-cache"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Snapshot:
     """The state of a RayService as the API server reports it.
 
     groups, pods: of both clusters; warnings: events about the RayService, its clusters and its pods; clusters: by name,
-    those that exist; release: Helm's.
+    those that exist; release: Helm's; downloads, job: the unfinished pods and the newest Job of the model cache.
     """
 
     service: RayService
@@ -46,6 +48,8 @@ class Snapshot:
     warnings: list[Event]
     clusters: dict[str, RayCluster] = field(default_factory=dict)
     release: Release | None = None
+    downloads: list[Pod] = field(default_factory=list)
+    job: Job | None = None
 
     @property
     def name(self) -> str:
@@ -103,9 +107,9 @@ class Snapshot:
 
 
 def group_of(pod: Pod) -> str:
-    """Return `head`, or the name of the worker group."""
+    """Return `head`, the name of the worker group, or `model-cache`."""
     labels = pod["metadata"].get("labels", {})
-    return HEAD if labels.get(_NODE_TYPE) == HEAD else labels.get(_GROUP, "")
+    return HEAD if labels.get(_NODE_TYPE) == HEAD else labels.get(_GROUP) or labels.get(_COMPONENT, "")
 
 
 def is_ready(pod: Pod) -> bool:
@@ -147,8 +151,26 @@ def read(api: Api, name: str) -> Snapshot:
     pods = api.find(Pod, PODS, labels=f"{CLUSTER} in ({','.join(names)})")
     groups = [group for cluster in names for group in _groups(cluster, clusters.get(cluster), pods)]
     assert sum(group.ready for group in groups) == sum(map(is_ready, pods)), "a ready pod is in no group, or in two"
-    warnings = _warnings(api, {name, *names, *(pod["metadata"]["name"] for pod in pods)})
-    return Snapshot(service, groups, pods, warnings, clusters, release)
+    downloads, job = _model_cache(api, service)
+    warnings = _warnings(api, {name, *names, *(pod["metadata"]["name"] for pod in [*pods, *downloads])})
+    return Snapshot(service, groups, pods, warnings, clusters, release, downloads, job)
+
+
+def _model_cache(api: Api, service: RayService) -> tuple[list[Pod], Job | None]:
+    """Return the unfinished pods and the newest Job of the model cache; no Job also if the user may not list Jobs."""
+    release = service["metadata"].get("labels", {}).get(_RELEASE)
+    if release is None:
+        return [], None
+    labels = f"{_RELEASE}={release},{_COMPONENT}={_MODEL_CACHE}"
+    found = api.find(Pod, PODS, labels)
+    pods = [pod for pod in found if pod.get("status", {}).get("phase") != "Succeeded"]
+    try:
+        jobs = api.find(Job, JOBS, labels)
+    except ApiError as error:
+        if error.status == 403:
+            return pods, None
+        raise
+    return pods, max(jobs, key=lambda job: job["metadata"]["creationTimestamp"], default=None)
 
 
 def _cluster(api: Api, name: str) -> list[RayCluster]:

@@ -192,6 +192,14 @@ applications:
 {{- fail "gcsFaultTolerance.redisAddress and passwordSecret have no effect; set gcsFaultTolerance.enabled" -}}
 {{- end -}}
 {{- end -}}
+{{- $own := include "qwen-tts.labels" . | fromYaml -}}
+{{- with .Values -}}
+{{- range $name, $labels := dict "rayServiceLabels" .rayServiceLabels "podMonitor.labels" .podMonitor.labels "prometheusRule.labels" .prometheusRule.labels "dashboard.labels" .dashboard.labels -}}
+{{- range $label, $_ := $labels -}}
+{{- if hasKey $own $label }}{{ fail (printf "%s: %s is set by the chart; omit it" $name $label) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- range $pod := concat .Values.workerGroups (list .Values.head .Values.test) -}}
 {{- range $label, $_ := $pod.podLabels -}}
 {{- if regexMatch "^(app[.]kubernetes[.]io/(name|instance|component)$|ray[.]io/)" $label -}}

@@ -12,9 +12,14 @@
 {{ include "qwen-tts.name" . }}-serve-svc
 {{- end -}}
 
+{{/* The chart's Redis. Kubernetes adds 11 characters to the name of a StatefulSet and makes a label of it, of 63 at most. */}}
+{{- define "qwen-tts.redis" -}}
+{{ include "qwen-tts.name" . | trunc 46 | trimSuffix "-" }}-redis
+{{- end -}}
+
 {{/* The Redis of Ray's head: an external one, or the chart's. */}}
 {{- define "qwen-tts.redisAddress" -}}
-{{ .Values.gcsFaultTolerance.redisAddress | default (printf "%s-redis:6379" (include "qwen-tts.name" .)) }}
+{{ .Values.gcsFaultTolerance.redisAddress | default (printf "%s:6379" (include "qwen-tts.redis" .)) }}
 {{- end -}}
 
 {{/* The labels that identify this release. Ray's pods have no other labels of the chart: a changed label is a new cluster. */}}

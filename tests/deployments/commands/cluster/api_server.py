@@ -25,6 +25,8 @@ KUBERNETES = [
     Kind("v1", "Secret", "secrets"),
     Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims", has_status=True),
     Kind("v1", "ServiceAccount", "serviceaccounts"),
+    Kind("apps/v1", "StatefulSet", "statefulsets", has_status=True),
+    Kind("batch/v1", "Job", "jobs", has_status=True),
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
     Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", has_status=True),
     Kind("networking.k8s.io/v1", "Ingress", "ingresses", has_status=True),

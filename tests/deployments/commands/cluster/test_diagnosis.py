@@ -93,6 +93,13 @@ def test_a_container_that_keeps_failing_counts_while_it_runs_once_more() -> None
     assert "restarted 3 times" in told
 
 
+def test_a_download_that_keeps_failing_is_a_cause() -> None:
+    download = pod(restarts=3)
+    download["metadata"]["labels"] = {"app.kubernetes.io/component": "model-cache"}
+    (told,) = diagnose(Snapshot(service(), [], [pod()], [], downloads=[download]), NOW)
+    assert "(group model-cache): its container ray-worker ended" in told.text
+
+
 def test_a_pod_that_is_told_to_end_is_no_cause() -> None:
     ending = pod(restarts=5)
     ending["metadata"]["deletionTimestamp"] = NOW.isoformat()

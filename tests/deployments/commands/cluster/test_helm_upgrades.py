@@ -93,6 +93,18 @@ def test_a_new_cluster_has_the_new_bounds_and_tolerations(upgrade: Helm, server:
     assert group(server)["template"]["spec"]["tolerations"][1] == {"key": "reserved"}
 
 
+def test_the_redis_stays_for_the_old_cluster(upgrade: Helm, helm: Helm, server: ApiServer) -> None:
+    """It stays until the new cluster serves, after which the README says how to remove it."""
+    kinds, redis = ("StatefulSet", "Service", "NetworkPolicy"), ("--set", "gcsFaultTolerance.enabled=true")
+    upgrade()
+    upgrade(*redis)
+    made = [server.find(kind, f"{NAME}-redis")["metadata"]["uid"] for kind in kinds]
+    helm("rollback", "speech")
+    upgrade(*redis)
+    helm("uninstall", "speech")
+    assert [server.find(kind, f"{NAME}-redis")["metadata"]["uid"] for kind in kinds] == made
+
+
 def test_a_new_cluster_starts_with_the_least_replicas(upgrade: Helm, server: ApiServer) -> None:
     upgrade()
     cluster = copy.deepcopy(server.find("RayCluster", active(server)))

@@ -12,7 +12,7 @@ from deployments.commands.cluster import waiting
 from tests.deployments.commands.cluster.api_server import ApiServer
 from tests.deployments.commands.cluster.clock import SettledClock
 from tests.deployments.commands.cluster.conftest import QWEN_TTS, Run, assert_refused, assert_said, write_kubeconfig
-from tests.deployments.commands.cluster.manifests import SERVE_CONFIG, ray_service, text_of
+from tests.deployments.commands.cluster.manifests import LABELS, SERVE_CONFIG, ray_service, text_of
 from tests.deployments.commands.cluster.operator import Operator
 from tests.deployments.commands.cluster.starts import BROKEN, Start
 
@@ -81,6 +81,21 @@ def test_what_holds_it_up_is_explained(run: Run, operator: Operator, start: Star
     assert_refused(result, "RayService qwen-tts is not ready, and for 0.5 s nothing has changed", *words)
     assert "deadline exceeded" not in result.output, "the first request to every dashboard, which is made again"
     assert_said(run("status"), "RayService qwen-tts: not ready", "What is wrong:", *words)
+
+
+def test_a_failed_download_of_the_models_is_explained(run: Run, server: ApiServer, operator: Operator) -> None:
+    operator.start = Start.NO_SECRET
+    failed = {"type": "Failed", "status": "True", "message": "Job has reached the specified backoff limit"}
+    metadata = {"name": "speech-models-1", "labels": LABELS | {"app.kubernetes.io/component": "model-cache"}}
+    server.create({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "status": {"conditions": [failed]}})
+    result = run("apply", "-", "--wait", *SOON, input=text_of(ray_service()))
+    words = (
+        "job speech-models-1, which downloads the models, has failed: Job has reached",
+        "delete job speech-models-1",
+    )
+    assert_refused(result, *words)
+    server.forbidden.add(("list", "jobs"))
+    assert "speech-models-1" not in run("status").output
 
 
 def test_an_operator_that_does_nothing_is_named(run: Run, operator: Operator) -> None:
