@@ -29,15 +29,14 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 # Kueue's limit of pod sets is 8, and one of them is the head.
 MOST_GROUPS = 7
 # Presets, and the numbers of pods that the README gives for them. Helm understands these keys.
-EXAMPLES: tuple[tuple[tuple[str, ...], Object], ...] = (
+THREE_PODS: Object = {"workerGroups[0].minReplicas": 3}
+MORE_TALKERS_AND_AN_ENCODER: Object = {"workerGroups[0].minReplicas": 2, "workerGroups[3].minReplicas": 1}
+EXAMPLES: list[tuple[tuple[str, ...], Object]] = [
     ((), {}),
-    *(((gpu, "one-model"), {}) for gpu in HARDWARE[1:]),
-    *(((gpu, "three-families"), {"workerGroups[0].minReplicas": 3}) for gpu in ("l4", "a10")),
-    *(
-        ((gpu, "three-families"), {"workerGroups[0].minReplicas": 2, "workerGroups[3].minReplicas": 1})
-        for gpu in ("l40s", "a100", "h100")
-    ),
-)
+    *[((gpu, "one-model"), Object()) for gpu in HARDWARE[1:]],
+    *[((gpu, "three-families"), THREE_PODS) for gpu in ("l4", "a10")],
+    *[((gpu, "three-families"), MORE_TALKERS_AND_AN_ENCODER) for gpu in ("l40s", "a100", "h100")],
+]
 
 
 def example() -> Object:

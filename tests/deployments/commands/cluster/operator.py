@@ -273,7 +273,8 @@ class Operator:
 
 def _as_go_writes(group: Json) -> Json:
     """Return a worker group with the empty structs that Go adds, and without the zero values that it leaves out."""
-    group = {"scaleStrategy": {}} | copy.deepcopy(group)
+    group = copy.deepcopy(group)
+    group.setdefault("scaleStrategy", {})
     pod = group.get("template", {}).get("spec", {})
     for container in (*pod.get("containers", []), *pod.get("initContainers", [])):
         container.setdefault("resources", {})

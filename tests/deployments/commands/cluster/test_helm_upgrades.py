@@ -144,8 +144,8 @@ def test_ignored_bounds_are_reported_and_rollout_brings_them(upgrade: Helm, serv
 
 
 def test_fields_that_go_writes_in_other_words_are_no_conflict(upgrade: Helm, server: ApiServer) -> None:
-    flags = ("--set", "workerGroups[0].initContainers[0].name=ca,workerGroups[0].initContainers[0].image=ca:1")
-    flags += ("--set", "workerGroups[0].env.EMPTY=")
+    container = "workerGroups[0].initContainers[0].name=ca,workerGroups[0].initContainers[0].image=ca:1"
+    flags = ("--set", container, "--set", "workerGroups[0].env.EMPTY=")
     upgrade(*flags)
     before = versions(server)
     upgrade(*flags)
