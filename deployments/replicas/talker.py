@@ -63,6 +63,7 @@ class TalkerDeployment:
         metrics = EngineMetrics(loaded.engine, model.name)
         self._engine = EngineThread(loaded.engine, args.chunk_schedule, self._health, metrics)
         self._health.watchdog.start(args.hang_timeout_s)
+        self._latest_s = time.monotonic()  # the beginning or end of the latest stream; a replica starts for one
         how = f"{args.dtype}{', compiled' if compiled else ''}"
         log.info("talker of %s ready: %s slots on %s in %s", model.name, args.slots, device, how)
 
@@ -94,15 +95,18 @@ class TalkerDeployment:
         """
         made = [] if frames is None else [tuple(frame) for frame in frames.tolist()]
         chunks = self._engine.generate(request, None if rest is None else rest.pieces(), made)
+        self._latest_s = time.monotonic()
         with request_span("generate", trace):
             async with aclosing(with_heartbeats(chunks, self._name, self._callers, caller)) as beating:
                 async for chunk in beating:
                     yield chunk
+        self._latest_s = time.monotonic()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load of this replica. Serve calls this periodically if the deployment scales with its load."""
         engine = self._engine.engine
-        return Load(engine.capacity, engine.running, engine.waiting, engine.least_headroom_s).stats()
+        idle_s = time.monotonic() - self._latest_s
+        return Load(engine.capacity, engine.running, engine.waiting, engine.least_headroom_s, idle_s).stats()
 
     def check_health(self) -> None:
         """Raise EngineStopped if Serve must replace this replica. Serve calls this periodically."""

@@ -19,6 +19,9 @@ _FULL, _EASY = 0.6, 0.5
 _LEAST_HEADROOM_S = 0.08
 # Reported by a replica without listeners. It stands for "enough".
 _ENOUGH_S = 10.0
+# A deployment with a stream in this time needs a replica, though none of its short streams was there at a report.
+_RECENT_S = 10.0
+_LONG_AGO_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,14 @@ class Load:
     """The load of one replica.
 
     `capacity` is the number of requests that the replica can serve in time. `headroom_s` is the least audio that a
-    listener of its streams has in hand, or None without listeners.
+    listener of its streams has in hand, or None without listeners. `idle_s` is the time since the latest stream.
     """
 
     capacity: int
     running: int
     waiting: int
     headroom_s: float | None = None
+    idle_s: float = _LONG_AGO_S
 
     def stats(self) -> dict[str, float]:
         """Return the load in the form in which Serve collects it."""
@@ -42,13 +46,14 @@ class Load:
             "running": self.running,
             "waiting": self.waiting,
             "headroom_s": headroom_s,
+            "idle_s": min(self.idle_s, _LONG_AGO_S),
         }
 
 
 def load_of(stats: Mapping[str, float]) -> Load:
     """Return the load that `Load.stats` describes."""
     headroom_s = None if stats["headroom_s"] >= _ENOUGH_S else stats["headroom_s"]
-    return Load(int(stats["capacity"]), int(stats["running"]), int(stats["waiting"]), headroom_s)
+    return Load(int(stats["capacity"]), int(stats["running"]), int(stats["waiting"]), headroom_s, stats["idle_s"])
 
 
 def replicas_needed(context: "AutoscalingContext") -> tuple[int, dict[str, object]]:
@@ -68,6 +73,8 @@ def replicas_needed(context: "AutoscalingContext") -> tuple[int, dict[str, objec
     requests = sum(stats["running"].values()) + sum(stats["waiting"].values())
     most, fewest = (math.ceil(requests / (share * capacity)) for share in (_EASY, _FULL))
     needed = max(fewest, min(target, most))
+    if min(stats["idle_s"].values()) < _RECENT_S:
+        needed = max(needed, 1)
     # A single stream that is late is late because of the machine. Another replica would not help it.
     late = [one for one in capacities if stats["headroom_s"][one] < _LEAST_HEADROOM_S and stats["running"][one] > 1]
     if late:

@@ -69,6 +69,11 @@ def test_a_decision_that_was_followed_stays() -> None:
             assert math.ceil(requests / 8) <= number
 
 
+@pytest.mark.parametrize(("idle_s", "expected"), [(9.0, 1), (11.0, 0)])
+def test_short_streams_that_no_report_has_seen_keep_one_replica(idle_s: float, expected: int) -> None:
+    assert needed(Load(8, 0, 0, idle_s=idle_s), IDLE) == expected
+
+
 def test_listeners_without_audio_need_another_replica() -> None:
     assert needed(Load(8, 4, 0, headroom_s=0.5)) == 1
     assert needed(Load(8, 4, 0, headroom_s=0.05)) == 2
