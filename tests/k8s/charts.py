@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import yaml
 
 from deployments.settings import AppArgs
@@ -28,10 +29,12 @@ NOTHING: Object = {
     "upgradeStrategy": {"type": "None"},
 }
 # A group with every field of a pod, and the chart's own Redis.
+HEAD = EVERYTHING["head"]
+assert isinstance(HEAD, dict)
 OPEN: Object = {
     "workerGroups": [
         {
-            **EVERYTHING["head"],  # type: ignore[dict-item]
+            **HEAD,
             "name": "speech",
             "minReplicas": 2,
             "maxReplicas": 3,
@@ -75,6 +78,8 @@ def _combinations() -> Iterator[Combination]:
 
 
 COMBINATIONS = tuple(_combinations())
+ALL = pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
+FULL = Combination(("h100", "three-families"), json.dumps(EVERYTHING))
 
 
 class Refused(Exception):
@@ -178,3 +183,8 @@ def _merged(first: Object, second: Object) -> Object:
         old = merged.get(key)
         merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+def environment(container: Object) -> Object:
+    """Return the variables of a container, by name."""
+    return {str(one["name"]): one.get("value") for one in items(container, "env")}

@@ -15,10 +15,9 @@ from k8s.render.__main__ import ALERTS, ALERTS_PAGE, NAMESPACE, RELEASE
 from k8s.render.alerts import SERVE_METRICS, alerts_page, alerts_text
 from k8s.render.outside_values import Thresholds
 from tests.documents import anchors
-from tests.k8s.charts import EVERYTHING, Combination, Object, at, items, mapping, of_kind, render, templates
+from tests.k8s.charts import EVERYTHING, FULL, Combination, Object, at, items, mapping, of_kind, render, templates
 
 RUNBOOK = "https://docs.example.com/alerts.md"
-FULL = Combination(("h100", "three-families"), json.dumps(EVERYTHING))
 OF_RELEASE = {"namespace": NAMESPACE, "app_kubernetes_io_instance": RELEASE}
 OWN = {metric.exported: metric for metric in METRICS}
 

@@ -23,7 +23,7 @@ from deployments.metrics import (
 from deployments.settings import AppArgs
 from k8s.render.alerts import SERVE_METRICS
 from tests.k8s.charts import (
-    COMBINATIONS,
+    ALL,
     Combination,
     at,
     items,
@@ -58,7 +58,7 @@ class Deployed:
     url: str
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
+@ALL
 def test_serve_and_the_application_take_the_config(helm: Path, combination: Combination) -> None:
     config = ServeDeploySchema.model_validate(serve_config(render(combination, helm)))
     (application,) = config.applications

@@ -10,6 +10,7 @@ import yaml
 
 from k8s.render.__main__ import CHART, helm_template, preset
 from tests.k8s.charts import (
+    ALL,
     COMBINATIONS,
     PRESETS,
     Combination,
@@ -33,7 +34,7 @@ def test_helm_lint_is_strict_and_content(helm: Path, name: str | None) -> None:
     assert said.returncode == 0, said.stdout
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
+@ALL
 def test_objects_are_what_kubernetes_knows(helm: Path, combination: Combination) -> None:
     for one in render(combination, helm):
         for checked in as_kubernetes_sees(one, combination, helm):
@@ -52,7 +53,7 @@ def as_kubernetes_sees(one: Object, combination: Combination, helm: Path) -> lis
     ]
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
+@ALL
 def test_custom_resources_have_no_field_but_known_ones(helm: Path, combination: Combination) -> None:
     for one in render(combination, helm):
         if one["kind"] in RESTATED:

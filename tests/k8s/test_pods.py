@@ -9,12 +9,15 @@ import pytest
 
 from k8s.render.pod_values import Pod
 from tests.k8s.charts import (
+    ALL,
     EVERYTHING,
+    FULL,
     OPEN,
     Combination,
     Object,
     Refused,
     at,
+    environment,
     items,
     mapping,
     of_kind,
@@ -23,10 +26,8 @@ from tests.k8s.charts import (
     render,
     templates,
 )
-from tests.k8s.test_rules import ALL, environment
 
 OPENED = Combination(options=json.dumps(OPEN))
-FULL = Combination(("h100", "three-families"), json.dumps(EVERYTHING))
 GIVEN = mapping(EVERYTHING, "head")
 (GROUP,) = items(OPEN, "workerGroups")
 
@@ -194,7 +195,9 @@ def test_what_leaves_the_cluster_may_have_any_address(helm: Path, combination: C
             assert not blocks or {"namespaceSelector": {}} in peers, "Cilium matches no pod by its address"
             for block in blocks:
                 around = ip_network(str(block["cidr"]))
-                for inside in at(block, "except") if "except" in block else []:  # type: ignore[attr-defined]
+                excepted = block.get("except", [])
+                assert isinstance(excepted, list)
+                for inside in excepted:
                     assert ip_network(inside).version == around.version, "the API server refuses other addresses"
 
 

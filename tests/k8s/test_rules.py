@@ -4,17 +4,17 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 from deployments.commands.local_service import RAY_SETTINGS
 from deployments.settings import AppArgs
 from k8s.render.__main__ import CHART, helm_template
 from tests.k8s.charts import (
-    COMBINATIONS,
+    ALL,
     EVERYTHING,
+    FULL,
     Combination,
     at,
     containers,
+    environment,
     items,
     mapping,
     of_kind,
@@ -25,8 +25,6 @@ from tests.k8s.charts import (
     templates,
 )
 
-ALL = pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
-FULL = Combination(("h100", "three-families"), json.dumps(EVERYTHING))
 # KubeRay's limit for the name of a RayService: a cluster's name has six characters more, its Service's ten more, of 63.
 LONGEST_NAME = 47
 # The label controller-revision-hash of its pods has eleven characters more, of 63.
@@ -37,10 +35,6 @@ SOON_S = 60
 
 def workers(objects: tuple[dict[str, object], ...]) -> dict[str, dict[str, object]]:
     return {group: template for group, template in templates(objects).items() if group != "head"}
-
-
-def environment(container: dict[str, object]) -> dict[str, object]:
-    return {str(one["name"]): one.get("value") for one in items(container, "env")}
 
 
 @ALL
@@ -214,7 +208,7 @@ def test_selectors_match_pods_and_only_those_meant(helm: Path, combination: Comb
 def test_pods_wear_no_label_that_a_release_changes(helm: Path, combination: Combination) -> None:
     """A changed label on a pod template starts a new cluster."""
     for template in templates(render(combination, helm)).values():
-        keys = set(mapping(template, "metadata", "labels")) - set(EVERYTHING["head"]["podLabels"])  # type: ignore[index]
+        keys = set(mapping(template, "metadata", "labels")) - set(mapping(EVERYTHING, "head", "podLabels"))
         assert keys == {f"app.kubernetes.io/{key}" for key in ("name", "instance", "component")}
 
 

@@ -29,8 +29,8 @@ class Value:
 
 class Noted(EdgeMetrics):
     def __init__(self) -> None:
-        self._refused = self._waited = self._limit = self._in_use = Value()  # type: ignore[assignment]
-        self._expected = self.wait_ms = Value()  # type: ignore[assignment]
+        self.wait_ms = Value()
+        vars(self).update(dict.fromkeys(("_refused", "_waited", "_limit", "_in_use"), Value()), _expected=self.wait_ms)
 
 
 async def test_the_expected_wait_ends_when_a_place_is_free() -> None:

@@ -6,12 +6,12 @@ rules. The test decides how a start goes.
 
 import asyncio
 import copy
-import json
 import random
 from typing import Literal
 
 from tests.deployments.commands.cluster.api_server import ApiServer
 from tests.deployments.commands.cluster.fields import Json
+from tests.deployments.commands.cluster.specifications import as_go_writes, without_muted
 from tests.deployments.commands.cluster.starts import NO_DASHBOARD, POD_TROUBLE, Start, now, running, serve_status
 from tests.deployments.commands.cluster.store import Refused
 
@@ -92,7 +92,7 @@ class Operator:
                     service, "Ready", "False", "ValidationFailed", "The RayService spec is invalid: headGroupSpec"
                 )
             return
-        wanted = _without_muted(service["spec"]["rayClusterConfig"])
+        wanted = without_muted(service["spec"]["rayClusterConfig"])
         newest = pending or active
         replaces = self.replaces and service["spec"].get("upgradeStrategy", {}).get("type") != "None"
         if newest and (self._made_from[newest] == wanted or not replaces):
@@ -105,7 +105,7 @@ class Operator:
     def _adopt(self, service: Json) -> None:
         """Add the finalizer with a plain update of the whole object."""
         cluster = service["spec"]["rayClusterConfig"]
-        groups = [_as_go_writes(group) for group in cluster.get("workerGroupSpecs", [])]
+        groups = [as_go_writes(group) for group in cluster.get("workerGroupSpecs", [])]
         spec = service["spec"] | {"rayClusterConfig": cluster | {"workerGroupSpecs": groups}}
         self._write(service | {"metadata": service["metadata"] | {"finalizers": [_FINALIZER]}, "spec": spec}, _WRITER)
 
@@ -269,33 +269,3 @@ class Operator:
         body: Json = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.{reason.lower()}"}}
         body |= {"type": "Warning", "reason": reason, "message": message, "eventTime": now(), "lastTimestamp": None}
         self._make(body | {"involvedObject": {"kind": kind, "name": name}}, namespace)
-
-
-def _as_go_writes(group: Json) -> Json:
-    """Return a worker group with the empty structs that Go adds, and without the zero values that it leaves out."""
-    group = copy.deepcopy(group)
-    group.setdefault("scaleStrategy", {})
-    pod = group.get("template", {}).get("spec", {})
-    for container in (*pod.get("containers", []), *pod.get("initContainers", [])):
-        container.setdefault("resources", {})
-        for variable in container.get("env", []):
-            if variable.get("value") == "":
-                del variable["value"]
-    return group
-
-
-def _without_muted(spec: Json) -> str:
-    """Return the part of a specification whose change needs a new cluster.
-
-    Source: GenerateHashWithoutReplicasAndWorkersToDelete (controllers/ray/utils/util.go), which mutes the other fields.
-    """
-    spec = copy.deepcopy({key: value for key, value in spec.items() if key != "upgradeStrategy"})
-    groups = spec.get("workerGroupSpecs", [])
-    for group in groups:
-        for field in ("replicas", "minReplicas", "maxReplicas"):
-            group.pop(field, None)
-        group.setdefault("scaleStrategy", {}).pop("workersToDelete", None)
-    for part in (spec["headGroupSpec"], *groups):
-        for field in ("tolerations", "schedulingGates"):
-            part["template"]["spec"].pop(field, None)
-    return json.dumps(spec, sort_keys=True)
